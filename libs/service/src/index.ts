@@ -1,0 +1,8 @@
+export { assert } from './assert.ts'
+export { atomicWrite, syncDirectory } from './atomic-write.ts'
+export { type Clock, systemClock } from './clock.ts'
+export { type RunningDaemon, runDaemon } from './daemon.ts'
+export { describeError, Fault } from './fault.ts'
+export { createLog, type Log } from './log.ts'
+export { loadSettings, type SettingsSource } from './settings.ts'
+export { version } from './version.ts'
