@@ -1,0 +1,206 @@
+import { expect, test } from 'vitest'
+import { describeIgnitionProblem, parseIgnition } from './ignition-parse.ts'
+
+const config = (rest: object, version = '3.4.0'): string =>
+  JSON.stringify({ ignition: { version }, ...rest }, null, 2)
+const lines = (text: string): string[] => parseIgnition(text).problems.map(describeIgnitionProblem)
+
+test('a config of every released version is accepted', () => {
+  for (const minor of [0, 1, 2, 3, 4, 5, 6]) {
+    expect(parseIgnition(config({}, `3.${minor}.0`)).config?.ignition.version).toBe(`3.${minor}.0`)
+  }
+})
+
+test('texts that are no config are refused with the reason', () => {
+  expect(lines('')).toEqual(["couldn't parse config: not a config (empty)"])
+  expect(lines('{"ignition": {"version": "2.3.0"}}')[0]).toMatch(
+    /^couldn't parse config: unsupported config version/,
+  )
+  expect(lines('{"ignition": {"version": "x"}}')[0]).toMatch(/invalid config version/)
+  expect(lines('[]')[0]).toMatch(/invalid config version/)
+  expect(lines('{\n "ignition": {]}')).toEqual([
+    "error at line 2 col 15: invalid character ']' looking for beginning of object key string",
+  ])
+})
+
+test('unknown keys are warnings with their place, and the config stays usable', () => {
+  const text = config({ storage: { files: [{ path: '/a', color: 'red' }] }, extra: 1 })
+  const { config: parsed, problems } = parseIgnition(text)
+  expect(parsed?.storage?.files).toEqual([{ path: '/a' }])
+  expect(problems.map(describeIgnitionProblem)).toEqual([
+    'warning at $.storage.files.0.color, line 9 col 18: unused key color',
+    'warning at $.extra, line 13 col 12: unused key extra',
+  ])
+})
+
+test('null counts as absent', () => {
+  const text = config({ storage: { files: [{ path: '/a', mode: null, contents: null }] }, systemd: null })
+  expect(parseIgnition(text)).toEqual({
+    config: { ignition: { version: '3.4.0' }, storage: { files: [{ path: '/a' }] } },
+    problems: [],
+  })
+})
+
+test('all problems come at once, each with path, line and column', () => {
+  const text = config({
+    storage: {
+      files: [{ path: 'relative', mode: 99999 }, { contents: { source: 'x:y' } }],
+      links: [{ path: '/etc//x' }],
+    },
+    systemd: { units: [{ name: 'a.blah' }, { name: 'b.service', contents: '[Unit' }] },
+  })
+  expect(lines(text)).toMatchInlineSnapshot(`
+    [
+      "error at $.storage.files.0.path, line 8 col 17: path not absolute",
+      "error at $.storage.files.0.mode, line 9 col 17: illegal file mode",
+      "error at $.storage.files.1.path, line 11 col 8: path not specified",
+      "error at $.storage.links.0.path, line 19 col 17: path not fully simplified",
+      "error at $.storage.files.1.contents.source, line 13 col 21: invalid url scheme",
+      "error at $.storage.links.0.target, line 18 col 8: link target is required",
+      "error at $.systemd.units.0.name, line 26 col 17: invalid systemd unit extension",
+      "error at $.systemd.units.1.contents, line 30 col 21: invalid unit content: unable to find end of section",
+    ]
+  `)
+})
+
+test.each<[string, object, RegExp]>([
+  [
+    'a wrong type',
+    { storage: { files: [{ path: '/a', mode: '0644' }] } },
+    /\$\.storage\.files\.0\.mode.*number/,
+  ],
+  [
+    'files, directories and links share their paths',
+    {
+      storage: { files: [{ path: '/a' }], directories: [{ path: '/a' }] },
+    },
+    /\$\.storage\.files\.0|\$\.storage\.directories\.0.*duplicate entry defined/,
+  ],
+  [
+    'a path below a link',
+    {
+      storage: { links: [{ path: '/l', target: '/x' }], files: [{ path: '/l/f' }] },
+    },
+    /file path includes link in config/,
+  ],
+  [
+    'a file in the place of a unit',
+    {
+      storage: { files: [{ path: '/etc/systemd/system/a.service' }] },
+      systemd: { units: [{ name: 'a.service', contents: '[Unit]\n' }] },
+    },
+    /path conflicts with systemd unit or dropin/,
+  ],
+  [
+    'both id and name',
+    {
+      storage: { files: [{ path: '/a', user: { id: 1, name: 'x' } }] },
+    },
+    /cannot set both id and name/,
+  ],
+  [
+    'overwrite without content',
+    { storage: { files: [{ path: '/a', overwrite: true }] } },
+    /overwrite must be false/,
+  ],
+  [
+    'a hash of a wrong length',
+    {
+      storage: {
+        files: [{ path: '/a', contents: { source: 'data:,', verification: { hash: 'sha256-00' } } }],
+      },
+    },
+    /incorrect size for hash sum/,
+  ],
+  [
+    'headers on a data URL',
+    {
+      storage: {
+        files: [{ path: '/a', contents: { source: 'data:,', httpHeaders: [{ name: 'A', value: 'b' }] } }],
+      },
+    },
+    /cannot use HTTP headers/,
+  ],
+  [
+    'a broken data URL',
+    { storage: { files: [{ path: '/a', contents: { source: 'data:,%zz' } }] } },
+    /data URL/,
+  ],
+  [
+    'another compression',
+    {
+      storage: { files: [{ path: '/a', contents: { source: 'data:,', compression: 'xz' } }] },
+    },
+    /invalid compression method/,
+  ],
+  ['merge without source', { ignition: { version: '3.4.0', config: { merge: [{}] } } }, /source is required/],
+  [
+    'a partition without number and label',
+    { storage: { disks: [{ device: '/dev/a', partitions: [{}] }] } },
+    /number >= 1/,
+  ],
+  [
+    'two partitions of one number',
+    {
+      storage: { disks: [{ device: '/dev/a', partitions: [{ number: 1 }, { number: 1 }] }] },
+    },
+    /duplicate entry defined/,
+  ],
+  [
+    'partitions that overlap',
+    {
+      storage: {
+        disks: [
+          {
+            device: '/dev/a',
+            partitions: [
+              { number: 1, startMiB: 1, sizeMiB: 10 },
+              { number: 2, startMiB: 5, sizeMiB: 10 },
+            ],
+          },
+        ],
+      },
+    },
+    /partitions overlap/,
+  ],
+  [
+    'a long label',
+    { storage: { disks: [{ device: '/dev/a', partitions: [{ label: 'x'.repeat(37) }] }] } },
+    /36/,
+  ],
+  [
+    'a GUID that is none',
+    {
+      storage: { disks: [{ device: '/dev/a', partitions: [{ number: 1, guid: 'x' }] }] },
+    },
+    /doesn't match the form/,
+  ],
+  [
+    'a filesystem format that is unknown',
+    {
+      storage: { filesystems: [{ device: '/dev/a', format: 'ntfs' }] },
+    },
+    /invalid filesystem format/,
+  ],
+  [
+    'a vfat label that is too long',
+    {
+      storage: { filesystems: [{ device: '/dev/a', format: 'vfat', label: 'abcdefghijkl' }] },
+    },
+    /cannot be longer than 11/,
+  ],
+])('%s is refused', (_, rest, message) => {
+  const { config: parsed, problems } = parseIgnition(config(rest))
+  expect(parsed).toBeUndefined()
+  expect(problems.map(describeIgnitionProblem).join('\n')).toMatch(message)
+})
+
+test('an enabled unit without [Install] is only warned about', () => {
+  const { config: parsed, problems } = parseIgnition(
+    config({
+      systemd: { units: [{ name: 'a.service', enabled: true, contents: '[Service]\nExecStart=/x\n' }] },
+    }),
+  )
+  expect(parsed).toBeDefined()
+  expect(problems).toMatchObject([{ severity: 'warning', path: '$.systemd.units.0.contents' }])
+})

@@ -1,0 +1,76 @@
+export { Group, KilnGroup, Profile } from './groups.ts'
+export {
+  IgnitionConfig,
+  type IgnitionDirectory,
+  type IgnitionDisk,
+  type IgnitionFile,
+  type IgnitionFilesystem,
+  type IgnitionGroup,
+  type IgnitionLink,
+  type IgnitionPartition,
+  IgnitionResource,
+  type IgnitionUnit,
+  type IgnitionUser,
+  ignitionVersions,
+} from './ignition.ts'
+export { decodeDataUrl, encodeDataUrl } from './ignition-data-url.ts'
+export { mergeIgnition } from './ignition-merge.ts'
+export {
+  checkMergedIgnition,
+  describeIgnitionProblem,
+  type IgnitionParsing,
+  type IgnitionProblem,
+  parseIgnition,
+} from './ignition-parse.ts'
+export {
+  EnrolmentReply,
+  EnrolmentRequest,
+  EnrolmentTicket,
+  MachineAssignment,
+  MachineFacts,
+  MachineRecord,
+  MachineRole,
+  MachineStage,
+  MachineState,
+  machineStages,
+  StageReport,
+  StageStatus,
+} from './machines.ts'
+export { HostName, Mac, normaliseMac, SegmentName } from './network-names.ts'
+export {
+  Descriptor,
+  Digest,
+  DockerArchiveManifest,
+  ImageConfig,
+  ImageIndex,
+  ImageLayout,
+  ImageManifest,
+} from './oci.ts'
+export {
+  ContainerStatus,
+  PodContainer,
+  PodManifest,
+  type PodProblem,
+  PodStatus,
+  type PodVolume,
+  parsePod,
+} from './pod.ts'
+export {
+  ChannelAnswer,
+  ChannelChange,
+  ChannelHalt,
+  ChannelRecord,
+  compareVersions,
+  ReleaseManifest,
+  ReleasePart,
+  ReleaseVersion,
+} from './release.ts'
+export {
+  MachineStatus,
+  RebootTurn,
+  ReleaseRecord,
+  RolloutGroup,
+  RolloutRecord,
+  ServiceRecord,
+  storeKeys,
+} from './store-records.ts'

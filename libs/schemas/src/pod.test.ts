@@ -1,0 +1,77 @@
+import { expect, test } from 'vitest'
+import { parsePod } from './pod.ts'
+import { parseQuantity } from './quantity.ts'
+
+const pod = (spec: object, metadata: object = {}): unknown => ({
+  apiVersion: 'v1',
+  kind: 'Pod',
+  metadata: { name: 'hello', ...metadata },
+  spec: { containers: [{ name: 'web', image: 'boot://pods/hello.tar' }], ...spec },
+})
+const container = (fields: object): unknown =>
+  pod({ containers: [{ name: 'web', image: 'oci:/x', ...fields }] })
+const problems = (document: unknown): string[] =>
+  parsePod(document).problems.map((problem) => `${problem.path} ${problem.message}`)
+
+test('a pod has the defaults of Kubernetes', () => {
+  const { pod: parsed } = parsePod(pod({}))
+  expect(parsed?.spec).toMatchObject({
+    restartPolicy: 'Always',
+    terminationGracePeriodSeconds: 30,
+    hostNetwork: false,
+  })
+  expect(parsed?.spec.containers[0]).toMatchObject({ imagePullPolicy: 'IfNotPresent', env: [], ports: [] })
+})
+
+test('what is not supported is refused by name and path, all at once', () => {
+  const document = pod({
+    hostPID: true,
+    containers: [
+      { name: 'web', image: 'oci:/x', livenessProbe: {}, ports: [{ containerPort: 80, hostIP: '1.2.3.4' }] },
+    ],
+  })
+  expect(problems(document)).toEqual([
+    'spec.containers[0].ports[0].hostIP is not supported by kiln-runtime',
+    'spec.containers[0].livenessProbe is not supported by kiln-runtime',
+    'spec.hostPID is not supported by kiln-runtime',
+  ])
+})
+
+test('limits are numbers, however they are written', () => {
+  const { pod: parsed } = parsePod(
+    container({ resources: { limits: { cpu: '500m', memory: '64Mi', 'kiln.dev/pids': 32 } } }),
+  )
+  expect(parsed?.spec.containers[0]?.resources.limits).toEqual({
+    cpu: 0.5,
+    memory: 67108864,
+    'kiln.dev/pids': 32,
+  })
+  expect(problems(container({ resources: { limits: { memory: '12' } } }))).toEqual([
+    'spec.containers[0].resources.limits.memory must be a quantity of at least 64Ki',
+  ])
+})
+
+test('quantities are read as Kubernetes does', () => {
+  expect(['1', '0.5', '100m', '2k', '1Gi', '1e3', '.5', '2.'].map(parseQuantity)).toEqual([
+    1, 0.5, 0.1, 2000, 1073741824, 1000, 0.5, 2,
+  ])
+  expect(['', '-1', '1x', 'm', '1 Mi', '1e', '0x10'].map(parseQuantity)).toEqual(Array(7).fill(undefined))
+})
+
+test('references within the pod must hold', () => {
+  expect(problems(container({ volumeMounts: [{ name: 'data', mountPath: '/data' }] }))).toEqual([
+    'spec.containers[0].volumeMounts[0].name names no volume',
+  ])
+  const twice = pod({ containers: [1, 2].map(() => ({ name: 'web', image: 'oci:/x' })) })
+  expect(problems(twice)).toEqual(['spec.containers[1].name is used by two containers'])
+  expect(problems(pod({ volumes: [{ name: 'data' }] }))).toEqual([
+    'spec.volumes[0] needs exactly one of emptyDir and hostPath',
+  ])
+})
+
+test('privileged containers and paths that climb are refused', () => {
+  expect(problems(container({ securityContext: { privileged: true } }))[0]).toMatch(
+    /privileged .*not supported/,
+  )
+  expect(problems(pod({ volumes: [{ name: 'x', hostPath: { path: '/var/../etc' } }] }))[0]).toMatch(/\.\./)
+})

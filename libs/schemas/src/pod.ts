@@ -1,0 +1,266 @@
+import { z } from 'zod'
+import { HostName, SegmentName } from './network-names.ts'
+import { parseQuantity } from './quantity.ts'
+
+/** Quantity with a lower bound, as written; numbers are what YAML makes of `cpu: 1`. */
+const quantity = (min: number, what: string) =>
+  z
+    .union([z.string(), z.number()])
+    .transform((value) => String(value))
+    .refine((text) => (parseQuantity(text) ?? -1) >= min, `must be a quantity of at least ${what}`)
+    .transform((text) => parseQuantity(text) ?? 0)
+
+const absolutePath = z
+  .string()
+  .max(4096)
+  .regex(/^\//, 'must be an absolute path')
+  .refine((path) => !path.split('/').includes('..'), 'must not contain ..')
+const id = z.number().int().min(0).max(0xfffffffe)
+const variableName = z.string().regex(/^[A-Za-z_][A-Za-z0-9_.-]*$/, 'must be the name of a variable')
+const labels = z.record(z.string().max(320), z.string()).default({})
+
+/** Capability without `CAP_`, upper case, or ALL. */
+const CapabilityName = z.string().regex(/^[A-Z][A-Z_]*$/, 'must be a capability such as NET_BIND_SERVICE')
+
+const fieldPaths =
+  /^(metadata\.(name|namespace|uid)|metadata\.(labels|annotations)\['[^']{1,320}'\]|spec\.nodeName|status\.(podIP|hostIP))$/
+
+const EnvVar = z
+  .strictObject({
+    name: variableName,
+    value: z.string().max(65536).optional(),
+    valueFrom: z
+      .strictObject({
+        fieldRef: z.strictObject({
+          apiVersion: z.literal('v1').optional(),
+          fieldPath: z.string().regex(fieldPaths, 'is a field that kiln-runtime does not offer'),
+        }),
+      })
+      .optional(),
+  })
+  .refine((variable) => variable.value === undefined || variable.valueFrom === undefined, {
+    message: 'has both value and valueFrom',
+  })
+
+const ContainerPort = z.strictObject({
+  name: HostName.optional(),
+  containerPort: z.number().int().min(1).max(65535),
+  hostPort: z.number().int().min(1).max(65535).optional(),
+  protocol: z.enum(['TCP', 'UDP']).default('TCP'),
+})
+
+const limits = z
+  .strictObject({
+    cpu: quantity(0.001, '1m').optional(),
+    memory: quantity(65536, '64Ki').optional(),
+    /** Processes and threads; Kubernetes has no name for it, so ours is an extended resource. */
+    'kiln.dev/pids': quantity(1, '1').optional(),
+  })
+  .default({})
+
+const Resources = z
+  .strictObject({
+    limits,
+    requests: z
+      .strictObject({ cpu: quantity(0, '0').optional(), memory: quantity(0, '0').optional() })
+      .default({}),
+  })
+  .default({ limits: {}, requests: {} })
+
+const ContainerSecurity = z.strictObject({
+  runAsUser: id.optional(),
+  runAsGroup: id.optional(),
+  runAsNonRoot: z.boolean().optional(),
+  readOnlyRootFilesystem: z.boolean().default(false),
+  allowPrivilegeEscalation: z.boolean().default(true),
+  privileged: z.literal(false, 'must be false: privileged containers are not supported').optional(),
+  capabilities: z
+    .strictObject({ add: z.array(CapabilityName).default([]), drop: z.array(CapabilityName).default([]) })
+    .default({ add: [], drop: [] }),
+})
+
+const VolumeMount = z.strictObject({
+  name: HostName,
+  mountPath: absolutePath.refine((path) => path !== '/', 'must not be the root'),
+  readOnly: z.boolean().default(false),
+})
+
+/** A container of a pod: the part of Kubernetes' `v1.Container` that kiln-runtime acts on. */
+export const PodContainer = z.strictObject({
+  name: HostName,
+  image: z.string().min(1).max(2048),
+  imagePullPolicy: z.enum(['Always', 'IfNotPresent', 'Never']).default('IfNotPresent'),
+  command: z.array(z.string()).max(512).optional(),
+  args: z.array(z.string()).max(512).optional(),
+  workingDir: absolutePath.optional(),
+  env: z.array(EnvVar).max(1024).default([]),
+  ports: z.array(ContainerPort).max(64).default([]),
+  resources: Resources,
+  volumeMounts: z.array(VolumeMount).max(64).default([]),
+  securityContext: ContainerSecurity.optional(),
+})
+export type PodContainer = z.output<typeof PodContainer>
+
+const Volume = z
+  .strictObject({
+    name: HostName,
+    emptyDir: z
+      .strictObject({
+        medium: z.enum(['', 'Memory']).default(''),
+        sizeLimit: quantity(4096, '4Ki').optional(),
+      })
+      .nullish(),
+    hostPath: z
+      .strictObject({
+        path: absolutePath,
+        type: z.enum(['', 'Directory', 'DirectoryOrCreate', 'File']).default(''),
+      })
+      .optional(),
+  })
+  .refine((volume) => (volume.emptyDir !== undefined) !== (volume.hostPath !== undefined), {
+    message: 'needs exactly one of emptyDir and hostPath',
+  })
+export type PodVolume = z.output<typeof Volume>
+
+const PodSpec = z.strictObject({
+  containers: z.array(PodContainer).min(1).max(32),
+  restartPolicy: z.enum(['Always', 'OnFailure', 'Never']).default('Always'),
+  terminationGracePeriodSeconds: z.number().int().min(0).max(3600).default(30),
+  hostNetwork: z.boolean().default(false),
+  hostname: HostName.optional(),
+  nodeName: HostName.optional(),
+  volumes: z.array(Volume).max(64).default([]),
+  securityContext: z
+    .strictObject({
+      runAsUser: id.optional(),
+      runAsGroup: id.optional(),
+      runAsNonRoot: z.boolean().optional(),
+      supplementalGroups: z.array(id).max(32).default([]),
+    })
+    .optional(),
+  dnsPolicy: z.literal('Default', 'must be Default: the resolver is the machine\u2019s').optional(),
+  enableServiceLinks: z.literal(false).optional(),
+  automountServiceAccountToken: z.literal(false).optional(),
+})
+
+/**
+ * A pod file: Kubernetes' `v1 Pod`, as far as kiln-runtime runs it. What it would not act on is refused by name and
+ * path rather than ignored; `status` and what an API server adds to metadata are let through.
+ */
+export const PodManifest = z
+  .strictObject({
+    apiVersion: z.literal('v1'),
+    kind: z.literal('Pod'),
+    metadata: z.strictObject({
+      name: HostName,
+      namespace: SegmentName.default('default'),
+      labels,
+      annotations: labels,
+      uid: z.string().max(64).optional(),
+      creationTimestamp: z.unknown().optional(),
+      resourceVersion: z.unknown().optional(),
+    }),
+    spec: PodSpec,
+    status: z.unknown().optional(),
+  })
+  .superRefine((pod, context) => {
+    const problem = (path: (string | number)[], message: string): void =>
+      context.addIssue({ code: 'custom', path, message })
+    const volumes = new Set(pod.spec.volumes.map((volume) => volume.name))
+    const names = pod.spec.containers.map((container) => container.name)
+    for (const [index, container] of pod.spec.containers.entries()) {
+      const at = ['spec', 'containers', index]
+      if (names.indexOf(container.name) !== index) problem([...at, 'name'], 'is used by two containers')
+      for (const [mountIndex, mount] of container.volumeMounts.entries()) {
+        if (!volumes.has(mount.name)) problem([...at, 'volumeMounts', mountIndex, 'name'], 'names no volume')
+      }
+      for (const [portIndex, port] of container.ports.entries()) {
+        const differs = port.hostPort !== undefined && port.hostPort !== port.containerPort
+        if (pod.spec.hostNetwork && differs)
+          problem([...at, 'ports', portIndex, 'hostPort'], 'must equal containerPort with hostNetwork')
+      }
+    }
+  })
+export type PodManifest = z.output<typeof PodManifest>
+
+/** A problem of a pod document at a path such as `spec.containers[0].image`. */
+export type PodProblem = { path: string; message: string }
+
+/** Reads a pod document; all problems at once. */
+export function parsePod(
+  document: unknown,
+): { pod: PodManifest; problems: [] } | { pod: undefined; problems: PodProblem[] } {
+  const result = PodManifest.safeParse(document)
+  if (result.success) return { pod: result.data, problems: [] }
+  const problems = result.error.issues.flatMap((issue): PodProblem[] => {
+    const path = issue.path.reduce<string>(
+      (text, part) =>
+        typeof part === 'number' ? `${text}[${part}]` : text ? `${text}.${String(part)}` : String(part),
+      '',
+    )
+    if (issue.code === 'unrecognized_keys') {
+      return issue.keys.map((key) => ({
+        path: path ? `${path}.${key}` : key,
+        message: 'is not supported by kiln-runtime',
+      }))
+    }
+    return [{ path, message: issue.message }]
+  })
+  return { pod: undefined, problems }
+}
+
+export const ContainerStateName = z.enum(['waiting', 'running', 'exited'])
+
+/** What the runtime says about one container. */
+export const ContainerStatus = z.looseObject({
+  name: z.string(),
+  state: ContainerStateName,
+  /** Why it waits: `ImageMissing`, `BackOff`, `StartFailed`, ... */
+  reason: z.string().optional(),
+  /** Fault code and sentence behind the reason. */
+  code: z.string().optional(),
+  message: z.string().max(4096).optional(),
+  restarts: z.number().int().min(0),
+  pid: z.number().int().optional(),
+  startedAt: z.iso.datetime().optional(),
+  lastExit: z
+    .looseObject({
+      code: z.number().int(),
+      signal: z.number().int(),
+      oomKilled: z.boolean(),
+      finishedAt: z.iso.datetime(),
+    })
+    .optional(),
+  image: z.string(),
+  /** Digest of the image's config. */
+  imageId: z.string().optional(),
+})
+export type ContainerStatus = z.output<typeof ContainerStatus>
+
+/** `/kiln/status/<machine>/<pod>` and the answer of `kiln-runtime status`. */
+export const PodStatus = z.looseObject({
+  formatVersion: z.literal(1),
+  name: HostName,
+  machine: z.string(),
+  uid: z.string(),
+  /** `Refused` is ours: a pod that this machine cannot or may not run, with code and message. */
+  phase: z.enum(['Pending', 'Running', 'Succeeded', 'Failed', 'Stopped', 'Refused']),
+  /** All containers run. */
+  ready: z.boolean(),
+  code: z.string().optional(),
+  message: z.string().max(4096).optional(),
+  source: z.enum(['file', 'store', 'api']),
+  address: z.string().optional(),
+  service: z.string(),
+  ports: z.array(
+    z.looseObject({
+      name: z.string().optional(),
+      port: z.number().int(),
+      hostPort: z.number().int().optional(),
+      protocol: z.enum(['TCP', 'UDP']),
+    }),
+  ),
+  containers: z.array(ContainerStatus),
+  since: z.iso.datetime(),
+})
+export type PodStatus = z.output<typeof PodStatus>
