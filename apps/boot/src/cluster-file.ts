@@ -1,0 +1,87 @@
+import { randomBytes } from 'node:crypto'
+import { readFile } from 'node:fs/promises'
+import type { Group, MachineRecord } from '@kiln/schemas'
+import { atomicWrite, Fault, type Log } from '@kiln/service'
+import { type ClusterMember, ClusterRecord, planCluster } from './initial-cluster.ts'
+
+/** `cluster.json`: the initial cluster, written once and never changed; members that joined later beside it. */
+export class ClusterFile {
+  readonly #path: string
+  readonly #log: Log
+  #record: ClusterRecord | undefined
+  #turn: Promise<unknown> = Promise.resolve()
+
+  constructor(path: string, log: Log) {
+    this.#path = path
+    this.#log = log
+  }
+
+  get record(): ClusterRecord | undefined {
+    return this.#record
+  }
+
+  async load(): Promise<void> {
+    try {
+      this.#record = ClusterRecord.parse(JSON.parse(await readFile(this.#path, 'utf8')))
+    } catch (cause) {
+      if ((cause as NodeJS.ErrnoException).code === 'ENOENT') return
+      throw new Fault(
+        'STATE_UNREADABLE',
+        `${this.#path} is damaged; a new cluster is never made over an old one`,
+        {
+          cause,
+        },
+      )
+    }
+  }
+
+  /** The cluster, written now if its members are complete; throws `CLUSTER_WAITING` while they are not. */
+  async settle(
+    groups: Iterable<Group>,
+    machines: Iterable<MachineRecord>,
+  ): Promise<ClusterRecord | undefined> {
+    return this.#inTurn(async () => {
+      if (this.#record) return this.#record
+      const plan = planCluster(groups, machines)
+      switch (plan.kind) {
+        case 'no-store':
+          return undefined
+        case 'waiting':
+          throw new Fault(
+            'CLUSTER_WAITING',
+            `the store waits for its members: ${plan.assigned.length} of ${plan.expected} assigned`,
+          )
+        case 'ready':
+          return this.#write({
+            formatVersion: 1,
+            token: randomBytes(16).toString('hex'),
+            createdAt: new Date().toISOString(),
+            members: plan.members,
+            joined: [],
+          })
+      }
+    })
+  }
+
+  /** Remembers a member that was added to the running cluster. */
+  async addJoined(member: ClusterMember): Promise<void> {
+    await this.#inTurn(async () => {
+      if (!this.#record) throw new Fault('CLUSTER_WAITING', 'there is no cluster to join yet')
+      const joined = this.#record.joined.filter((other) => other.name !== member.name)
+      return this.#write({ ...this.#record, joined: [...joined, member] })
+    })
+  }
+
+  async #write(record: ClusterRecord): Promise<ClusterRecord> {
+    await atomicWrite(this.#path, `${JSON.stringify(record, undefined, 2)}\n`)
+    this.#record = record
+    this.#log.info({ members: record.members, joined: record.joined }, 'cluster written')
+    return record
+  }
+
+  #inTurn<T>(run: () => Promise<T>): Promise<T> {
+    const turn = this.#turn.then(run, run)
+    this.#turn = turn.catch(() => undefined)
+    return turn
+  }
+}
