@@ -1,0 +1,184 @@
+import { randomUUID } from 'node:crypto'
+import { describePartitionAction, type GptTable, planPartitions } from '@kiln/gpt'
+import type { IgnitionConfig, IgnitionDisk, IgnitionFilesystem } from '@kiln/schemas'
+import { Fault } from '@kiln/service'
+import { blockDisk, listDisks, resolveDevice } from './block-disk.ts'
+import type { DiskPort, PartitionPlace } from './disk-port.ts'
+import { fileDisk } from './file-disk.ts'
+import { parseBlkid, planFilesystem } from './filesystem-plan.ts'
+import {
+  chooseDisk,
+  definesInstallLayout,
+  hasInstallLayout,
+  installLabels,
+  installLayout,
+  mayInstall,
+} from './install-layout.ts'
+import type { Run } from './run.ts'
+import { keepUnfinishedRoot, takeUpFolder } from './unfinished-root.ts'
+
+/** The partitions of the system, when this run installs one. */
+export type InstallDisk = Record<(typeof installLabels)[number], PartitionPlace>
+
+/** Partitions and formats the disks. Gives the places of the system's partitions if an image is to be installed. */
+export async function runDisks(config: IgnitionConfig, run: Run): Promise<InstallDisk | undefined> {
+  const tables = new Map<string, { port: DiskPort; table: GptTable }>()
+  for (const disk of config.storage?.disks ?? []) {
+    const port = await diskFor(disk.device, run)
+    tables.set(port.name, { port, table: await applyPartitions(disk, port, run) })
+  }
+  let install: InstallDisk | undefined
+  const filesystems = [...(config.storage?.filesystems ?? [])]
+  if (run.options.image !== undefined || run.options.diskImage !== undefined) {
+    const own = definesInstallLayout(config)
+    if (!own) {
+      const port = await diskFor(await installDevice(run), run)
+      if (tables.has(port.name)) {
+        throw new Fault(
+          'LAYOUT_INCOMPLETE',
+          `the config partitions ${port.name} without a place for the system`,
+          {
+            remedy: `give it partitions labelled ${installLabels.join(', ')}, or name another disk with kiln.disk=`,
+          },
+        )
+      }
+      tables.set(port.name, { port, table: await applyInstallLayout(port, run) })
+    }
+    install = await placesOf([...tables.values()])
+    await formatInstall(install, filesystems, run)
+  }
+  for (const spec of filesystems) await applyFilesystem(spec, run)
+  return install
+}
+
+/** Places of the partitions on a disk that an earlier process has partitioned. */
+export async function findInstallDisk(run: Run): Promise<InstallDisk | undefined> {
+  if (run.options.diskImage === undefined && run.options.image === undefined) return undefined
+  const port = await diskFor(await installDevice(run), run)
+  const { reading } = await port.find()
+  return hasInstallLayout(reading) && reading.kind === 'table'
+    ? placesOf([{ port, table: reading.table }])
+    : undefined
+}
+
+async function diskFor(device: string, run: Run): Promise<DiskPort> {
+  const { diskImage, diskSizeMiB } = run.options
+  if (diskImage !== undefined) return fileDisk(diskImage, diskSizeMiB)
+  return blockDisk(await resolveDevice(device, run.command, run.clock), run.command, run.clock)
+}
+
+async function installDevice(run: Run): Promise<string> {
+  if (run.options.diskImage !== undefined) return run.options.diskImage
+  const named = run.options.disk === 'auto' ? run.kernel.disk : run.options.disk
+  const choice = chooseDisk(named === undefined ? listDisks() : [], named)
+  if (!choice.ok) throw new Fault('DISK_UNCLEAR', choice.reason, { remedy: choice.remedy })
+  return choice.device
+}
+
+async function applyInstallLayout(port: DiskPort, run: Run): Promise<GptTable> {
+  const found = await port.find()
+  if (!mayInstall(found.reading, run.kernel.reinstall)) {
+    throw new Fault('DISK_NOT_EMPTY', `${port.name} has partitions that are not Kiln's`, {
+      remedy: 'empty the disk, set the machine to reinstall, or partition it in the config with wipeTable',
+    })
+  }
+  return applyPartitions({ ...installLayout(port.name), wipeTable: run.kernel.reinstall }, port, run)
+}
+
+async function applyPartitions(disk: IgnitionDisk, port: DiskPort, run: Run): Promise<GptTable> {
+  const found = await port.find()
+  const spec = { wipeTable: disk.wipeTable, partitions: disk.partitions ?? [] }
+  if (!disk.wipeTable && spec.partitions.length === 0 && found.reading.kind === 'table')
+    return found.reading.table
+  const plan = planPartitions(spec, found, () => randomUUID().toUpperCase())
+  if (!plan.ok) {
+    throw new Fault('PARTITIONS_REFUSED', `${port.name}: ${plan.refusals.join('; ')}`)
+  }
+  for (const action of plan.actions) {
+    run.reporter.say(`disks: ${port.name}: ${describePartitionAction(action, found.sectorBytes)}`)
+  }
+  if (plan.changes) {
+    const wipe = plan.actions.some(({ kind }) => kind === 'wipe-table')
+    await port.write(plan.table, { wipe, busy: found.busy })
+  }
+  return plan.table
+}
+
+async function placesOf(disks: { port: DiskPort; table: GptTable }[]): Promise<InstallDisk> {
+  const place = async (label: string): Promise<PartitionPlace> => {
+    for (const { port, table } of disks) {
+      const partition = table.partitions.find((each) => each.label === label)
+      if (partition) return port.locate(partition.number, table)
+    }
+    throw new Fault('LAYOUT_INCOMPLETE', `no disk has a partition labelled ${label}`, {
+      remedy: `give the disks partitions labelled ${installLabels.join(', ')}`,
+    })
+  }
+  return {
+    EFI: await place('EFI'),
+    'USR-A': await place('USR-A'),
+    'USR-B': await place('USR-B'),
+    ROOT: await place('ROOT'),
+  }
+}
+
+/**
+ * Formats the ESP first: from then on the firmware finds nothing to boot here until the install is complete. A ROOT of
+ * an unfinished install is taken up; what the config says of EFI and ROOT is left in `filesystems`.
+ */
+async function formatInstall(
+  install: InstallDisk,
+  filesystems: IgnitionFilesystem[],
+  run: Run,
+): Promise<void> {
+  if (!install.ROOT.device) {
+    run.reporter.say(
+      'disks: a disk image has no devices: EFI and ROOT are not formatted, their files go to folders',
+    )
+    takeUpFolder(run)
+    return
+  }
+  const own = (label: 'EFI' | 'ROOT'): number =>
+    filesystems.findIndex(
+      ({ device }) => device === install[label].path || device.endsWith(`/by-partlabel/${label}`),
+    )
+  if (own('EFI') < 0) {
+    // Firmware reads FAT32 everywhere; mkfs alone would choose FAT16 for this size.
+    const options = ['-F', '32']
+    const esp = { device: install.EFI.path, format: 'vfat', label: 'EFI', wipeFilesystem: true, options }
+    await applyFilesystem(esp, run)
+  }
+  if (await keepUnfinishedRoot(install.ROOT.path, run)) {
+    if (own('ROOT') >= 0) filesystems.splice(own('ROOT'), 1)
+  } else if (own('ROOT') < 0) {
+    const options = ['-E', 'lazy_itable_init=1,lazy_journal_init=1']
+    const root = { device: install.ROOT.path, format: 'ext4', label: 'ROOT', wipeFilesystem: true, options }
+    await applyFilesystem(root, run)
+  }
+}
+
+async function applyFilesystem(spec: IgnitionFilesystem, run: Run): Promise<void> {
+  if (run.options.diskImage !== undefined) {
+    run.warn(`disks: ${spec.device} is not formatted: a disk image has no devices`)
+    return
+  }
+  const device = await resolveDevice(spec.device, run.command, run.clock)
+  const probe = await run.command('blkid', ['-p', '-o', 'export', device], { accepted: [0, 2] })
+  const found = parseBlkid(probe.stdout)
+  const action = planFilesystem(spec, device, found)
+  switch (action.kind) {
+    case 'keep':
+      run.reporter.say(`disks: ${device} stays as it is`)
+      return
+    case 'refuse':
+      throw new Fault('FILESYSTEM_REFUSED', action.reason, { remedy: 'set wipeFilesystem to replace it' })
+    case 'wipe':
+      await run.command('wipefs', ['-a', device])
+      run.reporter.say(`disks: ${device} is wiped`)
+      return
+    case 'create':
+      if (found) await run.command('wipefs', ['-a', device])
+      await run.command(action.command, action.args)
+      run.reporter.say(`disks: ${action.command} ${action.args.join(' ')}`)
+  }
+}

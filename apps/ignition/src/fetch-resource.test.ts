@@ -1,0 +1,100 @@
+import { createHash } from 'node:crypto'
+import { gzipSync } from 'node:zlib'
+import type { IgnitionResource } from '@kiln/schemas'
+import { expect, test } from 'vitest'
+import { defaultFetchSettings, type FetchSettings, fetchResource, shown } from './fetch-resource.ts'
+import type { HttpCall } from './http-request.ts'
+import { type Answer, answering, hurryingClock } from './simulated-run.ts'
+
+async function fetchFrom(
+  resource: IgnitionResource,
+  answers: Record<string, Answer | Answer[]> = {},
+  settings: Partial<FetchSettings> = {},
+) {
+  const calls: HttpCall[] = []
+  const clock = hurryingClock()
+  const fetcher = { http: answering(answers, calls), clock, network: true }
+  const outcome = await fetchResource(resource, fetcher, { ...defaultFetchSettings, ...settings }).then(
+    (bytes) => bytes.toString(),
+    (error: { code?: string }) => error.code,
+  )
+  return { outcome, calls, elapsedMs: clock.now() }
+}
+
+const source = 'http://host/file'
+const sha256 = (text: string): string => `sha256-${createHash('sha256').update(text).digest('hex')}`
+
+test('server errors and broken connections are retried with growing pauses', async () => {
+  const answers = {
+    '/file': [{ status: 503 }, new Error('reset'), { status: 500 }, { status: 200, body: 'x' }],
+  }
+  const { outcome, calls, elapsedMs } = await fetchFrom({ source }, answers)
+  expect(outcome).toBe('x')
+  expect(calls).toHaveLength(4)
+  expect(elapsedMs).toBe(200 + 400 + 800)
+})
+
+test('pauses stop growing at five seconds', async () => {
+  const answers = { '/file': [...Array<Answer>(8).fill({ status: 500 }), { status: 200, body: 'x' }] }
+  expect((await fetchFrom({ source }, answers)).elapsedMs).toBe(200 + 400 + 800 + 1600 + 3200 + 5000 * 3)
+})
+
+test('the total timeout ends the retries', async () => {
+  const { outcome, elapsedMs } = await fetchFrom(
+    { source },
+    { '/file': { status: 500 } },
+    { totalTimeoutMs: 3000 },
+  )
+  expect(outcome).toBe('FETCH_TIMED_OUT')
+  expect(elapsedMs).toBe(3000)
+})
+
+test('other answers end it at once', async () => {
+  expect(await fetchFrom({ source })).toMatchObject({ outcome: 'RESOURCE_NOT_FOUND', elapsedMs: 0 })
+  expect(await fetchFrom({ source }, { '/file': { status: 403 } })).toMatchObject({
+    outcome: 'RESOURCE_REFUSED',
+  })
+  expect(await fetchFrom({ source }, { '/file': { status: 204 } })).toMatchObject({ outcome: '' })
+})
+
+test('the hash is that of the decompressed bytes', async () => {
+  const answers = { '/file': { status: 200, body: gzipSync('text') } }
+  const good = { source, compression: 'gzip', verification: { hash: sha256('text') } }
+  expect((await fetchFrom(good, answers)).outcome).toBe('text')
+  const bad = { ...good, verification: { hash: sha256('other') } }
+  expect((await fetchFrom(bad, answers)).outcome).toBe('RESOURCE_HASH_MISMATCH')
+  const plain = { '/file': { status: 200, body: 'not gzip' } }
+  expect((await fetchFrom({ source, compression: 'gzip' }, plain)).outcome).toBe('RESOURCE_INVALID')
+})
+
+test('headers of the config override ours and do not follow a redirect', async () => {
+  const answers = {
+    '/file': { status: 302, headers: { location: 'http://other/moved' } },
+    '/moved': { status: 200, body: 'x' },
+  }
+  const httpHeaders = [
+    { name: 'X-Auth', value: 'secret' },
+    { name: 'user-agent', value: 'Mine' },
+  ]
+  const { outcome, calls } = await fetchFrom({ source, httpHeaders }, answers)
+  expect(outcome).toBe('x')
+  expect(calls[0]?.headers).toEqual({ 'X-Auth': 'secret', 'user-agent': 'Mine' })
+  expect(calls[1]).toMatchObject({ url: 'http://other/moved' })
+  expect(calls[1]?.headers).not.toHaveProperty('X-Auth')
+})
+
+test('a circle of redirects ends', async () => {
+  const answers = { '/file': { status: 302, headers: { location: '/file' } } }
+  expect((await fetchFrom({ source }, answers)).outcome).toBe('RESOURCE_REFUSED')
+})
+
+test('data URLs need no network, other schemes are refused', async () => {
+  expect((await fetchFrom({ source: 'data:,a%20b' })).outcome).toBe('a b')
+  expect((await fetchFrom({ source: 'data:text/plain;base64,aGk=' })).outcome).toBe('hi')
+  expect((await fetchFrom({ source: 's3://bucket/key' })).outcome).toBe('SCHEME_UNSUPPORTED')
+})
+
+test('messages show no credentials and no query', () => {
+  expect(shown('https://user:pw@host:1/path?token=x')).toBe('https://host:1/path')
+  expect(shown('data:,secret')).toBe('data URL')
+})

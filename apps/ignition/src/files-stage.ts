@@ -1,0 +1,37 @@
+import { randomBytes } from 'node:crypto'
+import { applyAccounts } from './account-files.ts'
+import { enrol } from './enrol.ts'
+import type { Fetched } from './fetch-stage.ts'
+import { applyNodes } from './nodes.ts'
+import { settingsOfRendered } from './render-config.ts'
+import { readBootId } from './reporter.ts'
+import { writeResult } from './result-file.ts'
+import type { Run } from './run.ts'
+import { openTargetRoot, type TargetRoot } from './target-root.ts'
+import { applyUnits } from './units-of-root.ts'
+
+/** Groups and users, files, units, the machine's identity and the result file, below the target root. */
+export async function runFiles(fetched: Fetched, run: Run): Promise<void> {
+  const target = openTargetRoot(run)
+  const settings = await settingsOfRendered(fetched.config, run.fetcher, run.settings)
+  applyAccounts(fetched.config, target, run)
+  await applyNodes(fetched.config, target, { ...run, settings })
+  applyUnits(fetched.config, target, run)
+  writeMachineId(target)
+  await enrol(target, run)
+  const { userConfigProvided } = fetched
+  const { repeated } = writeResult(target, { bootId: readBootId(), at: run.now(), userConfigProvided })
+  if (repeated)
+    run.warn('files: this root was provisioned before; the earlier report is kept in the result file')
+}
+
+/** With a machine-id systemd does not take the first boot for one, which would apply presets for a minute. */
+function writeMachineId(target: TargetRoot): void {
+  const text = target.read('/etc/machine-id')?.trim() ?? ''
+  if (/^[0-9a-f]{32}$/.test(text)) return
+  const bytes = randomBytes(16)
+  // Version 4, variant DCE, as systemd-machine-id-setup makes them.
+  bytes[6] = (bytes[6]! & 0x0f) | 0x40
+  bytes[8] = (bytes[8]! & 0x3f) | 0x80
+  target.write('/etc/machine-id', `${bytes.toString('hex')}\n`, 0o444, { uid: 0, gid: 0 })
+}

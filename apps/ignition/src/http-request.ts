@@ -1,0 +1,85 @@
+import { type ClientRequest, type IncomingMessage, request as plainRequest } from 'node:http'
+import type { RequestOptions } from 'node:https'
+import { Fault } from '@kiln/service'
+
+export type HttpReply = { status: number; headers: IncomingMessage['headers']; body: Buffer }
+
+export type HttpCall = {
+  url: string
+  method?: 'GET' | 'POST'
+  headers?: Record<string, string>
+  body?: string
+  /** Time until the response's headers; 0 waits for ever. */
+  headersTimeoutMs: number
+  bodyBytesMax: number
+  signal?: AbortSignal | undefined
+  tls?: RequestOptions
+}
+
+/** Time without a byte after which a transfer counts as broken. */
+const idleTimeoutMs = 30_000
+
+/** Sends requests; a port, so that tests can answer. Throws on transport errors only. */
+export type Http = (call: HttpCall) => Promise<HttpReply>
+
+/**
+ * One request over node:http. Not fetch(): loading undici costs an emulated machine a second at start, and
+ * node:https is loaded only when an https URL comes.
+ */
+export const sendHttp: Http = async (call) => {
+  const url = new URL(call.url)
+  const secure = url.protocol === 'https:'
+  const send = secure ? (await import('node:https')).request : plainRequest
+  return new Promise((resolve, reject) => {
+    const options: RequestOptions = {
+      method: call.method ?? 'GET',
+      headers: {
+        ...call.headers,
+        ...(call.body === undefined ? {} : { 'Content-Length': Buffer.byteLength(call.body) }),
+      },
+      ...(call.signal ? { signal: call.signal } : {}),
+      ...(secure ? call.tls : {}),
+    }
+    const request = send(url, options, (reply) => {
+      clearTimeout(timer)
+      collect(reply, call.bodyBytesMax, request).then(resolve, reject)
+    })
+    const timer =
+      call.headersTimeoutMs > 0
+        ? setTimeout(
+            () => request.destroy(new Error(`no answer within ${call.headersTimeoutMs / 1000} s`)),
+            call.headersTimeoutMs,
+          )
+        : undefined
+    request.setTimeout(idleTimeoutMs, () =>
+      request.destroy(new Error(`no data for ${idleTimeoutMs / 1000} s`)),
+    )
+    request.on('error', (error) => {
+      clearTimeout(timer)
+      reject(error)
+    })
+    request.end(call.body)
+  })
+}
+
+function collect(reply: IncomingMessage, bytesMax: number, request: ClientRequest): Promise<HttpReply> {
+  return new Promise((resolve, reject) => {
+    const chunks: Buffer[] = []
+    let bytes = 0
+    reply.on('data', (chunk: Buffer) => {
+      bytes += chunk.length
+      if (bytes > bytesMax) {
+        const problem = new Fault('RESOURCE_TOO_LARGE', `the answer has more than ${bytesMax} bytes`)
+        request.destroy(problem)
+        reject(problem)
+      } else chunks.push(chunk)
+    })
+    reply.on('error', reject)
+    reply.on('aborted', () => reject(new Error('the connection broke within the answer')))
+    reply.on('end', () => {
+      if (reply.complete) {
+        resolve({ status: reply.statusCode ?? 0, headers: reply.headers, body: Buffer.concat(chunks) })
+      } else reject(new Error('the connection broke within the answer'))
+    })
+  })
+}

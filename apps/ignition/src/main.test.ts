@@ -1,0 +1,57 @@
+import { spawnSync } from 'node:child_process'
+import { mkdtempSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { expect, test } from 'vitest'
+
+const program = fileURLToPath(new URL('main.ts', import.meta.url))
+
+function agent(...args: string[]) {
+  const { status, stdout, stderr } = spawnSync(process.execPath, [program, ...args], { encoding: 'utf8' })
+  return { status, stdout, stderr }
+}
+
+function configFile(text: string): string {
+  const path = join(mkdtempSync(join(tmpdir(), 'kiln-ignition-')), 'config.ign')
+  writeFileSync(path, text)
+  return path
+}
+
+test('validate says what is wrong where, and its exit code whether', () => {
+  const good = configFile('{"ignition": {"version": "3.4.0"}, "shape": "round"}')
+  expect(agent('validate', good)).toMatchObject({
+    status: 0,
+    stdout: `${good}: warning at $.shape, line 1 col 45: unused key shape\n`,
+  })
+  const bad = configFile('{"ignition": {"version": "3.4.0"},\n "storage": {"links": [{"path": "/x"}]}}')
+  expect(agent('validate', bad)).toMatchObject({
+    status: 1,
+    stdout: `${bad}: error at $.storage.links.0.target, line 2 col 25: link target is required\n`,
+  })
+  expect(agent('validate', '/nonexistent')).toMatchObject({ status: 1 })
+})
+
+test('a wrong command line is told from a failed stage', () => {
+  expect(agent('--stage', 'all').status).toBe(2)
+  expect(agent('validate').status).toBe(2)
+  const failed = agent('-platform', 'file', '-stage', 'disks', '-config-cache', '/nonexistent/cache')
+  expect(failed.status).toBe(1)
+  expect(failed.stderr.trimEnd().split('\n').at(-1)).toMatch(
+    /^kiln-ignition: disks: CONFIG_NOT_FETCHED: .*fetch stage/,
+  )
+})
+
+test('the stages run one by one in processes of their own', () => {
+  const folder = mkdtempSync(join(tmpdir(), 'kiln-ignition-'))
+  const config = configFile(
+    '{"ignition": {"version": "3.4.0"}, "storage": {"files": [{"path": "/etc/motd", "contents": {"source": "data:,hi"}}]}}',
+  )
+  const flags = ['--platform', 'file', '--config', config, '--root', join(folder, 'root')]
+  const state = ['--config-cache', join(folder, 'cache'), '--state-file', join(folder, 'state')]
+  const network = ['--neednet', join(folder, 'neednet')]
+  for (const stage of ['fetch-offline', 'fetch', 'kargs', 'disks', 'mount', 'files', 'umount']) {
+    const { status, stderr } = agent('-stage', stage, ...flags, ...state, ...network)
+    expect(`${stage} ${status} ${stderr.includes('kiln-ignition:')}`).toBe(`${stage} 0 false`)
+  }
+})

@@ -1,0 +1,25 @@
+import type { Clock } from '@kiln/service'
+import type { RunCommand } from './commands.ts'
+import type { Fetcher, FetchSettings } from './fetch-resource.ts'
+import type { KernelArguments } from './kernel-arguments.ts'
+import type { Options } from './options.ts'
+import type { Reporter } from './reporter.ts'
+
+/** What every stage works with. */
+export type Run = {
+  options: Options
+  kernel: KernelArguments
+  reporter: Reporter
+  command: RunCommand
+  clock: Clock
+  /** Wall clock, for the result file and the markers. */
+  now(): Date
+  fetcher: Fetcher
+  settings: FetchSettings
+  /** Id for reports and enrolment, when something told it. */
+  machine: string | undefined
+  /** Whether owners of files can be set. */
+  privileged: boolean
+  /** Says a warning once. */
+  warn(line: string): void
+}

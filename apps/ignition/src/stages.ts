@@ -1,0 +1,154 @@
+import { mkdirSync, rmSync, writeFileSync } from 'node:fs'
+import { dirname, join } from 'node:path'
+import type { IgnitionConfig } from '@kiln/schemas'
+import { Fault } from '@kiln/service'
+import { clearState, needsNetwork, readState, writeCache, writeState } from './config-cache.ts'
+import { findInstallDisk, type InstallDisk, runDisks } from './disks-stage.ts'
+import { enableBoot, firstGeneration } from './esp.ts'
+import { type Fetched, fetchConfig } from './fetch-stage.ts'
+import { runFiles } from './files-stage.ts'
+import { runImage } from './image-stage.ts'
+import { markerPaths, writeMarker } from './markers.ts'
+import { runMount, runUmount } from './mount-stage.ts'
+import type { StageName } from './options.ts'
+import { fetchRelease, type Release } from './release.ts'
+import { releaseKeysOf } from './release-keys.ts'
+import type { InstalledSystem } from './reporter.ts'
+import type { Run } from './run.ts'
+
+/** Everything in one process, from the config to a root that can be switched to. `at` is told each stage's name. */
+export async function runAll(run: Run, at: (stage: string) => void): Promise<void> {
+  at('fetch')
+  run.reporter.running('fetch')
+  const fetched = await fetchConfig(run)
+  if (run.options.cacheGiven) writeCache(fetched.config, run.options)
+  await run.reporter.done('fetch')
+  at('disks')
+  run.reporter.running('disks')
+  const install = await runDisks(fetched.config, run)
+  await run.reporter.done('disks')
+  at('image')
+  const release = await installImage(fetched.config, install, run)
+  at('mount')
+  const mounts = await runMount(fetched.config, install, run)
+  try {
+    at('files')
+    run.reporter.running('files')
+    await startInstall(fetched, install, run)
+    await runFiles(fetched, run)
+    await finishInstall(fetched, install, release, run)
+  } catch (error) {
+    // The first error is the one to tell.
+    await runUmount(mounts, run).catch(() => undefined)
+    throw error
+  }
+  await runUmount(mounts, run)
+  await run.reporter.done('files', release && installedSystem(release))
+}
+
+async function installImage(
+  config: IgnitionConfig,
+  install: InstallDisk | undefined,
+  run: Run,
+): Promise<Release | undefined> {
+  if (!install) return undefined
+  run.reporter.running('image')
+  const release = await fetchRelease(await releaseKeysOf(config, run), run)
+  await runImage(install, release, run)
+  await run.reporter.done('image')
+  return release
+}
+
+async function startInstall(fetched: Fetched, install: InstallDisk | undefined, run: Run): Promise<void> {
+  if (!install) return
+  const content = { configHash: fetched.configHash, at: run.now().toISOString() }
+  await writeMarker(run.options.root, markerPaths.installing, content)
+}
+
+const installedSystem = ({ manifest }: Release): InstalledSystem => ({
+  version: manifest.version,
+  slot: 'a',
+  generation: firstGeneration,
+})
+
+/** Makes the disk bootable, then says that the install is complete. */
+async function finishInstall(
+  fetched: Fetched,
+  install: InstallDisk | undefined,
+  release: Release | undefined,
+  run: Run,
+): Promise<void> {
+  if (!install) return
+  if (install.ROOT.device) await run.command('sync', ['--file-system', run.options.root])
+  if (release) await enableBoot(install, release, run)
+  await writeMarker(run.options.root, markerPaths.installed, {
+    version: release?.manifest.version ?? 'unknown',
+    generation: firstGeneration,
+    configHash: fetched.configHash,
+    at: run.now().toISOString(),
+  })
+  rmSync(join(run.options.root, markerPaths.installing), { force: true })
+}
+
+/** One stage in a process of its own, as Ignition runs them; state between them is in the cache and state files. */
+export async function runStage(stage: StageName, run: Run): Promise<void> {
+  const { options } = run
+  switch (stage) {
+    case 'fetch-offline':
+    case 'fetch':
+      return runFetch(stage, run)
+    case 'kargs':
+      // A config that asks for kernel arguments was refused when it was fetched.
+      readState(options)
+      return
+    case 'disks':
+      await runDisks(readState(options).fetched.config, run)
+      return
+    case 'image': {
+      const { fetched } = readState(options)
+      await installImage(fetched.config, await findInstallDisk(run), run)
+      return
+    }
+    case 'mount': {
+      const { fetched } = readState(options)
+      const install = await findInstallDisk(run)
+      const mounts = await runMount(fetched.config, install, run)
+      writeState(fetched, mounts, options)
+      return
+    }
+    case 'files': {
+      const { fetched } = readState(options)
+      const install = await findInstallDisk(run)
+      await startInstall(fetched, install, run)
+      await runFiles(fetched, run)
+      const release = install && (await fetchRelease(await releaseKeysOf(fetched.config, run), run))
+      return finishInstall(fetched, install, release, run)
+    }
+    case 'umount': {
+      const { fetched, mounts } = readState(options)
+      await runUmount(mounts, run)
+      writeState(fetched, [], options)
+    }
+  }
+}
+
+async function runFetch(stage: 'fetch-offline' | 'fetch', run: Run): Promise<void> {
+  if (run.options.clearCache) clearState(run.options)
+  const offline = stage === 'fetch-offline'
+  const fetcher = { ...run.fetcher, network: !offline }
+  try {
+    const fetched = await fetchConfig({ ...run, fetcher })
+    if (offline && needsNetwork(fetched.config)) askForNetwork(run)
+    writeState(fetched, [], run.options)
+  } catch (error) {
+    if (!offline || !(error instanceof Fault) || error.code !== 'NEEDS_NETWORK') throw error
+    askForNetwork(run)
+  }
+}
+
+function askForNetwork(run: Run): void {
+  const path = run.options.needNet
+  mkdirSync(dirname(path), { recursive: true })
+  writeFileSync(path, '')
+  run.reporter.say(`fetch-offline: the network is needed; ${path} says so`)
+}

@@ -1,0 +1,54 @@
+import { existsSync, mkdirSync, readdirSync, rmSync } from 'node:fs'
+import { join } from 'node:path'
+import { Fault } from '@kiln/service'
+import { parseBlkid } from './filesystem-plan.ts'
+import { markerPaths } from './markers.ts'
+import type { Run } from './run.ts'
+
+/** Stays when an unfinished ROOT is emptied: the key whose request may have been answered already. */
+const kept = ['etc', 'etc/kiln', 'etc/kiln/pki', 'etc/kiln/pki/machine.key', 'lost+found']
+
+/**
+ * Keeps the ROOT of an install that a power cut ended, emptied but for the machine's key, so that enrolment can be
+ * repeated with the same key. False when there is no such ROOT: it is then formatted.
+ */
+export async function keepUnfinishedRoot(device: string, run: Run): Promise<boolean> {
+  const probe = await run.command('blkid', ['-p', '-o', 'export', device], { accepted: [0, 2] })
+  const found = parseBlkid(probe.stdout)
+  if (found?.type !== 'ext4' || found.label !== 'ROOT') return false
+  const root = run.options.root
+  mkdirSync(root, { recursive: true })
+  const mounted = await run.command('mount', ['-t', 'ext4', device, root], { accepted: [0, 32] })
+  if (mounted.code !== 0) return false
+  try {
+    const unfinished =
+      existsSync(join(root, markerPaths.installing)) && !existsSync(join(root, markerPaths.installed))
+    if (unfinished) {
+      empty(root, '')
+      run.reporter.say(`disks: ${device} holds an install that did not finish; it is taken up again`)
+    }
+    return unfinished
+  } finally {
+    await run.command('umount', [root])
+  }
+}
+
+/** The same for a plain folder: refused when it is installed, emptied when an install did not finish. */
+export function takeUpFolder(run: Run): void {
+  const root = run.options.root
+  if (existsSync(join(root, markerPaths.installed))) {
+    throw new Fault('INSTALLED_ALREADY', `${root} is installed`, { remedy: 'remove it to install it again' })
+  }
+  if (!existsSync(join(root, markerPaths.installing))) return
+  empty(root, '')
+  run.reporter.say(`files: ${root} holds an install that did not finish; it is taken up again`)
+}
+
+/** Removes everything below a folder but what is kept. */
+export function empty(root: string, below: string): void {
+  for (const name of readdirSync(join(root, below))) {
+    const path = below === '' ? name : `${below}/${name}`
+    if (!kept.includes(path)) rmSync(join(root, path), { recursive: true, force: true })
+    else if (kept.some((other) => other.startsWith(`${path}/`))) empty(root, path)
+  }
+}
