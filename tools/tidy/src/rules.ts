@@ -16,11 +16,11 @@ const mayImport: Record<Layer, Layer[]> = {
 
 /** What a core package must not reach for: the outside world comes in as arguments. */
 const impure: [RegExp, string][] = [
-  [/from ['"]node:(?!util['"]|assert['"]|buffer['"])/, 'imports a Node module that does I/O'],
+  [/from ['"]node:(?!util['"]|assert['"]|buffer['"]|crypto['"]|zlib['"])/, 'imports a Node module that does I/O'],
   [/\bDate\.now\(|\bnew Date\(\)|\bperformance\.now\(/, 'reads the clock'],
-  [/\bMath\.random\(|\bcrypto\.(randomBytes|randomUUID|getRandomValues)\(/, 'draws randomness'],
+  [/\bMath\.random\(|\b(randomBytes|randomUUID|randomInt|getRandomValues|generateKeyPair\w*)\(/, 'draws randomness'],
   [/\bset(Timeout|Interval|Immediate)\(/, 'starts a timer'],
-  [/\bprocess\.(env|exit|argv|cwd)\b/, 'touches the process'],
+  [/(?<![.\w])process\.(env|exit|argv|cwd)\b/, 'touches the process'],
 ]
 
 const isTest = (source: Source): boolean => source.path.endsWith('.test.ts')
@@ -101,10 +101,10 @@ export function checkShape(packages: Package[]): Problem[] {
 
 /** Only the process owner ends the process or reads its environment. */
 export function checkProcess(packages: Package[]): Problem[] {
-  const owners = /(^libs\/service\/|\/main\.ts$|\.test\.ts$|^apps\/cli\/|^e2e\/|^tools\/)/
+  const owners = /(^libs\/service\/|\/main\.ts$|\/(conformance|testing|bench)\/|\.test\.ts$|^apps\/cli\/|^e2e\/|^tools\/)/
   return packages
     .flatMap((one) => one.sources)
-    .filter((source) => !owners.test(source.path) && /\bprocess\.(exit\(|env\b)/.test(source.text))
+    .filter((source) => !owners.test(source.path) && /(?<![.\w])process\.(exit\(|env\b)/.test(source.text))
     .map((source) => ({
       path: source.path,
       message: 'process.exit and process.env belong to runDaemon and main.ts',
