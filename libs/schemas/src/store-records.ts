@@ -29,6 +29,7 @@ export const MachineStatus = z.looseObject({
   /** When `state` became what it is. */
   since: z.iso.datetime(),
   address: z.ipv4(),
+  group: SegmentName.optional(),
 })
 export type MachineStatus = z.output<typeof MachineStatus>
 

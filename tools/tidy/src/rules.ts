@@ -16,9 +16,15 @@ const mayImport: Record<Layer, Layer[]> = {
 
 /** What a core package must not reach for: the outside world comes in as arguments. */
 const impure: [RegExp, string][] = [
-  [/from ['"]node:(?!util['"]|assert['"]|buffer['"]|crypto['"]|zlib['"])/, 'imports a Node module that does I/O'],
+  [
+    /from ['"]node:(?!util['"]|assert['"]|buffer['"]|crypto['"]|zlib['"])/,
+    'imports a Node module that does I/O',
+  ],
   [/\bDate\.now\(|\bnew Date\(\)|\bperformance\.now\(/, 'reads the clock'],
-  [/\bMath\.random\(|\b(randomBytes|randomUUID|randomInt|getRandomValues|generateKeyPair\w*)\(/, 'draws randomness'],
+  [
+    /\bMath\.random\(|\b(randomBytes|randomUUID|randomInt|getRandomValues|generateKeyPair\w*)\(/,
+    'draws randomness',
+  ],
   [/\bset(Timeout|Interval|Immediate)\(/, 'starts a timer'],
   [/(?<![.\w])process\.(env|exit|argv|cwd)\b/, 'touches the process'],
 ]
@@ -101,7 +107,8 @@ export function checkShape(packages: Package[]): Problem[] {
 
 /** Only the process owner ends the process or reads its environment. */
 export function checkProcess(packages: Package[]): Problem[] {
-  const owners = /(^libs\/service\/|\/main\.ts$|\/(conformance|testing|bench)\/|\.test\.ts$|^apps\/cli\/|^e2e\/|^tools\/)/
+  const owners =
+    /(^libs\/service\/|\/main\.ts$|\/(conformance|testing|bench)\/|\.test\.ts$|^apps\/cli\/|^e2e\/|^tools\/)/
   return packages
     .flatMap((one) => one.sources)
     .filter((source) => !owners.test(source.path) && /(?<![.\w])process\.(exit\(|env\b)/.test(source.text))

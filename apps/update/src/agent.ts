@@ -1,0 +1,399 @@
+import { execFile } from 'node:child_process'
+import { readFile, rm, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { promisify } from 'node:util'
+import type { EtcdClient } from '@kiln/etcd-api'
+import type {
+  ChannelAnswer,
+  MachineFacts,
+  MachineStatus,
+  RebootTurn,
+  RolloutRecord,
+  StageReport,
+} from '@kiln/schemas'
+import { atomicWrite, describeError, Fault, type Log } from '@kiln/service'
+import { fetchChannel, fetchRelease, haltChannel, openPart, sendReport } from './boot-server.ts'
+import { readBooted } from './booted.ts'
+import { type Action, type Booted, decide, type Failure, type View } from './decide.ts'
+import { blessEntry, readEntries } from './esp.ts'
+import { findGateProblems } from './health.ts'
+import { installRelease } from './install.ts'
+import type { Settings } from './settings.ts'
+import { gateFile, loadState, type SavedState, saveState } from './state.ts'
+import {
+  findVoterProblems,
+  finishRollout,
+  type Pki,
+  readRollout,
+  readTurn,
+  releaseTurn,
+  takeTurn,
+  writeRollout,
+} from './store.ts'
+import { parseWindow, windowOpen } from './window.ts'
+
+const run = promisify(execFile)
+
+/** Green looks in a row before a boot counts as healthy: a daemon that flaps is not blessed. */
+const greenLooks = 2
+
+/** Faults after which a release is not tried again on this machine: it is the release that is wrong. */
+const fatalCodes = [
+  'RELEASE_SIGNATURE_INVALID',
+  'RELEASE_EXPIRED',
+  'RELEASE_FORMAT_UNKNOWN',
+  'RELEASE_MANIFEST_INVALID',
+  'RELEASE_MISMATCH',
+  'RELEASE_INCOMPLETE',
+  'SLOT_TOO_SMALL',
+]
+/** A corrupt image may be the network's fault or the disk's: so many tries, then it counts as the release's. */
+const corruptTriesMax = 3
+
+export type AgentPorts = {
+  settings: Settings
+  facts: MachineFacts
+  pki: Pki
+  store: EtcdClient
+  /** Keeps the machine's record in the store under its lease. */
+  publish(status: MachineStatus): void
+  nowMs(): number
+  sleep(ms: number): Promise<void>
+  log: Log
+}
+
+/** One machine's update daemon: looks, decides, acts, again and again. */
+export class UpdateAgent {
+  #ports: AgentPorts
+  #booted: Booted
+  #state: SavedState
+  #greenLooks = 0
+  #ready = false
+  #corruptTries = 0
+  #waiting = ''
+  #status: MachineStatus | undefined
+
+  private constructor(ports: AgentPorts, booted: Booted, state: SavedState) {
+    this.#ports = ports
+    this.#booted = booted
+    this.#state = state
+  }
+
+  static async open(ports: AgentPorts): Promise<UpdateAgent> {
+    const booted = await readBooted(ports.settings)
+    return new UpdateAgent(ports, booted, await loadState(ports.settings.stateDir, booted.generation))
+  }
+
+  /** Runs until stopped; a step that fails is logged and tried again at the next look. */
+  async run(stopping: AbortSignal): Promise<void> {
+    await this.#report('units', 'running')
+    while (!stopping.aborted) {
+      let again = false
+      try {
+        again = await this.step()
+      } catch (error) {
+        this.#ports.log.warn({ error }, describeError(error))
+      }
+      if (!again && !stopping.aborted) await this.#ports.sleep(this.#ports.settings.pollSeconds * 1000)
+    }
+  }
+
+  /** One look and one action. True when there is something to do right away. */
+  async step(): Promise<boolean> {
+    const view = await this.#look()
+    await this.#announceHealth(view)
+    const action = decide(view)
+    await this.#explain(view, action)
+    return await this.#act(action, view)
+  }
+
+  async #look(): Promise<View> {
+    const { settings, facts, store } = this.#ports
+    const problems = await findGateProblems({
+      facts,
+      store: facts.storeEndpoints.length > 0 ? store : undefined,
+      units: settings.healthUnits,
+      runtimeSocket: settings.runtimeSocket,
+    })
+    this.#greenLooks = problems.length === 0 ? this.#greenLooks + 1 : 0
+    const settling = problems.length === 0 && this.#greenLooks < greenLooks
+    const gateProblems = settling ? [`healthy since ${this.#greenLooks} of ${greenLooks} looks`] : problems
+    if (this.#booted.onTrial) await this.#noteGate(gateProblems)
+
+    const channel = await reachable<ChannelAnswer | undefined>(() => fetchChannel(facts))
+    const version = typeof channel === 'object' ? channel.version : this.#booted.version
+    const turn = await reachable<RebootTurn | undefined>(() => readTurn(store, facts.group))
+    const rollout = await reachable<RolloutRecord | undefined>(() =>
+      readRollout(store, { group: facts.group, version }),
+    )
+    const mayTakeTurn = this.#state.staged?.version === version && turn === undefined && !this.#booted.onTrial
+    return {
+      machine: facts.id,
+      nowMs: this.#ports.nowMs(),
+      booted: this.#booted,
+      state: this.#state,
+      gateProblems,
+      channel,
+      rollout,
+      turn,
+      voterProblems: mayTakeTurn
+        ? await findVoterProblems(store).catch((error: unknown) => [describeError(error)])
+        : [],
+      windowOpen: windowOpen(
+        settings.rebootWindows.flatMap((one) => parseWindow(one) ?? []),
+        this.#ports.nowMs(),
+      ),
+      unannounced: this.#state.unannounced,
+    }
+  }
+
+  async #act(action: Action, view: View): Promise<boolean> {
+    const { settings, facts, store, log } = this.#ports
+    switch (action.kind) {
+      case 'wait':
+        return false
+      case 'bless': {
+        await blessEntry(settings.espDir, this.#booted.generation)
+        await rm(gateFile(settings.stateDir, this.#booted.generation), { force: true })
+        const { attempt: _attempt, staged: _staged, ...kept } = this.#state
+        await this.#save({ ...kept, formatVersion: 1 })
+        this.#booted = { ...this.#booted, onTrial: false }
+        await writeFile(join(settings.runDir, 'boot-blessed'), '').catch((error: unknown) =>
+          log.warn({ error }, 'boot marker not written'),
+        )
+        log.info({ version: this.#booted.version, generation: this.#booted.generation }, 'boot blessed')
+        return true
+      }
+      case 'record-fallback': {
+        const reason = await this.#fallbackReason(action.generation)
+        await this.#fail({ version: action.version, generation: action.generation, reason })
+        return true
+      }
+      case 'announce-failure':
+        await this.#announce(action.failure)
+        return true
+      case 'release-turn':
+        await finishRollout(store, { group: facts.group, version: this.#booted.version })
+        await releaseTurn(store, facts.group, facts.id)
+        log.info({ why: action.why }, 'turn released')
+        return true
+      case 'take-turn': {
+        const now = this.#ports.nowMs()
+        const won = await takeTurn(store, facts.group, {
+          formatVersion: 1,
+          machine: facts.id,
+          version: action.version,
+          generation: action.generation,
+          grantedAt: new Date(now).toISOString(),
+          deadlineAt: new Date(now + settings.turnMinutes * 60_000).toISOString(),
+        })
+        if (won) {
+          log.info({ version: action.version }, 'turn taken')
+          await writeRollout(
+            store,
+            { group: facts.group, version: action.version },
+            { formatVersion: 1, state: 'rolling' },
+          )
+        }
+        return won
+      }
+      case 'install':
+        await this.#install(action.version, action.slot, view)
+        return true
+      case 'reboot':
+        await this.#save({
+          ...this.#state,
+          attempt: { version: action.version, generation: action.generation, bootId: this.#booted.bootId },
+        })
+        this.#publish('updating')
+        log.info({ version: action.version, generation: action.generation }, 'rebooting into the new release')
+        await run('/bin/sh', ['-c', settings.rebootCommand], { timeout: 60_000 })
+        await this.#ports.sleep(60_000)
+        return false
+      case 'halt-stale': {
+        const reason = `${action.turn.machine} has held its turn since ${action.turn.grantedAt}, past its deadline`
+        await this.#halt(action.turn.version, reason, action.turn.machine)
+        return false
+      }
+    }
+  }
+
+  async #install(version: string, slot: 'a' | 'b', view: View): Promise<void> {
+    const { settings, facts, log } = this.#ports
+    const channel = view.channel as ChannelAnswer
+    const generation = this.#state.generationMax + 1
+    try {
+      const release = await fetchRelease(facts, channel, {
+        releaseKeysDir: settings.releaseKeysDir,
+        nowMs: this.#ports.nowMs(),
+      })
+      log.info({ version, slot, generation }, 'installing release')
+      const { staged: _staged, ...kept } = this.#state
+      await this.#save({ ...kept, formatVersion: 1 })
+      await installRelease(
+        release,
+        { slot, generation, booted: this.#booted },
+        {
+          espDir: settings.espDir,
+          stateDir: settings.stateDir,
+          slotPath: (one) => (one === 'a' ? settings.slotA : settings.slotB),
+          bootUrl: facts.bootUrl,
+          machine: facts.id,
+          openPart,
+          sleep: this.#ports.sleep,
+          log,
+        },
+      )
+      this.#corruptTries = 0
+      await this.#save({ ...this.#state, generationMax: generation, staged: { version, generation, slot } })
+    } catch (error) {
+      const code = error instanceof Fault ? error.code : ''
+      if (code === 'IMAGE_CORRUPT') this.#corruptTries += 1
+      if (fatalCodes.includes(code) || this.#corruptTries >= corruptTriesMax) {
+        this.#corruptTries = 0
+        await this.#fail({ version, generation, reason: describeError(error) })
+        return
+      }
+      throw error
+    }
+  }
+
+  /** Remembers that a release failed here; everybody else hears of it in the next step. */
+  async #fail(what: Omit<Failure, 'at'>): Promise<void> {
+    const failure: Failure = { ...what, at: new Date(this.#ports.nowMs()).toISOString() }
+    const { attempt: _attempt, staged: _staged, ...kept } = this.#state
+    await this.#save({
+      ...kept,
+      formatVersion: 1,
+      generationMax: Math.max(kept.generationMax, failure.generation),
+      failures: [...kept.failures, failure],
+      unannounced: failure,
+    })
+    this.#ports.log.error({ ...failure }, 'release failed on this machine')
+  }
+
+  async #announce(failure: Failure): Promise<void> {
+    await this.#halt(failure.version, `${this.#ports.facts.id}: ${failure.reason}`, this.#ports.facts.id)
+    const { unannounced: _unannounced, ...kept } = this.#state
+    await this.#save({ ...kept, formatVersion: 1 })
+  }
+
+  async #halt(version: string, reason: string, machine: string): Promise<void> {
+    const { facts, store, pki, log } = this.#ports
+    await writeRollout(
+      store,
+      { group: facts.group, version },
+      { formatVersion: 1, state: 'halted', reason, machine },
+    )
+    // The store decides; the boot server only stops offering, and may be away.
+    await haltChannel(facts, pki, reason).catch((error: unknown) =>
+      log.warn({ error }, 'the boot server did not hear of the halt'),
+    )
+    log.error({ version, reason }, 'rollout halted')
+  }
+
+  /** Why a trial boot came back: its own last word, or what its entry's counter tells. */
+  async #fallbackReason(generation: number): Promise<string> {
+    const { settings } = this.#ports
+    const gate = await readFile(gateFile(settings.stateDir, generation), 'utf8').catch(() => undefined)
+    if (gate) return `health gate stayed red: ${gate.trim()}`
+    const entry = (await readEntries(settings.espDir)).find((one) => one.generation === generation)
+    const tries = entry?.triesDone ? ` in ${entry.triesDone} boots` : ''
+    return `did not reach the health gate${tries} (verity error, kernel panic or hang; see its console)`
+  }
+
+  async #noteGate(problems: string[]): Promise<void> {
+    const text = problems.join('; ')
+    if (text === '') return
+    await atomicWrite(gateFile(this.#ports.settings.stateDir, this.#booted.generation), `${text}\n`)
+  }
+
+  /** Keeps the machine's record, and says `ready` once a boot. */
+  async #announceHealth(view: View): Promise<void> {
+    const green = view.gateProblems.length === 0
+    if (!(green && this.#ready)) this.#publish(green ? 'ready' : 'degraded')
+    if (!green || this.#ready || this.#booted.onTrial) return
+    this.#ready = true
+    this.#publish('ready')
+    const uptime = await this.#uptimeSeconds()
+    const { version, slot, generation } = this.#booted
+    await writeFile(
+      this.#ports.settings.consoleFile,
+      `MARK:ready uptime=${uptime.toFixed(2)} version=${version} slot=${slot} generation=${generation}\n`,
+    ).catch((error: unknown) => this.#ports.log.debug({ error }, 'no console'))
+    await this.#report('ready', 'done')
+  }
+
+  #publish(state: MachineStatus['state']): void {
+    const { facts } = this.#ports
+    const { version, slot, generation, bootId } = this.#booted
+    const since =
+      this.#status?.state === state ? this.#status.since : new Date(this.#ports.nowMs()).toISOString()
+    this.#status = {
+      formatVersion: 1,
+      id: facts.id,
+      version,
+      slot,
+      generation,
+      bootId,
+      state,
+      since,
+      address: facts.address,
+      group: facts.group,
+    }
+    this.#ports.publish(this.#status)
+  }
+
+  async #report(stage: StageReport['stage'], status: StageReport['status']): Promise<void> {
+    const { version, slot, generation, bootId } = this.#booted
+    const uptimeSeconds = await this.#uptimeSeconds()
+    await sendReport(this.#ports.facts, {
+      stage,
+      status,
+      uptimeSeconds,
+      bootId,
+      version,
+      slot,
+      generation,
+    }).catch((error: unknown) =>
+      this.#ports.log.info({ stage, error }, 'the boot server did not take the report'),
+    )
+  }
+
+  async #uptimeSeconds(): Promise<number> {
+    const text = await readFile(this.#ports.settings.uptimeFile, 'utf8').catch(() => '0')
+    return Number(text.split(' ')[0]) || 0
+  }
+
+  async #save(state: SavedState): Promise<void> {
+    await saveState(this.#ports.settings.stateDir, state)
+    this.#state = state
+  }
+
+  /** Leaves what `kiln-update status` prints, and logs a reason to wait once. */
+  async #explain(view: View, action: Action): Promise<void> {
+    const why = action.kind === 'wait' ? action.why : action.kind
+    const seen = {
+      at: new Date(view.nowMs).toISOString(),
+      booted: this.#booted,
+      state: this.#state,
+      action,
+      why,
+    }
+    await atomicWrite(
+      join(this.#ports.settings.runDir, 'update.json'),
+      JSON.stringify(seen, null, 2) + '\n',
+    ).catch((error: unknown) => this.#ports.log.debug({ error }, 'status file not written'))
+    if (why !== this.#waiting) this.#ports.log.info({ action: action.kind, why }, 'next step')
+    this.#waiting = why
+  }
+}
+
+async function reachable<T>(ask: () => Promise<T>): Promise<T | 'unreachable'> {
+  try {
+    return await ask()
+  } catch (error) {
+    if (error instanceof Fault && error.code === 'STORE_RECORD_INVALID') throw error
+    return 'unreachable'
+  }
+}

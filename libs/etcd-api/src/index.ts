@@ -1,0 +1,14 @@
+export { type Bytes, prefixEnd, toBytes, toText } from './bytes.ts'
+export {
+  type EndpointStatus,
+  EtcdClient,
+  type EtcdClientOptions,
+  type GetOptions,
+  type PrefixEntries,
+  type StoreMember,
+} from './client.ts'
+export type { ClientTls } from './endpoints.ts'
+export type { StoreEntry } from './entry.ts'
+export type { HeldLease, HoldLeaseOptions } from './lease.ts'
+export type { CompareOperator, Comparison, Operation, OperationResult } from './txn.ts'
+export type { Watch, WatchEvent, WatchOptions, WatchOutcome } from './watch.ts'

@@ -1,0 +1,18 @@
+export { accepted, type Outcome, type Refusal, refusals, refused } from './errors.ts'
+export { hashSlices, type StoreHash } from './hash.ts'
+export { fromKey, toKey } from './key.ts'
+export { type Lease, LeaseBook, leaseTtlMax } from './lease-book.ts'
+export { LeaseClock } from './lease-clock.ts'
+export type * from './requests.ts'
+export { encodeSnapshot, restoreSnapshot, type SnapshotProblem, snapshotFormatVersion } from './snapshot.ts'
+export { MvccStore } from './store.ts'
+export { checkDelete, checkPut, checkRange, checkTxn, txnOpsMaxDefault } from './txn-check.ts'
+export {
+  defaultWatchLimits,
+  type WatchCreate,
+  WatchHub,
+  type WatchLimits,
+  type WatchMessage,
+  type WatchSink,
+  type WatchStream,
+} from './watch-hub.ts'

@@ -1,0 +1,128 @@
+import { crc32 } from 'node:zlib'
+import { History } from './history.ts'
+import { toKey } from './key.ts'
+import { KeyIndex } from './key-index.ts'
+import { LeaseBook } from './lease-book.ts'
+import type { MvccStore } from './store.ts'
+
+/** First bytes of a snapshot, and the version of what follows. */
+const magic = Buffer.from('KMVC')
+export const snapshotFormatVersion = 1
+
+const headerBytes = 4 + 4 + 8 + 8 + 4 + 8
+const leaseBytes = 24
+const recordHeadBytes = 4 + 4 + 8 + 4 + 8 + 8 + 8
+const pieceBytes = 256 * 1024
+
+/** Why bytes are not a snapshot this version reads. */
+export type SnapshotProblem = 'truncated' | 'not-a-snapshot' | 'newer-format' | 'checksum'
+
+/**
+ * The store as bytes, in pieces of about 256 KiB. The state is that of the moment of the call, however the
+ * pieces are taken between later writes. Layout (little endian): magic, format version u32, revision f64, compact
+ * revision f64, leases u32, records f64; per lease id i64, ttl f64, remaining f64; per record key length
+ * u32, value length u32, revision f64, sub u32, create f64, version f64, lease i64, key, value; last the CRC-32 of all before.
+ */
+export function encodeSnapshot(store: MvccStore): Generator<Uint8Array, void> {
+  const leases = store.leases.list().map(({ id, ttl, remainingTtl }) => ({ id, ttl, remainingTtl }))
+  const records = store.history.pinned()
+  const head = Buffer.alloc(headerBytes + leases.length * leaseBytes)
+  magic.copy(head)
+  head.writeUInt32LE(snapshotFormatVersion, 4)
+  head.writeDoubleLE(store.revision, 8)
+  head.writeDoubleLE(store.compactRevision, 16)
+  head.writeUInt32LE(leases.length, 24)
+  head.writeDoubleLE(store.history.count, 28)
+  let at = headerBytes
+  for (const lease of leases) {
+    head.writeBigInt64LE(lease.id, at)
+    head.writeDoubleLE(lease.ttl, at + 8)
+    head.writeDoubleLE(lease.remainingTtl, at + 16)
+    at += leaseBytes
+  }
+  return pieces(head, records)
+}
+
+function* pieces(head: Buffer, records: ReturnType<History['pinned']>): Generator<Uint8Array, void> {
+  let crc = crc32(head)
+  yield head
+  let piece = Buffer.alloc(pieceBytes)
+  let used = 0
+  for (const { fields, value } of records) {
+    const size = recordHeadBytes + fields.key.length + value.length
+    if (used + size > piece.length) {
+      if (used > 0) {
+        const full = piece.subarray(0, used)
+        crc = crc32(full, crc)
+        yield full
+      }
+      piece = Buffer.alloc(Math.max(pieceBytes, size))
+      used = 0
+    }
+    piece.writeUInt32LE(fields.key.length, used)
+    piece.writeUInt32LE(value.length, used + 4)
+    piece.writeDoubleLE(fields.revision, used + 8)
+    piece.writeUInt32LE(fields.sub, used + 16)
+    piece.writeDoubleLE(fields.createRevision, used + 20)
+    piece.writeDoubleLE(fields.version, used + 28)
+    piece.writeBigInt64LE(fields.lease, used + 36)
+    piece.write(fields.key, used + recordHeadBytes, 'latin1')
+    piece.set(value, used + recordHeadBytes + fields.key.length)
+    used += size
+  }
+  const last = Buffer.alloc(used + 4)
+  piece.copy(last, 0, 0, used)
+  last.writeUInt32LE(crc32(last.subarray(0, used), crc), used)
+  yield last
+}
+
+/** Replaces the store's content by a snapshot; the store is untouched if the bytes are not good. */
+export function restoreSnapshot(store: MvccStore, bytes: Uint8Array): SnapshotProblem | undefined {
+  const data = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+  if (data.length < headerBytes + 4) return 'truncated'
+  if (!data.subarray(0, 4).equals(magic)) return 'not-a-snapshot'
+  if (data.readUInt32LE(4) > snapshotFormatVersion) return 'newer-format'
+  const end = data.length - 4
+  if (crc32(data.subarray(0, end)) !== data.readUInt32LE(end)) return 'checksum'
+
+  const leases = new LeaseBook()
+  let at = headerBytes
+  for (let left = data.readUInt32LE(24); left > 0; left--, at += leaseBytes) {
+    const id = data.readBigInt64LE(at)
+    leases.grant(id, data.readDoubleLE(at + 8))
+    leases.checkpoint(id, data.readDoubleLE(at + 16))
+  }
+  const index = new KeyIndex()
+  const history = new History()
+  for (let left = data.readDoubleLE(28); left > 0; left--) {
+    const keyEnd = at + recordHeadBytes + data.readUInt32LE(at)
+    const valueEnd = keyEnd + data.readUInt32LE(at + 4)
+    const key = toKey(data.subarray(at + recordHeadBytes, keyEnd))
+    const before = index.get(key)
+    const lease = data.readBigInt64LE(at + 36)
+    const record = history.append(
+      {
+        key: before === undefined ? key : history.key(before),
+        revision: data.readDoubleLE(at + 8),
+        sub: data.readUInt32LE(at + 16),
+        createRevision: data.readDoubleLE(at + 20),
+        version: data.readDoubleLE(at + 28),
+        lease,
+        prev: before ?? -1,
+      },
+      data.subarray(keyEnd, valueEnd),
+    )
+    if (before !== undefined && history.lease(before)) leases.detach(history.lease(before), key)
+    if (lease) leases.attach(lease, key)
+    index.set(key, record)
+    at = valueEnd
+  }
+  store.replace({
+    index,
+    history,
+    leases,
+    revision: data.readDoubleLE(8),
+    compactRevision: data.readDoubleLE(16),
+  })
+  return undefined
+}

@@ -1,0 +1,6 @@
+export { settle, VirtualClock } from './clock.ts'
+export { type DiskFaults, SimulatedDisk, type SimulatedFile, type SimulatedMount } from './disk.ts'
+export { type Call, History, type Operation, type Outcome } from './history.ts'
+export { findViolation, type Violation } from './linearizability.ts'
+export { calm, type NetworkFaults, SimulatedNetwork } from './network.ts'
+export { Random } from './random.ts'
