@@ -311,10 +311,10 @@ export class UpdateAgent {
   /** Keeps the machine's record, and says `ready` once a boot. */
   async #announceHealth(view: View): Promise<void> {
     const green = view.gateProblems.length === 0
-    if (!(green && this.#ready)) this.#publish(green ? 'ready' : 'degraded')
-    if (!green || this.#ready || this.#booted.onTrial) return
+    const state = !green ? 'degraded' : this.#booted.onTrial ? 'updating' : 'ready'
+    if (state !== this.#status?.state) this.#publish(state)
+    if (state !== 'ready' || this.#ready) return
     this.#ready = true
-    this.#publish('ready')
     const uptime = await this.#uptimeSeconds()
     const { version, slot, generation } = this.#booted
     await writeFile(
@@ -377,6 +377,7 @@ export class UpdateAgent {
       at: new Date(view.nowMs).toISOString(),
       booted: this.#booted,
       state: this.#state,
+      problems: view.gateProblems,
       action,
       why,
     }
