@@ -261,6 +261,17 @@ test('a client shows its certificate, also a renewed one, and trusts its CA only
   await client.put('/k', 'v')
   client.renewTls(await own())
   expect((await client.get('/k'))?.text).toBe('v')
+  const elsewhere = await issueCertificate(ca, {
+    ...subject,
+    names: ['10.0.0.1'],
+    commonName: 'x',
+    use: ['server'],
+  })
+  const other = await startFakeMember(fakeState(), 2n, { cert: elsewhere.certificate, key: elsewhere.key })
+  open.push({ close: () => other.stop() })
+  const misled = new EtcdClient({ endpoints: [other.url], tls: await own(), timeoutMs: 500 })
+  open.push(misled)
+  expect(await codeOf(misled.get('/k'))).toBe('STORE_UNREACHABLE')
   const stranger = new EtcdClient({ endpoints: [member.url], tls: { ca: ca.certificate }, timeoutMs: 500 })
   open.push(stranger)
   expect(await codeOf(stranger.get('/k'))).toMatch(/^STORE_(UNREACHABLE|TIMEOUT)$/)

@@ -1,3 +1,5 @@
+import { isIP } from 'node:net'
+import { checkServerIdentity } from 'node:tls'
 import {
   type ChannelCredentials,
   type ChannelOptions,
@@ -28,6 +30,9 @@ const channelOptions: ChannelOptions = {
   'grpc.keepalive_time_ms': 10_000,
   'grpc.keepalive_timeout_ms': 5000,
 }
+
+/** An address is no name to send in a handshake (RFC 6066, section 3); the certificate is checked against the address all the same. */
+const serverNameForAddresses = 'store'
 
 type Endpoint = { url: string; target: string; secure: boolean; client: Client | undefined }
 
@@ -146,13 +151,19 @@ export class Endpoints {
   }
 
   private connect(endpoint: Endpoint): void {
-    endpoint.client ??= new Client(endpoint.target, this.credentials(endpoint), channelOptions)
+    endpoint.client ??= new Client(endpoint.target, this.credentials(endpoint), {
+      ...channelOptions,
+      ...(isIP(hostOf(endpoint)) ? { 'grpc.ssl_target_name_override': serverNameForAddresses } : {}),
+    })
   }
 
   private credentials(endpoint: Endpoint): ChannelCredentials {
     if (!endpoint.secure) return credentials.createInsecure()
     const { ca, cert, key } = this.tls ?? {}
-    return credentials.createSsl(bufferOf(ca), bufferOf(key), bufferOf(cert))
+    const host = hostOf(endpoint)
+    return credentials.createSsl(bufferOf(ca), bufferOf(key), bufferOf(cert), {
+      checkServerIdentity: (_name, certificate) => checkServerIdentity(host, certificate),
+    })
   }
 }
 
@@ -161,6 +172,10 @@ function parseEndpoint(url: string): Endpoint {
   if (match === null)
     throw new Fault('STORE_INVALID', `endpoint ${url} is not http://HOST:PORT or https://HOST:PORT`)
   return { url, target: match[2]!, secure: match[1] === 'https', client: undefined }
+}
+
+function hostOf(endpoint: Endpoint): string {
+  return endpoint.target.replace(/:[0-9]+$/, '').replace(/^\[(.*)\]$/, '$1')
 }
 
 function isReady(endpoint: Endpoint): boolean {

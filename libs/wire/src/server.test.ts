@@ -35,7 +35,7 @@ async function start(options: WireServerOptions = {}): Promise<{ server: WireSer
 const unlimited = { 'grpc.max_receive_message_length': -1, 'grpc.max_send_message_length': -1 }
 
 function grpcClient(port: number, creds: ChannelCredentials = credentials.createInsecure()): Client {
-  const client = new Client(`127.0.0.1:${port}`, creds, unlimited)
+  const client = new Client(`localhost:${port}`, creds, unlimited)
   open.push(client)
   return client
 }
@@ -440,7 +440,7 @@ type Pki = { ca: KeyPair; server: KeyPair; client: KeyPair }
 async function pki(): Promise<Pki> {
   const now = new Date()
   const ca = await createCa({ name: 'test', days: 1, now })
-  const subject = { names: ['127.0.0.1'], days: 1, now }
+  const subject = { names: ['localhost'], days: 1, now }
   return {
     ca,
     server: await issueCertificate(ca, { ...subject, commonName: 'server', use: ['server'] }),
@@ -463,13 +463,13 @@ test('TLS offers h2 and http/1.1, and the client certificate has a name', async 
   expect(String(await unary(anonymous, '/t.T/Who', Buffer.alloc(0)))).toBe('nobody')
   const text = await new Promise<string>((resolve, reject) => {
     https
-      .get({ host: '127.0.0.1', port, path: '/health', ca }, (response) => {
+      .get({ host: 'localhost', port, path: '/health', ca }, (response) => {
         response.setEncoding('utf8').on('data', resolve)
       })
       .on('error', reject)
   })
   expect(text).toBe('GET /health 0')
-  const session = http2.connect(`https://127.0.0.1:${port}`, { ca })
+  const session = http2.connect(`https://localhost:${port}`, { ca })
   open.push(session)
   expect((await h2Request(session, { ':path': '/health' })).text).toBe('GET /health 0')
   const big = Buffer.alloc(2_000_000, 'y')
