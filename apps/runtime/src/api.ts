@@ -1,0 +1,171 @@
+import { existsSync } from 'node:fs'
+import { chmod, mkdir, rm } from 'node:fs/promises'
+import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
+import { connect } from 'node:net'
+import { dirname } from 'node:path'
+import { type PodStatus, parsePod } from '@kiln/schemas'
+import { assert, describeError, Fault, type Log, version } from '@kiln/service'
+import { z } from 'zod'
+
+/** What the daemon does for its command line, over HTTP and JSON on a unix socket that only root may open. */
+export type RuntimeApi = {
+  list(): PodStatus[]
+  run(manifest: NonNullable<ReturnType<typeof parsePod>['pod']>): Promise<PodStatus>
+  stop(name: string, graceSeconds?: number): Promise<PodStatus>
+  start(name: string): Promise<PodStatus>
+  remove(name: string, graceSeconds?: number): void
+  /** Writes a plan that runs a program in a container, and says where. */
+  planExec(name: string, wanted: ExecRequest): Promise<{ planFile: string; initPath: string }>
+  /** Where a container's output goes on this machine. */
+  logs(name: string, container?: string): { journal: boolean; files: string[]; containers: string[] }
+  images(): Promise<object[]>
+  collect(): Promise<string[]>
+  info(): { machine: string; runsPods: boolean; code?: string; message?: string }
+}
+
+export const ExecRequest = z.strictObject({
+  container: z.string().optional(),
+  args: z.array(z.string()).min(1).max(512),
+})
+export type ExecRequest = z.output<typeof ExecRequest>
+
+const StopRequest = z.strictObject({ graceSeconds: z.number().int().min(0).max(3600).optional() })
+
+const bodyBytesMax = 1 << 20
+
+type Route = {
+  method: string
+  path: RegExp
+  serve(api: RuntimeApi, name: string, body: unknown): unknown
+}
+
+const grace = (body: unknown): number | undefined => StopRequest.parse(body ?? {}).graceSeconds
+
+const routes: Route[] = [
+  { method: 'GET', path: /^\/v1\/info$/, serve: (api) => ({ version, ...api.info() }) },
+  { method: 'GET', path: /^\/v1\/pods$/, serve: (api) => api.list() },
+  { method: 'POST', path: /^\/v1\/pods$/, serve: (api, _, body) => api.run(readManifest(body)) },
+  { method: 'GET', path: /^\/v1\/pods\/([^/]+)$/, serve: (api, name) => find(api, name) },
+  {
+    method: 'POST',
+    path: /^\/v1\/pods\/([^/]+)\/stop$/,
+    serve: (api, name, body) => api.stop(name, grace(body)),
+  },
+  { method: 'POST', path: /^\/v1\/pods\/([^/]+)\/start$/, serve: (api, name) => api.start(name) },
+  {
+    method: 'POST',
+    path: /^\/v1\/pods\/([^/]+)\/remove$/,
+    serve: (api, name, body) => {
+      api.remove(name, grace(body))
+      return {}
+    },
+  },
+  {
+    method: 'POST',
+    path: /^\/v1\/pods\/([^/]+)\/exec$/,
+    serve: (api, name, body) => api.planExec(name, ExecRequest.parse(body)),
+  },
+  { method: 'GET', path: /^\/v1\/pods\/([^/]+)\/logs$/, serve: (api, name) => api.logs(name) },
+  { method: 'GET', path: /^\/v1\/images$/, serve: (api) => api.images() },
+  { method: 'POST', path: /^\/v1\/gc$/, serve: (api) => api.collect() },
+]
+
+function find(api: RuntimeApi, name: string): PodStatus {
+  const status = api.list().find((pod) => pod.name === name)
+  if (!status) throw new Fault('POD_NOT_FOUND', `there is no pod ${name}`)
+  return status
+}
+
+function readManifest(body: unknown): NonNullable<ReturnType<typeof parsePod>['pod']> {
+  const { pod, problems } = parsePod(body)
+  if (pod) return pod
+  const text = problems.map((problem) => `${problem.path} ${problem.message}`).join('; ')
+  throw new Fault('POD_INVALID', text)
+}
+
+/** Status and exit code belong together: see `exitCodeOf` in the client. */
+function statusOf(error: unknown): number {
+  if (error instanceof z.ZodError) return 400
+  if (!(error instanceof Fault)) return 500
+  if (error.code === 'POD_NOT_FOUND') return 404
+  if (error.code === 'POD_INVALID') return 422
+  return 409
+}
+
+export async function serveApi(input: {
+  socket: string
+  api: RuntimeApi
+  log: Log
+}): Promise<{ close(): Promise<void> }> {
+  const { socket, api, log } = input
+  await takeSocket(socket)
+  const server = createServer((request, response) => {
+    answer(request, response).catch((error: unknown) => {
+      log.error({ error: describeError(error) }, 'answering a request failed')
+      response.destroy()
+    })
+  })
+
+  async function answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    let status = 200
+    let body: unknown
+    try {
+      const { pathname } = new URL(request.url ?? '/', 'http://runtime')
+      const found = routes.find((route) => route.method === request.method && route.path.test(pathname))
+      if (!found) throw new Fault('POD_NOT_FOUND', `there is nothing at ${request.method} ${pathname}`)
+      const name = decodeURIComponent(found.path.exec(pathname)?.[1] ?? '')
+      body = await found.serve(api, name, await readBody(request))
+    } catch (error) {
+      status = statusOf(error)
+      const code = error instanceof Fault ? error.code : status === 400 ? 'REQUEST_INVALID' : 'UNEXPECTED'
+      body = { code, message: describeError(error).replace(`${code}: `, '') }
+      if (status === 500) log.error({ error: describeError(error) }, 'a request failed')
+    }
+    response.writeHead(status, { 'content-type': 'application/json' })
+    response.end(JSON.stringify(body))
+  }
+
+  await new Promise<void>((resolve, reject) => {
+    server.once('error', reject)
+    server.listen(socket, resolve)
+  })
+  await chmod(socket, 0o600)
+  return {
+    close: () =>
+      new Promise((resolve) => {
+        server.close(() => resolve())
+        server.closeAllConnections()
+      }),
+  }
+}
+
+async function readBody(request: IncomingMessage): Promise<unknown> {
+  const chunks: Buffer[] = []
+  let length = 0
+  for await (const chunk of request) {
+    length += (chunk as Buffer).length
+    if (length > bodyBytesMax)
+      throw new Fault('POD_INVALID', `the request is larger than ${bodyBytesMax} bytes`)
+    chunks.push(chunk as Buffer)
+  }
+  if (length === 0) return undefined
+  try {
+    return JSON.parse(Buffer.concat(chunks).toString('utf8'))
+  } catch (error) {
+    throw new Fault('POD_INVALID', 'the request is not JSON', { cause: error })
+  }
+}
+
+/** A socket that nobody answers is left from a crash; one that is answered is another daemon's. */
+async function takeSocket(socket: string): Promise<void> {
+  assert(socket.length < 100, 'a socket path that the kernel takes')
+  await mkdir(dirname(socket), { recursive: true })
+  if (!existsSync(socket)) return
+  const answered = await new Promise<boolean>((resolve) => {
+    const client = connect(socket, () => resolve(true))
+    client.on('error', () => resolve(false))
+    client.on('connect', () => client.destroy())
+  })
+  if (answered) throw new Fault('RUNTIME_ALREADY_RUNS', `another kiln-runtime serves ${socket}`)
+  await rm(socket)
+}

@@ -1,0 +1,140 @@
+import { mkdtempSync, statSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import type { PodStatus } from '@kiln/schemas'
+import { createLog, Fault } from '@kiln/service'
+import { afterEach, expect, test } from 'vitest'
+import { type RuntimeApi, serveApi } from './api.ts'
+import { runCommand } from './commands.ts'
+
+const folder = mkdtempSync(join(tmpdir(), 'kiln-commands-'))
+const socket = join(folder, 'runtime.sock')
+const closers: (() => Promise<void>)[] = []
+afterEach(async () => {
+  for (const close of closers.splice(0)) await close()
+})
+
+const pod: PodStatus = {
+  formatVersion: 1,
+  name: 'hello',
+  machine: 'node1',
+  uid: 'u1',
+  phase: 'Running',
+  ready: true,
+  source: 'file',
+  address: '10.88.11.2',
+  service: 'web',
+  ports: [{ port: 80, hostPort: 8000, protocol: 'TCP' }],
+  containers: [{ name: 'main', state: 'running', restarts: 2, image: 'oci:/x' }],
+  since: '2026-01-01T00:00:00.000Z',
+}
+
+/** A daemon that notes what it is asked. */
+async function serve(change: Partial<RuntimeApi> = {}): Promise<string[]> {
+  const asked: string[] = []
+  const unexpected = (): never => {
+    throw new Error('not asked in this test')
+  }
+  const api: RuntimeApi = {
+    list: () => [pod],
+    run: async (manifest) => {
+      asked.push(`run ${manifest.metadata.name}`)
+      return pod
+    },
+    stop: async (name, grace) => {
+      asked.push(`stop ${name} ${grace}`)
+      return { ...pod, phase: 'Stopped', ready: false }
+    },
+    start: unexpected,
+    remove: (name) => {
+      asked.push(`remove ${name}`)
+    },
+    planExec: unexpected,
+    logs: unexpected,
+    images: async () => [],
+    collect: async () => ['boot://old.tar'],
+    info: () => ({ machine: 'node1', runsPods: true }),
+    ...change,
+  }
+  const server = await serveApi({ socket, api, log: createLog('test', 'silent') })
+  closers.push(() => server.close())
+  return asked
+}
+
+async function run(...argv: string[]): Promise<{ code: number; out: string[]; err: string[] }> {
+  const out: string[] = []
+  const err: string[] = []
+  const code = await runCommand(argv, {
+    socket,
+    print: (line) => out.push(line),
+    complain: (line) => err.push(line),
+  })
+  return { code, out, err }
+}
+
+test('pods are listed as a table, shown with their containers, and given as JSON', async () => {
+  await serve()
+  expect(statSync(socket).mode & 0o777).toBe(0o600)
+  expect((await run('list')).out).toEqual([
+    'POD    PHASE    READY  RESTARTS  ADDRESS     SOURCE  REASON',
+    'hello  Running  1/1    2         10.88.11.2  file',
+  ])
+  expect((await run('status', 'hello')).out).toEqual([
+    'hello: Running, ready, 10.88.11.2',
+    '  service web, ports 8000->80/TCP, from file',
+    '  main: running, 2 restarts',
+  ])
+  expect(JSON.parse((await run('list', '--json')).out.join('\n'))).toEqual([pod])
+})
+
+test('pods are run from a file, stopped with a grace of choice, and removed', async () => {
+  const asked = await serve()
+  const file = join(folder, 'pod.yaml')
+  writeFileSync(
+    file,
+    'apiVersion: v1\nkind: Pod\nmetadata: {name: x}\nspec: {containers: [{name: a, image: "oci:/x"}]}\n',
+  )
+  expect((await run('run', file)).code).toBe(0)
+  expect((await run('stop', 'hello', '--grace', '3')).out[0]).toBe('hello: Stopped, 10.88.11.2')
+  expect((await run('rm', 'hello')).code).toBe(0)
+  expect((await run('gc')).out).toEqual(['boot://old.tar'])
+  expect(asked).toEqual(['run x', 'stop hello 3', 'remove hello'])
+})
+
+test('every way to fail has its exit code and says why', async () => {
+  expect(await run('list')).toMatchObject({ code: 6, err: [expect.stringContaining('RUNTIME_UNREACHABLE')] })
+  await serve({
+    run: () => Promise.reject(new Fault('RUNTIME_NEEDS_CGROUP_V2', 'no cgroup v2 here')),
+    collect: () => Promise.reject(new Error('bug')),
+  })
+  expect(await run('status', 'nope')).toMatchObject({
+    code: 3,
+    err: [expect.stringContaining('POD_NOT_FOUND')],
+  })
+  expect((await run('run', join(folder, 'nope.yaml'))).code).toBe(3)
+  const bad = join(folder, 'bad.yaml')
+  writeFileSync(bad, 'kind: Pod\n')
+  expect(await run('run', bad)).toMatchObject({ code: 7, err: [expect.stringContaining('POD_INVALID')] })
+  const file = join(folder, 'pod.yaml')
+  writeFileSync(
+    file,
+    'apiVersion: v1\nkind: Pod\nmetadata: {name: x}\nspec: {containers: [{name: a, image: "oci:/x"}]}\n',
+  )
+  expect(await run('run', file)).toMatchObject({
+    code: 4,
+    err: ['kiln-runtime: RUNTIME_NEEDS_CGROUP_V2: no cgroup v2 here'],
+  })
+  expect((await run('gc')).code).toBe(1)
+  expect((await run('stop', 'hello', '--grace', 'soon')).code).toBe(2)
+  expect((await run('bogus')).code).toBe(2)
+  expect((await run('--help')).code).toBe(0)
+})
+
+test('a second daemon on one socket is refused, and the socket of a dead one is taken over', async () => {
+  await serve()
+  await expect(serve()).rejects.toMatchObject({ code: 'RUNTIME_ALREADY_RUNS' })
+  for (const close of closers.splice(0)) await close()
+  writeFileSync(socket, '')
+  await serve()
+  expect((await run('list')).code).toBe(0)
+})

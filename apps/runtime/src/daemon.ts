@@ -1,0 +1,217 @@
+import { existsSync, readFileSync, watch } from 'node:fs'
+import { mkdir, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { EtcdClient } from '@kiln/etcd-api'
+import { encodePlan, type RunningRecord } from '@kiln/linux'
+import { describeError, Fault, type Log, type RunningDaemon, systemClock } from '@kiln/service'
+import { type RuntimeApi, serveApi } from './api.ts'
+import { containerGroup, logFile, runningFile } from './container-plan.ts'
+import { bootId, journalRuns, openFilesMax, placePod, systemdRuns, whyNoPods } from './host.ts'
+import { openImages } from './images.ts'
+import { Manager } from './manager.ts'
+import { openNetwork } from './network.ts'
+import { podNetworkOf } from './network-plan.ts'
+import { followPodFiles } from './pod-files.ts'
+import { openKernel, podPaths } from './pod-kernel.ts'
+import { planProcess, resolveUser } from './pod-process.ts'
+import { openRecords } from './pod-record.ts'
+import { openPublisher, type Publisher, publicationOf } from './publication.ts'
+import { type Machine, readMachine, type Settings } from './settings.ts'
+import { followStorePods } from './store-pods.ts'
+
+const collectEveryMs = 3_600_000
+const keepImagesMs = 24 * 3_600_000
+
+/** Starts everything in the order of need: records, pods, files, the socket, and last the store, which may be away. */
+export async function startRuntime(
+  settings: Settings,
+  host: { uid: number },
+  log: Log,
+  stopping: AbortSignal,
+): Promise<RunningDaemon> {
+  const machine = readMachine(settings.machineFile)
+  const refusal = await whyNoPods({
+    uid: host.uid,
+    cgroupRoot: settings.cgroupRoot,
+    initPath: settings.initPath,
+  })
+  if (refusal) log.warn({ code: refusal.code }, 'this machine runs no pods')
+  for (const folder of ['pods', 'exits', 'images'])
+    await mkdir(join(settings.stateDir, folder), { recursive: true })
+
+  const images = await openImages({
+    folder: join(settings.stateDir, 'images'),
+    bootUrl: machine.bootUrl,
+    bytesMax: settings.imageBytesMax,
+    signal: stopping,
+    log,
+  })
+  const podNetwork = podNetworkOf(settings.podNetwork, machine.address)
+  const network = openNetwork(podNetwork)
+  const systemd = systemdRuns()
+  const kernel = openKernel({
+    ...settings,
+    machineId: machine.id,
+    machineAddress: machine.address,
+    journal: journalRuns(),
+    network,
+    treeOf: (image) => images.treeOf(image),
+    place: (unit, stopSeconds) => placePod({ cgroupRoot: settings.cgroupRoot, unit, systemd, stopSeconds }),
+  })
+  let publisher: Publisher | undefined
+  const manager = new Manager({
+    kernel,
+    images,
+    records: openRecords(settings.stateDir, log),
+    clock: { now: () => Date.now(), after: systemClock.after },
+    log,
+    machineId: machine.id,
+    machineAddress: machine.address,
+    bootId: bootId(),
+    network,
+    podNetwork,
+    refusal,
+    storePodsMayUseHost: settings.storePodsMayUseHost,
+    changed: (statuses) => publisher?.publish(publicationOf(statuses, machine)),
+  })
+  await manager.adopt()
+  const exits = watch(join(settings.stateDir, 'exits'), (_, name) =>
+    manager.wake(String(name).split('.')[0] ?? ''),
+  )
+  // Without notifications pods look at their containers every few seconds.
+  exits.on('error', (error) => log.warn({ error: describeError(error) }, 'exits are not watched'))
+  const files = await followPodFiles(settings.podsDir, log, ({ pods, problems }) =>
+    manager.want('file', new Map([...pods].map(([name, { manifest }]) => [name, manifest])), problems),
+  )
+  const collect = (olderThanMs: number): Promise<string[]> =>
+    images.collect(manager.imagesInUse(), olderThanMs)
+  const collecting = setInterval(() => {
+    collect(keepImagesMs).catch((error: unknown) =>
+      log.warn({ error: describeError(error) }, 'unused images cannot be removed'),
+    )
+  }, collectEveryMs)
+
+  const api: RuntimeApi = {
+    list: () => manager.statuses(),
+    run: (manifest) => manager.run(manifest),
+    stop: (name, grace) => manager.stop(name, grace),
+    start: (name) => manager.start(name),
+    remove: (name, grace) => manager.remove(name, grace),
+    images: () => images.list(),
+    collect: () => collect(0),
+    info: () => ({
+      machine: machine.id,
+      runsPods: refusal === undefined,
+      ...(refusal ? { code: refusal.code, message: refusal.message } : {}),
+    }),
+    logs: (name) => {
+      const { manifest } = manager.record(name)
+      const containers = manifest.spec.containers.map((container) => container.name)
+      const paths = podPaths(settings, name)
+      const all = containers.flatMap((container) => [
+        `${logFile(paths, container)}.1`,
+        logFile(paths, container),
+      ])
+      return { journal: journalRuns(), files: all.filter((file) => existsSync(file)), containers }
+    },
+    planExec: (name, wanted) => planExec(settings, machine, manager, images, wanted, name, systemd),
+  }
+  const server = await serveApi({ socket: settings.socket, api, log })
+  const store = connectStore(settings, machine, log)
+  if (store) {
+    publisher = openPublisher({ store, leaseSeconds: settings.leaseSeconds, log })
+    publisher.publish(publicationOf(manager.statuses(), machine))
+    void followStorePods({
+      store,
+      machineId: machine.id,
+      log,
+      signal: stopping,
+      changed: (pods) => manager.want('store', pods),
+    })
+  }
+  log.info(
+    { machine: machine.id, pods: manager.statuses().length, store: machine.storeEndpoints.length },
+    'runtime serves',
+  )
+
+  return {
+    stop: async () => {
+      publisher?.close()
+      clearInterval(collecting)
+      files.close()
+      exits.close()
+      await server.close()
+      await manager.leave()
+      store?.close()
+    },
+  }
+}
+
+function connectStore(settings: Settings, machine: Machine, log: Log): EtcdClient | undefined {
+  if (machine.storeEndpoints.length === 0) return undefined
+  const secure = machine.storeEndpoints.some((url) => url.startsWith('https:'))
+  const read = (name: string): Buffer => readFileSync(join(settings.pkiDir, name))
+  try {
+    const tls = secure
+      ? { ca: read('ca.pem'), cert: read('machine.pem'), key: read('machine.key') }
+      : undefined
+    return new EtcdClient({ endpoints: machine.storeEndpoints, ...(tls ? { tls } : {}) })
+  } catch (error) {
+    log.error(
+      { error: describeError(error) },
+      'the store cannot be used without this machine\u2019s certificate',
+    )
+    return undefined
+  }
+}
+
+/** A plan that enters a running container with the rights of its own process. */
+async function planExec(
+  settings: Settings,
+  machine: Machine,
+  manager: Manager,
+  images: Awaited<ReturnType<typeof openImages>>,
+  wanted: { container?: string | undefined; args: string[] },
+  name: string,
+  systemd: boolean,
+): Promise<{ planFile: string; initPath: string }> {
+  const record = manager.record(name)
+  const { manifest } = record
+  const container = manifest.spec.containers.find(
+    (each) => each.name === (wanted.container ?? manifest.spec.containers[0]?.name),
+  )
+  if (!container) throw new Fault('POD_NOT_FOUND', `pod ${name} has no container ${wanted.container}`)
+  const paths = podPaths(settings, name)
+  const state = record.containers[container.name]?.state
+  const image = (await images.list()).find(
+    (each) => each.chainId === record.containers[container.name]?.chainId,
+  )
+  if (state?.kind !== 'running' || !image)
+    throw new Fault('POD_NOT_RUNNING', `container ${container.name} of pod ${name} does not run`)
+  const running = JSON.parse(readFileSync(runningFile(paths, container.name), 'utf8')) as RunningRecord
+  const user = await resolveUser(images.treeOf(image), image.config, manifest, container)
+  const process = planProcess(manifest, container, image.config, user, {
+    machineId: machine.id,
+    hostIp: machine.address,
+    podIp: manifest.spec.hostNetwork ? machine.address : record.address,
+    uid: record.uid,
+    filesMax: openFilesMax(),
+  })
+  const groups = record.unit
+    ? placePod({ cgroupRoot: settings.cgroupRoot, unit: record.unit, systemd, stopSeconds: 0 }).groups
+    : undefined
+  const planFile = join(paths.run, `exec-${Date.now()}.plan`)
+  const plan = encodePlan({
+    kind: 'exec',
+    id: `${name}/${container.name}`,
+    join: {
+      pid: running.pid,
+      startTime: running.startTime,
+      namespaces: ['mount', 'pid', 'network', 'ipc', 'uts', ...(groups ? (['cgroup'] as const) : [])],
+    },
+    ...(groups ? { cgroup: containerGroup(groups, container.name) } : {}),
+    process: { ...process, args: wanted.args },
+  })
+  await writeFile(planFile, plan, { mode: 0o600 })
+  return { planFile, initPath: settings.initPath }
+}

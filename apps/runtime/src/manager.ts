@@ -1,0 +1,246 @@
+import type { PodManifest, PodStatus } from '@kiln/schemas'
+import { describeError, Fault, type Log } from '@kiln/service'
+import type { Network } from './network.ts'
+import { freeAddress, type PodNetwork } from './network-plan.ts'
+import { Pod, type PodPorts } from './pod.ts'
+import type { FileProblem } from './pod-files.ts'
+import { manifestHash, newRecord, type PodRecord, type PodSource } from './pod-record.ts'
+import { portMapping, refusedStatus } from './pod-status.ts'
+import { whyNotFromStore } from './store-pods.ts'
+
+export type ManagerOptions = Omit<PodPorts, 'freeAddress' | 'changed' | 'removed'> & {
+  log: Log
+  network: Network
+  podNetwork: PodNetwork
+  /** Why this machine runs no pods. */
+  refusal: Fault | undefined
+  storePodsMayUseHost: boolean
+  changed(statuses: PodStatus[]): void
+}
+
+type Wanted = { manifest: PodManifest; source: PodSource }
+
+/** Files win over the store, and the store over what was asked for by hand. */
+const sources: PodSource[] = ['file', 'store', 'api']
+
+/**
+ * The pods of this machine: compares what the three sources want with what there is, and lets each pod do the rest.
+ */
+export class Manager {
+  readonly #options: ManagerOptions
+  readonly #pods = new Map<string, Pod>()
+  readonly #wanted: Record<PodSource, Map<string, PodManifest>> = {
+    file: new Map(),
+    store: new Map(),
+    api: new Map(),
+  }
+  readonly #since = new Date().toISOString()
+  #problems: FileProblem[] = []
+  #mapping: Promise<void> = Promise.resolve()
+
+  constructor(options: ManagerOptions) {
+    this.#options = options
+  }
+
+  /** Takes up what an earlier daemon left, running or not. */
+  async adopt(): Promise<void> {
+    const records = await this.#options.records.load()
+    await this.#options.records.removeStaleExits(records, this.#options.bootId)
+    for (const record of records) {
+      // Until its source speaks, what was wanted is wanted.
+      this.#wanted[record.source].set(record.manifest.metadata.name, record.manifest)
+      if (!this.#options.refusal) this.#add(record)
+    }
+  }
+
+  /** All pods of a source. While one of its files is broken nothing is removed: a slip of an editor must not stop a pod. */
+  want(source: 'file' | 'store', pods: Map<string, PodManifest>, problems: FileProblem[] = []): void {
+    this.#wanted[source] = problems.length > 0 ? new Map([...this.#wanted[source], ...pods]) : pods
+    if (source === 'file') this.#problems = problems
+    this.#reconcile()
+  }
+
+  /** Runs a pod that somebody asked for. The same manifest again starts it if it is stopped. */
+  async run(manifest: PodManifest): Promise<PodStatus> {
+    const { name } = manifest.metadata
+    if (this.#options.refusal) throw this.#options.refusal
+    const holder = sources.find((source) => this.#wanted[source].has(name))
+    if (holder !== undefined && holder !== 'api')
+      throw new Fault(
+        'POD_NAME_TAKEN',
+        `pod ${name} comes from ${holder === 'file' ? 'a file' : 'the store'}`,
+      )
+    this.#wanted.api.set(name, manifest)
+    const pod = this.#pods.get(name)
+    if (pod && !pod.removing && pod.record.hash === manifestHash(manifest)) await pod.start()
+    this.#reconcile()
+    return this.#statusOf(name)
+  }
+
+  async stop(name: string, graceSeconds?: number): Promise<PodStatus> {
+    await this.#get(name).stop(graceSeconds)
+    return this.#statusOf(name)
+  }
+
+  async start(name: string): Promise<PodStatus> {
+    await this.#get(name).start()
+    return this.#statusOf(name)
+  }
+
+  remove(name: string, graceSeconds?: number): void {
+    const pod = this.#get(name)
+    if (pod.record.source !== 'api') {
+      throw new Fault(
+        'POD_NAME_TAKEN',
+        `pod ${name} comes from ${pod.record.source === 'file' ? 'a file' : 'the store'}`,
+        {
+          remedy: 'remove it there, or stop it',
+        },
+      )
+    }
+    this.#wanted.api.delete(name)
+    pod.remove(graceSeconds)
+  }
+
+  record(name: string): PodRecord {
+    return this.#get(name).record
+  }
+
+  wake(name: string): void {
+    this.#pods.get(name)?.wake()
+  }
+
+  statuses(): PodStatus[] {
+    const all = [...this.#pods.values()].map((pod) => pod.status())
+    const known = new Set(all.map((status) => status.name))
+    for (const { manifest, source } of this.#allWanted().values()) {
+      const refused = known.has(manifest.metadata.name) ? undefined : this.#whyRefused({ manifest, source })
+      if (!refused) continue
+      const { code, message } = refused
+      all.push(
+        refusedStatus(manifest, {
+          machineId: this.#options.machineId,
+          source,
+          code,
+          message,
+          since: this.#since,
+        }),
+      )
+    }
+    return [...all, ...this.#problemStatuses(known)].sort((a, b) => (a.name < b.name ? -1 : 1))
+  }
+
+  /** What images must stay. */
+  imagesInUse(): { references: Set<string>; chains: Set<string> } {
+    const records = [...this.#pods.values()].map((pod) => pod.record)
+    const references = records.flatMap(({ manifest }) => manifest.spec.containers.map(({ image }) => image))
+    const chains = records.flatMap(({ containers }) =>
+      Object.values(containers).flatMap(({ chainId }) => chainId ?? []),
+    )
+    return { references: new Set(references), chains: new Set(chains) }
+  }
+
+  /** Lets go of all pods; they go on. */
+  async leave(): Promise<void> {
+    await Promise.all([...this.#pods.values()].map((pod) => pod.leave()))
+    await this.#mapping
+  }
+
+  #allWanted(): Map<string, Wanted> {
+    const wanted = new Map<string, Wanted>()
+    for (const source of sources) {
+      for (const [name, manifest] of this.#wanted[source]) {
+        if (!wanted.has(name)) wanted.set(name, { manifest, source })
+      }
+    }
+    return wanted
+  }
+
+  #whyRefused({ manifest, source }: Wanted): { code: string; message: string } | undefined {
+    const { refusal } = this.#options
+    if (refusal) return { code: refusal.code, message: refusal.message }
+    const reason =
+      source === 'store' && !this.#options.storePodsMayUseHost ? whyNotFromStore(manifest) : undefined
+    return reason === undefined ? undefined : { code: 'POD_NOT_ALLOWED', message: reason }
+  }
+
+  #reconcile(): void {
+    const wanted = this.#allWanted()
+    for (const [name, pod] of this.#pods) {
+      const now = wanted.get(name)
+      const same = now && !this.#whyRefused(now) && manifestHash(now.manifest) === pod.record.hash
+      if (same) pod.record.source = now.source
+      else if (!pod.removing) pod.remove()
+    }
+    for (const [name, entry] of wanted) {
+      if (this.#pods.has(name) || this.#whyRefused(entry)) continue
+      this.#add(newRecord(entry.manifest, entry.source, this.#options.bootId))
+    }
+    this.#changed()
+  }
+
+  #add(record: PodRecord): void {
+    const pod = new Pod(record, {
+      ...this.#options,
+      freeAddress: () =>
+        freeAddress(
+          this.#options.podNetwork,
+          [...this.#pods.values()].flatMap((other) => other.record.address ?? []),
+        ),
+      changed: () => this.#changed(),
+      removed: (gone) => {
+        this.#pods.delete(gone.name)
+        this.#reconcile()
+      },
+    })
+    this.#pods.set(pod.name, pod)
+    pod.wake()
+  }
+
+  #changed(): void {
+    const mappings = [...this.#pods.values()].flatMap((pod) => portMapping(pod.record) ?? [])
+    if (!this.#options.refusal) {
+      this.#mapping = this.#mapping
+        .then(() => this.#options.network.mapPorts(mappings))
+        .catch((error: unknown) =>
+          this.#options.log.error({ error: describeError(error) }, 'ports are not mapped'),
+        )
+    }
+    this.#options.changed(this.statuses())
+  }
+
+  #get(name: string): Pod {
+    const pod = this.#pods.get(name)
+    if (pod) return pod
+    const wanted = this.#allWanted().get(name)
+    const refused = wanted && this.#whyRefused(wanted)
+    if (refused) throw new Fault(refused.code, refused.message)
+    throw new Fault('POD_NOT_FOUND', `there is no pod ${name}`)
+  }
+
+  #statusOf(name: string): PodStatus {
+    const status = this.statuses().find((each) => each.name === name)
+    if (!status) throw new Fault('POD_NOT_FOUND', `there is no pod ${name}`)
+    return status
+  }
+
+  #problemStatuses(known: Set<string>): PodStatus[] {
+    return this.#problems
+      .filter(({ name }) => !known.has(name))
+      .map(({ name, message }) => ({
+        formatVersion: 1 as const,
+        name,
+        machine: this.#options.machineId,
+        uid: '',
+        phase: 'Refused' as const,
+        ready: false,
+        code: 'POD_INVALID',
+        message: message.slice(0, 4096),
+        source: 'file' as const,
+        service: name,
+        ports: [],
+        containers: [],
+        since: this.#since,
+      }))
+  }
+}

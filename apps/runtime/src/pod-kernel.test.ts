@@ -1,0 +1,262 @@
+import { existsSync, mkdtempSync, readdirSync, readFileSync, readlinkSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { buildNative, isAlive } from '@kiln/linux'
+import { writeImageArchive } from '@kiln/oci'
+import { type PodManifest, type PodStatus, parsePod } from '@kiln/schemas'
+import { assert, createLog, systemClock } from '@kiln/service'
+import { afterEach, beforeAll, expect, test } from 'vitest'
+import { bootId } from './host.ts'
+import { openImages } from './images.ts'
+import { Manager } from './manager.ts'
+import type { Network } from './network.ts'
+import { podNetworkOf } from './network-plan.ts'
+import { openKernel } from './pod-kernel.ts'
+import { openRecords } from './pod-record.ts'
+
+// Pods on this host: root is enough, as limits (cgroup v2) and addresses are left out; those are proven in virtual machines.
+const missing = process.getuid?.() === 0 ? undefined : 'making namespaces without root'
+if (missing) console.log(`skipped: running pods on this host: ${missing}`)
+const onHost = test.skipIf(missing !== undefined)
+
+const base = mkdtempSync(join(tmpdir(), 'kiln-runtime-'))
+const image = join(base, 'image.tar')
+let initPath = ''
+
+beforeAll(async () => {
+  initPath = await buildNative(base)
+  const links = ['bin', 'lib', 'lib64', 'sbin']
+  await writeImageArchive(image, {
+    layers: [
+      [
+        { path: 'usr', type: 'directory' },
+        { path: 'etc', type: 'directory' },
+        { path: 'etc/passwd', content: 'web:x:1234:1235::/:/bin/sh\n' },
+        ...links.map((path) => ({ path, type: 'symlink' as const, target: `usr/${path}` })),
+      ],
+    ],
+    architecture: process.arch === 'arm64' ? 'arm64' : 'amd64',
+    config: { User: 'web', Env: ['PATH=/bin'] },
+  })
+}, 120_000)
+
+/** A test that fails must not leave its pods running. */
+const opened: Manager[] = []
+afterEach(async () => {
+  for (const manager of opened.splice(0).reverse()) {
+    if (manager.statuses().length > 0) manager.remove('hello', 0)
+    for (let attempt = 0; manager.statuses().length > 0 && attempt < 100; attempt++) await sleep(50)
+    await manager.leave()
+  }
+})
+
+/** The daemon ends, its pods do not. */
+async function letGo(manager: Manager): Promise<void> {
+  opened.splice(opened.indexOf(manager), 1)
+  await manager.leave()
+}
+
+const noNetwork: Network = {
+  connect: async () => undefined,
+  disconnect: async () => undefined,
+  mapPorts: async () => undefined,
+}
+
+/** A runtime over a folder; another one over the same folder is the daemon after a restart. */
+async function runtime(folder: string): Promise<Manager> {
+  const log = createLog('test', 'silent')
+  const stateDir = join(folder, 'state')
+  const signal = new AbortController().signal
+  const images = await openImages({
+    folder: join(stateDir, 'images'),
+    bootUrl: undefined,
+    bytesMax: 1e9,
+    signal,
+    log,
+  })
+  const kernel = openKernel({
+    stateDir,
+    runDir: join(folder, 'run'),
+    initPath,
+    machineId: 'node1',
+    machineAddress: '10.77.0.11',
+    journal: false,
+    logFileBytes: 65536,
+    podPidsDefault: 100,
+    network: noNetwork,
+    treeOf: (each) => images.treeOf(each),
+    place: undefined,
+  })
+  const manager = new Manager({
+    kernel,
+    images,
+    records: openRecords(stateDir, log),
+    clock: { now: () => Date.now(), after: systemClock.after },
+    log,
+    machineId: 'node1',
+    machineAddress: '10.77.0.11',
+    bootId: bootId(),
+    network: noNetwork,
+    podNetwork: podNetworkOf('10.88', '10.77.0.11'),
+    refusal: undefined,
+    storePodsMayUseHost: false,
+    changed: () => undefined,
+  })
+  await manager.adopt()
+  opened.push(manager)
+  return manager
+}
+
+function shellPod(script: string, more: object = {}): PodManifest {
+  const { pod, problems } = parsePod({
+    apiVersion: 'v1',
+    kind: 'Pod',
+    metadata: { name: 'hello' },
+    spec: {
+      terminationGracePeriodSeconds: 3,
+      containers: [
+        {
+          name: 'main',
+          image: `docker-archive:${image}`,
+          command: ['sh', '-c', script],
+          env: [{ name: 'MACHINE', valueFrom: { fieldRef: { fieldPath: 'spec.nodeName' } } }],
+          volumeMounts: [{ name: 'usr', mountPath: '/usr', readOnly: true }],
+        },
+      ],
+      volumes: [{ name: 'usr', hostPath: { path: '/usr' } }],
+      ...more,
+    },
+  })
+  assert(pod, JSON.stringify(problems))
+  return pod
+}
+
+async function until(
+  manager: Manager,
+  holds: (pod: PodStatus | undefined) => boolean,
+): Promise<PodStatus | undefined> {
+  for (let attempt = 0; attempt < 400; attempt++) {
+    const pod = manager.statuses().find((each) => each.name === 'hello')
+    if (holds(pod)) return pod
+    manager.wake('hello')
+    await sleep(50)
+  }
+  throw new Error(`still ${JSON.stringify(manager.statuses())}`)
+}
+
+function logOf(folder: string): string {
+  const file = join(folder, 'state/pods/hello/c-main/log')
+  return existsSync(file) ? readFileSync(file, 'utf8') : ''
+}
+
+const newFolder = (): string => mkdtempSync(join(base, 'r-'))
+
+onHost(
+  'a pod runs from an archive as its user, in its own namespaces, and is removed without a trace',
+  async () => {
+    const folder = newFolder()
+    const manager = await runtime(folder)
+    await manager.run(
+      shellPod('trap "exit 0" TERM; echo "$MACHINE $(uname -n) $(id -u)"; cat /etc/hosts; sleep 1000 & wait'),
+    )
+    const pod = await until(manager, (status) => status?.ready === true)
+    const pid = pod?.containers[0]?.pid
+    expect(readlinkSync(`/proc/${pid}/ns/net`)).not.toBe(readlinkSync('/proc/self/ns/net'))
+    await until(manager, () => logOf(folder).includes('localhost'))
+    expect(logOf(folder)).toMatch(/stdout F node1 hello 1234\n/)
+    manager.remove('hello')
+    await until(manager, (status) => status === undefined)
+    expect(readdirSync(join(folder, 'state/pods'))).toEqual([])
+    expect(readdirSync(join(folder, 'state/exits'))).toEqual([])
+    expect(readdirSync(join(folder, 'run/pods'))).toEqual([])
+    expect(readFileSync('/proc/self/mountinfo', 'utf8')).not.toContain(folder)
+  },
+)
+
+onHost('a new daemon takes up a running pod with the same process, and sees it end', async () => {
+  const folder = newFolder()
+  const first = await runtime(folder)
+  await first.run(shellPod('echo up; sleep 1000', { restartPolicy: 'Never' }))
+  const before = await until(first, (status) => status?.ready === true)
+  await letGo(first)
+  const second = await runtime(folder)
+  const after = await until(
+    second,
+    (status) => status?.ready === true && status.containers[0]?.pid !== undefined,
+  )
+  expect(after?.containers[0]?.pid).toBe(before?.containers[0]?.pid)
+  process.kill(after?.containers[0]?.pid ?? 0, 'SIGKILL')
+  const ended = await until(second, (status) => status?.phase === 'Failed')
+  expect(ended?.containers[0]?.lastExit).toMatchObject({ code: 137, signal: 9 })
+})
+
+onHost(
+  'a container that fails is restarted with its exit code kept, and what ignores TERM is killed',
+  async () => {
+    const folder = newFolder()
+    const manager = await runtime(folder)
+    await manager.run(
+      shellPod('[ -e /tmp/x ] && echo seen; mkdir -p /tmp; echo go; sleep 0.2; exit 5', {
+        securityContext: { runAsUser: 0 },
+      }),
+    )
+    const again = await until(
+      manager,
+      (status) => (status?.containers[0]?.restarts ?? 0) >= 1 && status?.ready === true,
+    )
+    expect(again?.containers[0]?.lastExit).toMatchObject({ code: 5 })
+    expect(logOf(folder)).not.toContain('seen')
+    manager.remove('hello')
+    await until(manager, (status) => status === undefined)
+    await manager.run(shellPod('sleep 1000'))
+    const running = await until(manager, (status) => status?.ready === true)
+    await manager.stop('hello', 0)
+    await until(manager, (status) => status?.phase === 'Stopped')
+    expect(await isAlive({ pid: running?.containers[0]?.pid ?? 0, startTime: '0' })).toBe(false)
+  },
+)
+
+onHost('containers of a pod share network and volumes but not processes', async () => {
+  const folder = newFolder()
+  const manager = await runtime(folder)
+  const pod = shellPod('readlink /proc/self/ns/net >/shared/a; sleep 1000', {
+    securityContext: { runAsUser: 5 },
+  })
+  const [main] = pod.spec.containers
+  assert(main, 'a container')
+  const shared = { name: 'shared', mountPath: '/shared', readOnly: false }
+  pod.spec.volumes.push({ name: 'shared', emptyDir: { medium: '' } })
+  main.volumeMounts.push(shared)
+  const script =
+    'until [ -s /shared/a ]; do sleep 0.05; done; cat /shared/a; readlink /proc/self/ns/net; echo $$$$; sleep 1000'
+  pod.spec.containers.push({ ...main, name: 'side', command: ['sh', '-c', script] })
+  await manager.run(pod)
+  await until(manager, (status) => status?.ready === true)
+  const side = (): string[] => {
+    try {
+      return readFileSync(join(folder, 'state/pods/hello/c-side/log'), 'utf8').trim().split('\n')
+    } catch {
+      return []
+    }
+  }
+  await until(manager, () => side().length >= 3)
+  const lines = side().map((line) => line.split(' ').at(-1))
+  expect(lines[0]).toBe(lines[1])
+  expect(lines[2]).toBe('1')
+  manager.remove('hello', 0)
+  await until(manager, (status) => status === undefined)
+})
+
+onHost('a pod whose image is not there says so', async () => {
+  const manager = await runtime(newFolder())
+  const pod = shellPod('true')
+  pod.spec.containers[0]!.image = 'oci-archive:/no/such/image.tar'
+  await manager.run(pod)
+  const status = await until(manager, (each) => each?.code !== undefined)
+  expect(status).toMatchObject({
+    phase: 'Pending',
+    code: 'IMAGE_NOT_FOUND',
+    containers: [{ state: 'waiting', reason: 'ImageMissing' }],
+  })
+})

@@ -1,0 +1,285 @@
+import { existsSync } from 'node:fs'
+import { chmod, mkdir, readFile, rm, stat, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { applyLimits, createCgroup, killCgroup, readOomKills, removeCgroup } from '@kiln/cgroup'
+import {
+  type ExitRecord,
+  encodePlan,
+  isAlive,
+  type Plan,
+  type ProcessId,
+  type RunningRecord,
+  signalProcess,
+  startPlan,
+} from '@kiln/linux'
+import type { StoredImage } from '@kiln/oci'
+import type { PodContainer, PodManifest } from '@kiln/schemas'
+import { Fault } from '@kiln/service'
+import {
+  containerGroup,
+  containerRun,
+  containerState,
+  exitFile,
+  hostNameFile,
+  hostsFile,
+  type PodPaths,
+  planContainer,
+  planSandbox,
+  podHostName,
+  resolverFile,
+  runningFile,
+  sandboxFile,
+  volumeFolder,
+} from './container-plan.ts'
+import { openFilesMax, type Placement, preparePlace } from './host.ts'
+import type { Network } from './network.ts'
+import { planProcess, resolveUser } from './pod-process.ts'
+import type { PodRecord } from './pod-record.ts'
+import type { Exit } from './restart-policy.ts'
+
+/** What a pod needs from the machine. The real one runs kiln-init; tests have one of their own. */
+export type PodKernel = {
+  /** The pod's sandbox if it still runs. */
+  findSandbox(record: PodRecord): Promise<ProcessId | undefined>
+  openSandbox(record: PodRecord): Promise<ProcessId>
+  startContainer(input: {
+    record: PodRecord
+    container: PodContainer
+    attempt: number
+    image: StoredImage
+    sandbox: ProcessId
+  }): Promise<{ startedAtMs: number }>
+  /** How an attempt is: running, ended, or gone without a trace. */
+  observe(record: PodRecord, container: string, attempt: number): Promise<{ pid: number } | Exit | 'gone'>
+  signal(record: PodRecord, container: string, signal: 'TERM' | 'KILL'): Promise<void>
+  /** After the exit is in the record. */
+  forget(record: PodRecord, container: string, attempt: number): Promise<void>
+  /** Ends whatever of the pod still runs, and removes all but its state. */
+  close(record: PodRecord): Promise<void>
+}
+
+export type KernelSettings = {
+  stateDir: string
+  runDir: string
+  initPath: string
+  machineId: string
+  machineAddress: string | undefined
+  journal: boolean
+  logFileBytes: number
+  podPidsDefault: number
+  network: Network
+  treeOf(image: StoredImage): string
+  /** Absent on a machine without cgroup v2, in tests. */
+  place: ((unit: string, stopSeconds: number) => Placement) | undefined
+}
+
+const startTimeoutMs = 60_000
+const hostsHead = '127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost\n'
+
+export function podPaths(settings: Pick<KernelSettings, 'stateDir' | 'runDir'>, pod: string): PodPaths {
+  return {
+    state: join(settings.stateDir, 'pods', pod),
+    run: join(settings.runDir, 'pods', pod),
+    exits: join(settings.stateDir, 'exits'),
+  }
+}
+
+export function openKernel(settings: KernelSettings): PodKernel {
+  const pathsOf = (record: PodRecord): PodPaths => podPaths(settings, record.manifest.metadata.name)
+  const placeOf = (record: PodRecord): Placement | undefined =>
+    record.unit === undefined
+      ? undefined
+      : settings.place?.(record.unit, record.manifest.spec.terminationGracePeriodSeconds + 5)
+
+  const start = async (plan: Plan, file: string, prefix: string[]): Promise<RunningRecord> => {
+    await writeFile(file, encodePlan(plan), { mode: 0o600 })
+    return startPlan({ initPath: settings.initPath, planFile: file, prefix, timeoutMs: startTimeoutMs })
+  }
+
+  const findSandbox = async (record: PodRecord): Promise<ProcessId | undefined> => {
+    const running = await readJson<RunningRecord>(sandboxFile(pathsOf(record)))
+    if (!running || !(await isAlive(running))) return undefined
+    return { pid: running.pid, startTime: running.startTime }
+  }
+
+  return {
+    findSandbox,
+
+    openSandbox: async (record) => {
+      const paths = pathsOf(record)
+      const { manifest } = record
+      await mkdir(paths.run, { recursive: true, mode: 0o711 })
+      await mkdir(paths.exits, { recursive: true })
+      await writeIdentity(record, paths)
+      const placement = placeOf(record)
+      if (placement) await preparePlace(placement)
+      const plan = planSandbox(manifest, paths, placement?.groups)
+      const sandbox = await start(plan, join(paths.run, 'sandbox.plan'), placement?.prefix ?? [])
+      await placement?.prepare()
+      if (!manifest.spec.hostNetwork && record.address !== undefined)
+        await settings.network.connect({ uid: record.uid, address: record.address, sandboxPid: sandbox.pid })
+      return { pid: sandbox.pid, startTime: sandbox.startTime }
+    },
+
+    startContainer: async ({ record, container, attempt, image, sandbox }) => {
+      const paths = pathsOf(record)
+      const { manifest: pod, uid } = record
+      const groups = placeOf(record)?.groups
+      const tree = settings.treeOf(image)
+      const user = await resolveUser(tree, image.config, pod, container)
+      const facts = {
+        machineId: settings.machineId,
+        hostIp: settings.machineAddress,
+        podIp: pod.spec.hostNetwork ? settings.machineAddress : record.address,
+        uid,
+        filesMax: openFilesMax(),
+      }
+      const process = planProcess(pod, container, image.config, user, facts)
+      await prepareFolders(pod, container, paths)
+      // A pod of the same name may have left one.
+      await rm(exitFile(paths, pod.metadata.name, container.name, attempt), { force: true })
+      if (groups) {
+        const group = containerGroup(groups, container.name)
+        await removeCgroup(group)
+        await createCgroup(group)
+        const { limits, requests } = container.resources
+        await applyLimits(group, {
+          memoryBytes: limits.memory,
+          cpus: limits.cpu,
+          cpusRequested: requests.cpu ?? limits.cpu,
+          pids: limits['kiln.dev/pids'] ?? settings.podPidsDefault,
+        })
+      }
+      const plan = planContainer({
+        pod,
+        uid,
+        machineId: settings.machineId,
+        container,
+        attempt,
+        process,
+        tree,
+        paths,
+        groups,
+        sandbox,
+        journal: settings.journal,
+        logFileBytes: settings.logFileBytes,
+      })
+      return start(plan, join(containerRun(paths, container.name), 'plan'), [])
+    },
+
+    observe: async (record, container, attempt) => {
+      const paths = pathsOf(record)
+      const file = exitFile(paths, record.manifest.metadata.name, container, attempt)
+      const running = await readJson<RunningRecord>(runningFile(paths, container))
+      const watched =
+        running !== undefined &&
+        ((await isAlive(running)) ||
+          (await isAlive({ pid: running.monitorPid, startTime: running.monitorStartTime })))
+      // In this order: the monitor writes the status and then ends.
+      const exit = await readJson<ExitRecord>(file)
+      if (exit) return exitOf(exit, record, container)
+      return watched ? { pid: running.pid } : 'gone'
+    },
+
+    signal: async (record, container, signal) => {
+      const groups = placeOf(record)?.groups
+      if (signal === 'KILL' && groups) return killCgroup(containerGroup(groups, container))
+      const running = await readJson<RunningRecord>(runningFile(pathsOf(record), container))
+      if (running) await signalProcess(settings.initPath, running, signal)
+    },
+
+    forget: async (record, container, attempt) => {
+      const paths = pathsOf(record)
+      const groups = placeOf(record)?.groups
+      await rm(runningFile(paths, container), { force: true })
+      await rm(exitFile(paths, record.manifest.metadata.name, container, attempt), { force: true })
+      await rm(join(containerState(paths, container), 'layers'), { recursive: true, force: true })
+      if (groups) await removeCgroup(containerGroup(groups, container))
+    },
+
+    close: async (record) => {
+      const paths = pathsOf(record)
+      const placement = placeOf(record)
+      const sandbox = await findSandbox(record)
+      for (const container of placement ? [] : record.manifest.spec.containers) {
+        const running = await readJson<RunningRecord>(runningFile(paths, container.name))
+        if (running) await signalProcess(settings.initPath, running, 'KILL')
+      }
+      if (sandbox) await endProcess(settings.initPath, sandbox)
+      await placement?.clear()
+      await settings.network.disconnect(record.uid)
+      await rm(paths.run, { recursive: true, force: true })
+    },
+  }
+
+  async function exitOf(exit: ExitRecord, record: PodRecord, container: string): Promise<Exit> {
+    const groups = placeOf(record)?.groups
+    const kills = groups ? await readOomKills(containerGroup(groups, container)) : 0
+    const { code, signal, finishedAtMs } = exit
+    return { code, signal, finishedAtMs, oomKilled: signal === 9 && kills > 0, lost: false }
+  }
+}
+
+async function writeIdentity(record: PodRecord, paths: PodPaths): Promise<void> {
+  const name = podHostName(record.manifest)
+  const own = record.manifest.spec.hostNetwork ? '' : `${record.address ?? '127.0.1.1'}\t${name}\n`
+  await writeFile(hostsFile(paths), hostsHead + own)
+  await writeFile(hostNameFile(paths), `${name}\n`)
+  // The stub listens on the machine's loopback only, so pods get the servers behind it.
+  const upstream = '/run/systemd/resolve/resolv.conf'
+  const source = existsSync(upstream) ? upstream : '/etc/resolv.conf'
+  await writeFile(resolverFile(paths), await readFile(source, 'utf8').catch(() => ''))
+}
+
+async function prepareFolders(pod: PodManifest, container: PodContainer, paths: PodPaths): Promise<void> {
+  const layers = join(containerState(paths, container.name), 'layers')
+  // Each attempt begins with the image as it is.
+  await rm(layers, { recursive: true, force: true })
+  for (const folder of [
+    join(layers, 'upper'),
+    join(layers, 'work'),
+    join(containerRun(paths, container.name), 'root'),
+  ]) {
+    await mkdir(folder, { recursive: true, mode: 0o755 })
+  }
+  await rm(runningFile(paths, container.name), { force: true })
+  for (const volume of pod.spec.volumes) {
+    if (volume.hostPath) {
+      await expectHostPath(volume.name, volume.hostPath)
+      continue
+    }
+    const folder = volumeFolder(paths, { name: volume.name, inMemory: volume.emptyDir?.medium === 'Memory' })
+    if (existsSync(folder)) continue
+    await mkdir(join(folder, '..'), { recursive: true })
+    await mkdir(folder)
+    // Whoever the containers run as, as Kubernetes does; the umask must not matter.
+    await chmod(folder, 0o777)
+  }
+}
+
+async function expectHostPath(name: string, wanted: { path: string; type: string }): Promise<void> {
+  if (wanted.type === 'DirectoryOrCreate') await mkdir(wanted.path, { recursive: true })
+  const found = await stat(wanted.path).catch(() => undefined)
+  const right =
+    found && (wanted.type === '' || (wanted.type === 'File' ? found.isFile() : found.isDirectory()))
+  if (!right)
+    throw new Fault(
+      'POD_VOLUME_MISSING',
+      `volume ${name} needs ${wanted.type || 'something'} at ${wanted.path}`,
+    )
+}
+
+async function endProcess(initPath: string, process: ProcessId): Promise<void> {
+  await signalProcess(initPath, process, 'KILL')
+  for (let attempt = 0; attempt < 200 && (await isAlive(process)); attempt++) await sleep(10)
+}
+
+async function readJson<T extends { formatVersion: 1 }>(path: string): Promise<T | undefined> {
+  try {
+    const value = JSON.parse(await readFile(path, 'utf8')) as T
+    return value.formatVersion === 1 ? value : undefined
+  } catch {
+    return undefined
+  }
+}

@@ -1,0 +1,198 @@
+import { lstat, readFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { type Capability, capabilitiesFor, isCapability, type ProcessPlan } from '@kiln/linux'
+import type { ImageConfig, PodContainer, PodManifest } from '@kiln/schemas'
+import { Fault } from '@kiln/service'
+
+/** What a pod may know about itself and its machine. */
+export type PodFacts = {
+  machineId: string
+  hostIp: string | undefined
+  podIp: string | undefined
+  uid: string
+  /** How many files a process here may have open; a container gets no more. */
+  filesMax: number
+}
+
+/** The set that container engines give, without MKNOD: there are no device rules here that would tame it. */
+const defaultCapabilities: Capability[] = [
+  'AUDIT_WRITE',
+  'CHOWN',
+  'DAC_OVERRIDE',
+  'FOWNER',
+  'FSETID',
+  'KILL',
+  'NET_BIND_SERVICE',
+  'NET_RAW',
+  'SETFCAP',
+  'SETGID',
+  'SETPCAP',
+  'SETUID',
+  'SYS_CHROOT',
+]
+
+/** May be asked for: none of these is a way out of a container by itself. */
+const grantable = new Set<Capability>([
+  ...defaultCapabilities,
+  'IPC_LOCK',
+  'LEASE',
+  'NET_ADMIN',
+  'NET_BROADCAST',
+  'SYS_NICE',
+  'SYS_PACCT',
+  'SYS_TTY_CONFIG',
+  'WAKE_ALARM',
+])
+
+const rlimitNoFile = 7
+const filesWanted = 65_536
+
+/** The process of a container: Kubernetes' rules over the image's configuration. Pure. */
+export function planProcess(
+  pod: PodManifest,
+  container: PodContainer,
+  image: ImageConfig,
+  user: UserIds,
+  facts: PodFacts,
+): ProcessPlan {
+  const security = container.securityContext
+  if ((security?.runAsNonRoot ?? pod.spec.securityContext?.runAsNonRoot) && user.uid === 0)
+    throw new Fault('POD_RUNS_AS_ROOT', `container ${container.name} would run as root, and must not`)
+  const env = planEnvironment(pod, container, image, facts)
+  const args = [
+    ...(container.command ?? image.config.Entrypoint),
+    ...(container.args ?? (container.command ? [] : image.config.Cmd)),
+  ].map((argument) => expand(argument, env))
+  if (args.length === 0)
+    throw new Fault('POD_HAS_NO_COMMAND', `neither container ${container.name} nor its image names a command`)
+  const files = BigInt(Math.min(filesWanted, facts.filesMax))
+  return {
+    args,
+    env,
+    cwd: container.workingDir ?? (image.config.WorkingDir || '/'),
+    uid: user.uid,
+    gid: user.gid,
+    groups: [...new Set([...user.groups, ...(pod.spec.securityContext?.supplementalGroups ?? [])])],
+    umask: 0o022,
+    oomScoreAdj: 300,
+    noNewPrivileges: security?.allowPrivilegeEscalation === false,
+    capabilities: capabilitiesFor(planCapabilities(container), user.uid),
+    rlimits: [{ resource: rlimitNoFile, soft: files, hard: files }],
+  }
+}
+
+function planCapabilities(container: PodContainer): Capability[] {
+  const { add, drop } = container.securityContext?.capabilities ?? { add: [], drop: [] }
+  for (const name of add) {
+    if (!isCapability(name) || !grantable.has(name))
+      throw new Fault('POD_CAPABILITY_REFUSED', `container ${container.name} may not have capability ${name}`)
+  }
+  for (const name of drop) {
+    if (name !== 'ALL' && !isCapability(name))
+      throw new Fault(
+        'POD_CAPABILITY_REFUSED',
+        `container ${container.name} drops ${name}, which does not exist`,
+      )
+  }
+  const kept = drop.includes('ALL') ? [] : defaultCapabilities.filter((name) => !drop.includes(name))
+  return [...new Set([...kept, ...(add as Capability[])])]
+}
+
+/** The image's variables, overridden by the pod's; `$(NAME)` refers to what stands above. */
+function planEnvironment(
+  pod: PodManifest,
+  container: PodContainer,
+  image: ImageConfig,
+  facts: PodFacts,
+): Record<string, string> {
+  const env: Record<string, string> = {
+    PATH: '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin',
+    HOSTNAME: pod.spec.hostname ?? pod.metadata.name,
+  }
+  for (const variable of image.config.Env) {
+    const at = variable.indexOf('=')
+    if (at > 0) env[variable.slice(0, at)] = variable.slice(at + 1)
+  }
+  for (const variable of container.env) {
+    env[variable.name] = variable.valueFrom
+      ? fieldValue(variable.valueFrom.fieldRef.fieldPath, pod, facts)
+      : expand(variable.value ?? '', env)
+  }
+  return env
+}
+
+function fieldValue(path: string, pod: PodManifest, facts: PodFacts): string {
+  const [, map, key] = /^metadata\.(labels|annotations)\['(.*)'\]$/.exec(path) ?? []
+  if (map === 'labels' || map === 'annotations') return pod.metadata[map][key ?? ''] ?? ''
+  const fields: Record<string, string | undefined> = {
+    'metadata.name': pod.metadata.name,
+    'metadata.namespace': pod.metadata.namespace,
+    'metadata.uid': facts.uid,
+    'spec.nodeName': facts.machineId,
+    'status.podIP': facts.podIp,
+    'status.hostIP': facts.hostIp,
+  }
+  return fields[path] ?? ''
+}
+
+/** `$(NAME)` of a known variable; `$$` is a dollar, an unknown name stays as it is (v1.Container). */
+export function expand(text: string, env: Record<string, string>): string {
+  return text.replace(/\$\$|\$\(([A-Za-z_][A-Za-z0-9_.-]*)\)/g, (whole, name: string | undefined) =>
+    name === undefined ? '$' : (env[name] ?? whole),
+  )
+}
+
+export type UserIds = { uid: number; gid: number; groups: number[] }
+
+/**
+ * Who a container runs as: the pod's ids, else the image's `USER`, which is `name|uid[:group|gid]` looked up in the
+ * image's own `/etc/passwd` and `/etc/group`.
+ */
+export async function resolveUser(
+  tree: string,
+  image: ImageConfig,
+  pod: PodManifest,
+  container: PodContainer,
+): Promise<UserIds> {
+  const own = container.securityContext
+  const shared = pod.spec.securityContext
+  const passwd = await readTable(join(tree, 'etc'), 'passwd')
+  const group = await readTable(join(tree, 'etc'), 'group')
+  const [name = '', groupName] = (image.config.User || '0').split(':')
+  const askedUid = own?.runAsUser ?? shared?.runAsUser
+  const entry =
+    passwd.find((row) => (askedUid === undefined ? row[0] === name : row[2] === String(askedUid))) ??
+    passwd.find((row) => askedUid === undefined && row[2] === name)
+  const uid = askedUid ?? number(entry?.[2]) ?? number(name)
+  if (uid === undefined)
+    throw new Fault(
+      'POD_USER_UNKNOWN',
+      `the image of ${container.name} runs as ${name}, whom it does not know`,
+    )
+  const groupEntry = group.find((row) => row[0] === groupName)
+  const namedGid = groupName === undefined ? undefined : (number(groupEntry?.[2]) ?? number(groupName))
+  if (groupName !== undefined && askedUid === undefined && namedGid === undefined)
+    throw new Fault('POD_USER_UNKNOWN', `the image of ${container.name} has no group ${groupName}`)
+  const gid =
+    own?.runAsGroup ??
+    shared?.runAsGroup ??
+    (askedUid === undefined ? namedGid : undefined) ??
+    number(entry?.[3]) ??
+    0
+  const memberships = group.filter((row) => entry && (row[3] ?? '').split(',').includes(entry[0] ?? ''))
+  return { uid, gid, groups: memberships.flatMap((row) => number(row[2]) ?? []).filter((id) => id !== gid) }
+}
+
+const number = (text: string | undefined): number | undefined =>
+  text !== undefined && /^\d{1,10}$/.test(text) && Number(text) < 0xffffffff ? Number(text) : undefined
+
+/** Rows of a colon separated file of an image. A symlink could lead to the machine's own file, so it is none. */
+async function readTable(folder: string, name: string): Promise<string[][]> {
+  const path = join(folder, name)
+  const isPlain =
+    (await lstat(folder).catch(() => undefined))?.isDirectory() &&
+    (await lstat(path).catch(() => undefined))?.isFile()
+  if (!isPlain) return []
+  const text = (await readFile(path, 'utf8')).slice(0, 1 << 20)
+  return text.split('\n').map((line) => line.split(':'))
+}

@@ -1,0 +1,131 @@
+import type { ContainerStatus, PodManifest, PodStatus, ServiceRecord } from '@kiln/schemas'
+import type { PortMapping } from './network-plan.ts'
+import type { PodRecord, PodSource } from './pod-record.ts'
+import { type ContainerState, phaseOf } from './restart-policy.ts'
+
+export const serviceLabel = 'kiln.dev/service'
+
+export type StatusFacts = {
+  machineId: string
+  machineAddress: string | undefined
+  pids: ReadonlyMap<string, number>
+}
+
+/** What the runtime says about a pod, from its record. Pure. */
+export function podStatus(record: PodRecord, facts: StatusFacts): PodStatus {
+  const { manifest } = record
+  const containers = manifest.spec.containers.map(({ name, image }): ContainerStatus => {
+    const entry = record.containers[name]!
+    const pid = facts.pids.get(name)
+    return {
+      ...containerStatus(name, image, entry.state),
+      // Recorded as running before it is started, and running once it was seen.
+      ...(entry.state.kind === 'running' && pid === undefined
+        ? { state: 'waiting', reason: 'Creating' }
+        : {}),
+      ...(entry.imageId ? { imageId: entry.imageId } : {}),
+      ...(entry.state.kind === 'running' && pid !== undefined ? { pid } : {}),
+    }
+  })
+  const states = manifest.spec.containers.map(({ name }) => record.containers[name]!.state)
+  const running = states.some((state) => state.kind === 'running')
+  const address = manifest.spec.hostNetwork ? facts.machineAddress : record.address
+  const worst = containers.find((container) => container.code !== undefined)
+  return {
+    formatVersion: 1,
+    ...identity(manifest, facts.machineId, record.source),
+    uid: record.uid,
+    phase: record.stopped ? (running ? 'Running' : 'Stopped') : phaseOf(states),
+    ready: !record.stopped && containers.every((container) => container.state === 'running'),
+    ...(worst ? { code: worst.code, message: worst.message } : {}),
+    ...(address === undefined ? {} : { address }),
+    containers,
+    since: record.createdAt,
+  }
+}
+
+/** A pod that does not run here, and why. */
+export function refusedStatus(
+  manifest: PodManifest,
+  reason: { machineId: string; source: PodSource; code: string; message: string; since: string },
+): PodStatus {
+  return {
+    formatVersion: 1,
+    ...identity(manifest, reason.machineId, reason.source),
+    uid: manifest.metadata.uid ?? '',
+    phase: 'Refused',
+    ready: false,
+    code: reason.code,
+    message: reason.message,
+    containers: [],
+    since: reason.since,
+  }
+}
+
+function identity(
+  manifest: PodManifest,
+  machine: string,
+  source: PodSource,
+): Pick<PodStatus, 'name' | 'machine' | 'source' | 'service' | 'ports'> {
+  return {
+    name: manifest.metadata.name,
+    machine,
+    source,
+    service: manifest.metadata.labels[serviceLabel] ?? manifest.metadata.name,
+    ports: portsOf(manifest),
+  }
+}
+
+function portsOf(manifest: PodManifest): PodStatus['ports'] {
+  return manifest.spec.containers.flatMap(({ ports }) =>
+    ports.map(({ name, containerPort, hostPort, protocol }) => {
+      const outside = manifest.spec.hostNetwork ? containerPort : hostPort
+      return {
+        port: containerPort,
+        protocol,
+        ...(name === undefined ? {} : { name }),
+        ...(outside === undefined ? {} : { hostPort: outside }),
+      }
+    }),
+  )
+}
+
+function containerStatus(name: string, image: string, state: ContainerState): ContainerStatus {
+  const { lastExit } = state
+  return {
+    name,
+    image,
+    state: state.kind,
+    restarts: state.restarts,
+    ...(state.kind === 'waiting' ? state.waiting : {}),
+    ...(state.kind === 'running' ? { startedAt: new Date(state.startedAtMs).toISOString() } : {}),
+    ...(lastExit
+      ? {
+          lastExit: {
+            code: lastExit.code,
+            signal: lastExit.signal,
+            oomKilled: lastExit.oomKilled,
+            finishedAt: new Date(lastExit.finishedAtMs).toISOString(),
+          },
+        }
+      : {}),
+  }
+}
+
+/** How the cluster reaches a pod's service: the machine's address and ports. Undefined when it offers none. */
+export function serviceRecord(
+  status: PodStatus,
+  machineAddress: string | undefined,
+): ServiceRecord | undefined {
+  if (!status.ready || machineAddress === undefined) return undefined
+  const ports = status.ports.flatMap(({ name, hostPort, protocol }) =>
+    hostPort === undefined ? [] : [{ port: hostPort, protocol, ...(name === undefined ? {} : { name }) }],
+  )
+  return ports.length === 0 ? undefined : { address: machineAddress, ports }
+}
+
+/** What address translation must do for a pod. */
+export function portMapping(record: PodRecord): PortMapping | undefined {
+  if (record.manifest.spec.hostNetwork || record.address === undefined || record.stopped) return undefined
+  return { address: record.address, ports: portsOf(record.manifest) }
+}

@@ -1,0 +1,332 @@
+import type { StoredImage } from '@kiln/oci'
+import { type PodManifest, parsePod } from '@kiln/schemas'
+import { assert, createLog, Fault } from '@kiln/service'
+import { VirtualClock } from '@kiln/simulation'
+import { expect, test } from 'vitest'
+import { Pod } from './pod.ts'
+import type { PodKernel } from './pod-kernel.ts'
+import { newRecord, type PodRecord } from './pod-record.ts'
+import type { Exit } from './restart-policy.ts'
+
+const manifest = (spec: object = {}): PodManifest => {
+  const { pod, problems } = parsePod({
+    apiVersion: 'v1',
+    kind: 'Pod',
+    metadata: { name: 'hello' },
+    spec: {
+      containers: [{ name: 'web', image: 'boot://hello.tar' }],
+      terminationGracePeriodSeconds: 5,
+      ...spec,
+    },
+  })
+  assert(pod, JSON.stringify(problems))
+  return pod
+}
+
+type Running = { attempt: number; exit?: Exit }
+
+/** A machine in memory: containers run until the test ends them. */
+function machine() {
+  const clock = new VirtualClock()
+  const running = new Map<string, Running>()
+  const calls: string[] = []
+  const faults: { image?: Fault; sandbox?: Fault; start?: Fault } = {}
+  let sandbox = false
+  let onTerm: (name: string) => void = () => undefined
+  let saved: string | undefined
+  let removed = false
+  const exit = (code: number, signal = 0): Exit => ({
+    code,
+    signal,
+    oomKilled: false,
+    lost: false,
+    finishedAtMs: clock.now(),
+  })
+  const end = (name: string, how: Exit): void => {
+    const found = running.get(name)
+    if (found) found.exit ??= how
+  }
+  const kernel: PodKernel = {
+    findSandbox: async () => (sandbox ? { pid: 1, startTime: '1' } : undefined),
+    openSandbox: async () => {
+      calls.push('open')
+      if (faults.sandbox) throw faults.sandbox
+      sandbox = true
+      return { pid: 1, startTime: '1' }
+    },
+    startContainer: async ({ container, attempt }) => {
+      calls.push(`start ${container.name} ${attempt}`)
+      if (faults.start) throw faults.start
+      running.set(container.name, { attempt })
+      return { startedAtMs: clock.now() }
+    },
+    observe: async (_, name) => running.get(name)?.exit ?? (running.has(name) ? { pid: 42 } : 'gone'),
+    signal: async (_, name, signal) => {
+      calls.push(`${signal} ${name}`)
+      if (signal === 'KILL') end(name, exit(137, 9))
+      else onTerm(name)
+    },
+    forget: async (_, name) => {
+      running.delete(name)
+    },
+    close: async () => {
+      calls.push('close')
+      sandbox = false
+      running.clear()
+    },
+  }
+  const image = { digest: 'sha256:1', configDigest: 'sha256:2', chainId: 'sha256:3' } as StoredImage
+  const open = (record: PodRecord, bootId = 'boot1'): Pod =>
+    new Pod(record, {
+      kernel,
+      images: {
+        acquire: async () => {
+          if (faults.image) throw faults.image
+          return image
+        },
+      },
+      records: {
+        load: async () => [],
+        removeStaleExits: async () => undefined,
+        save: async (value) => {
+          saved = JSON.stringify(value)
+        },
+        remove: async () => {
+          removed = true
+        },
+      },
+      clock,
+      log: createLog('test', 'silent'),
+      machineId: 'node1',
+      machineAddress: '10.77.0.11',
+      bootId,
+      freeAddress: () => '10.88.11.2',
+      changed: () => undefined,
+      removed: () => undefined,
+    })
+  return {
+    clock,
+    calls,
+    faults,
+    running,
+    open,
+    exit,
+    end,
+    onTerm: (fn: (name: string) => void) => {
+      onTerm = fn
+    },
+    killSandbox: () => {
+      sandbox = false
+    },
+    saved: () => JSON.parse(saved ?? 'null') as PodRecord,
+    removed: () => removed,
+  }
+}
+
+/** Lets promises run, and then time. */
+async function pass(clock: VirtualClock, ms = 0): Promise<void> {
+  const settle = async (): Promise<void> => {
+    for (let turn = 0; turn < 50; turn++) await Promise.resolve()
+  }
+  await settle()
+  for (const until = clock.now() + ms; clock.now() < until; ) {
+    clock.advance(Math.min(100, until - clock.now()))
+    await settle()
+  }
+}
+
+test('a pod gets its image, a sandbox and its container, and says so', async () => {
+  const host = machine()
+  const pod = host.open(newRecord(manifest(), 'file', 'boot1'))
+  expect(pod.status()).toMatchObject({ phase: 'Pending', ready: false })
+  pod.wake()
+  await pass(host.clock, 100)
+  expect(host.calls).toEqual(['open', 'start web 1'])
+  expect(pod.status()).toMatchObject({
+    phase: 'Running',
+    ready: true,
+    address: '10.88.11.2',
+    containers: [{ name: 'web', state: 'running', pid: 42, restarts: 0, imageId: 'sha256:2' }],
+  })
+})
+
+test('a container that ends is started again in the same sandbox after its delay, with its exit code kept', async () => {
+  const host = machine()
+  const pod = host.open(newRecord(manifest(), 'file', 'boot1'))
+  pod.wake()
+  await pass(host.clock, 100)
+  host.end('web', host.exit(3))
+  pod.wake()
+  await pass(host.clock, 500)
+  expect(pod.status()).toMatchObject({
+    phase: 'Running',
+    ready: false,
+    containers: [{ state: 'waiting', reason: 'BackOff', restarts: 1, lastExit: { code: 3 } }],
+  })
+  await pass(host.clock, 1000)
+  expect(host.calls).toEqual(['open', 'start web 1', 'start web 2'])
+  expect(pod.status()).toMatchObject({ ready: true, containers: [{ lastExit: { code: 3 } }] })
+})
+
+test('a missing image is a named state that is retried, and the pod runs once it is there', async () => {
+  const host = machine()
+  host.faults.image = new Fault('IMAGE_NOT_FOUND', 'no such asset')
+  const pod = host.open(newRecord(manifest(), 'file', 'boot1'))
+  pod.wake()
+  await pass(host.clock, 3500)
+  expect(pod.status()).toMatchObject({
+    phase: 'Pending',
+    code: 'IMAGE_NOT_FOUND',
+    containers: [{ state: 'waiting', reason: 'ImageMissing', restarts: 0 }],
+  })
+  expect(pod.status().message).toContain('no such asset')
+  expect(host.calls).toEqual([])
+  delete host.faults.image
+  await pass(host.clock, 10_000)
+  expect(pod.status()).toMatchObject({ phase: 'Running', ready: true })
+  expect(pod.status().code).toBeUndefined()
+})
+
+test('a sandbox or a container that cannot start is cleared, named and retried', async () => {
+  const host = machine()
+  host.faults.sandbox = new Fault('POD_NETWORK_FAILED', 'no bridge')
+  const pod = host.open(newRecord(manifest(), 'file', 'boot1'))
+  pod.wake()
+  await pass(host.clock, 500)
+  expect(host.calls).toEqual(['open', 'close'])
+  expect(pod.status()).toMatchObject({
+    code: 'POD_NETWORK_FAILED',
+    containers: [{ reason: 'NetworkFailed' }],
+  })
+  delete host.faults.sandbox
+  host.faults.start = new Fault('CONTAINER_EXEC_FAILED', 'exec /start: No such file or directory')
+  await pass(host.clock, 1000)
+  expect(pod.status()).toMatchObject({
+    containers: [{ reason: 'StartFailed', code: 'CONTAINER_EXEC_FAILED' }],
+  })
+  delete host.faults.start
+  await pass(host.clock, 10_000)
+  expect(pod.status().ready).toBe(true)
+})
+
+test('stopping asks first and kills after the grace period; a stopped pod stays stopped until it is started', async () => {
+  const host = machine()
+  const pod = host.open(newRecord(manifest(), 'file', 'boot1'))
+  pod.wake()
+  await pass(host.clock, 100)
+  await pod.stop()
+  await pass(host.clock, 4000)
+  expect(host.calls.slice(2)).toEqual(['TERM web'])
+  await pass(host.clock, 3000)
+  expect(host.calls.slice(2)).toEqual(['TERM web', 'KILL web', 'close'])
+  expect(pod.status()).toMatchObject({
+    phase: 'Stopped',
+    ready: false,
+    containers: [{ state: 'exited', lastExit: { signal: 9 } }],
+  })
+  await pass(host.clock, 60_000)
+  expect(host.calls).toHaveLength(5)
+  await pod.start()
+  await pass(host.clock, 100)
+  expect(pod.status()).toMatchObject({ phase: 'Running', ready: true })
+})
+
+test('a container that ends when asked is not killed, and removal leaves nothing', async () => {
+  const host = machine()
+  host.onTerm((name) => host.end(name, host.exit(0)))
+  const pod = host.open(newRecord(manifest(), 'api', 'boot1'))
+  pod.wake()
+  await pass(host.clock, 100)
+  pod.remove()
+  await pass(host.clock, 6000)
+  expect(host.calls.slice(2)).toEqual(['TERM web', 'close'])
+  expect(host.removed()).toBe(true)
+})
+
+test('a pod that need not run again succeeds or fails, and its sandbox goes', async () => {
+  for (const [code, phase] of [
+    [0, 'Succeeded'],
+    [7, 'Failed'],
+  ] as const) {
+    const host = machine()
+    const pod = host.open(newRecord(manifest({ restartPolicy: 'Never' }), 'file', 'boot1'))
+    pod.wake()
+    await pass(host.clock, 100)
+    host.end('web', host.exit(code))
+    pod.wake()
+    await pass(host.clock, 60_000)
+    expect(host.calls).toEqual(['open', 'start web 1', 'close'])
+    expect(pod.status()).toMatchObject({ phase, containers: [{ lastExit: { code } }] })
+  }
+})
+
+test('another daemon takes up a running pod from its record without touching it', async () => {
+  const host = machine()
+  const first = host.open(newRecord(manifest(), 'file', 'boot1'))
+  first.wake()
+  await pass(host.clock, 100)
+  await first.leave()
+  const second = host.open(host.saved())
+  second.wake()
+  await pass(host.clock, 20_000)
+  expect(host.calls).toEqual(['open', 'start web 1'])
+  expect(second.status()).toMatchObject({ ready: true, containers: [{ pid: 42, restarts: 0 }] })
+})
+
+test('an exit while no daemon was there is found and counted', async () => {
+  const host = machine()
+  const first = host.open(newRecord(manifest(), 'file', 'boot1'))
+  first.wake()
+  await pass(host.clock, 100)
+  await first.leave()
+  host.end('web', host.exit(9))
+  const second = host.open(host.saved())
+  second.wake()
+  await pass(host.clock, 2000)
+  expect(second.status()).toMatchObject({ ready: true, containers: [{ restarts: 1, lastExit: { code: 9 } }] })
+})
+
+test('after a reboot the pod starts anew without waiting, and what ran is counted as ended', async () => {
+  const host = machine()
+  const first = host.open(newRecord(manifest(), 'file', 'boot1'))
+  first.wake()
+  await pass(host.clock, 100)
+  await first.leave()
+  host.running.clear()
+  host.killSandbox()
+  const second = host.open(host.saved(), 'boot2')
+  second.wake()
+  await pass(host.clock, 100)
+  expect(second.status()).toMatchObject({
+    ready: true,
+    containers: [{ restarts: 1, lastExit: { code: 255 } }],
+  })
+})
+
+test('a sandbox that dies takes its containers along, and both come back', async () => {
+  const host = machine()
+  const pod = host.open(newRecord(manifest(), 'file', 'boot1'))
+  pod.wake()
+  await pass(host.clock, 100)
+  host.killSandbox()
+  host.end('web', host.exit(137, 9))
+  pod.wake()
+  await pass(host.clock, 5000)
+  expect(host.calls).toEqual(['open', 'start web 1', 'close', 'open', 'start web 2'])
+  expect(pod.status().ready).toBe(true)
+})
+
+test('a crash between the record and the start is one lost attempt, not a pod that hangs', async () => {
+  const host = machine()
+  const record = newRecord(manifest(), 'file', 'boot1')
+  record.generation = 1
+  record.unit = 'kiln-pod-hello-1'
+  record.containers['web'] = {
+    state: { kind: 'running', startedAtMs: 0, attempt: 1, failures: 0, restarts: 0 },
+  }
+  const pod = host.open(record)
+  pod.wake()
+  await pass(host.clock, 3000)
+  expect(host.calls).toEqual(['close', 'open', 'start web 2'])
+  expect(pod.status().ready).toBe(true)
+})

@@ -1,0 +1,393 @@
+import type { ProcessId } from '@kiln/linux'
+import type { StoredImage } from '@kiln/oci'
+import type { PodContainer, PodStatus } from '@kiln/schemas'
+import { describeError, Fault, type Log } from '@kiln/service'
+import type { Images } from './images.ts'
+import type { PodKernel } from './pod-kernel.ts'
+import type { ContainerRecord, PodRecord, Records } from './pod-record.ts'
+import { podStatus } from './pod-status.ts'
+import {
+  backOffMostMs,
+  type ContainerEvent,
+  type ContainerState,
+  created,
+  type Exit,
+  step,
+  type WaitReason,
+} from './restart-policy.ts'
+
+/** Wall time, as it is compared with what other boots have written. */
+export type WallClock = { now(): number; after(ms: number, fn: () => void): () => void }
+
+export type PodPorts = {
+  kernel: PodKernel
+  images: Pick<Images, 'acquire'>
+  records: Records
+  clock: WallClock
+  log: Log
+  machineId: string
+  machineAddress: string | undefined
+  bootId: string
+  /** An address of the pods' network that no pod has. */
+  freeAddress(): string | undefined
+  changed(): void
+  removed(pod: Pod): void
+}
+
+type Goal = 'run' | 'stop' | 'remove'
+
+/** How often a running pod is looked at, should a notification be lost. */
+const lookMs = 5_000
+
+/**
+ * One pod of this machine, from its record to its removal. It works in rounds: look at what there is, then do what is
+ * due; anything that may have changed wakes it, and rounds never overlap. It may be left at any time and be taken up
+ * from its record by another process.
+ */
+export class Pod {
+  readonly record: PodRecord
+  readonly #ports: PodPorts
+  readonly #log: Log
+  #goal: Goal
+  #killAtMs: number | undefined
+  /** Containers that were asked to end: once is enough. */
+  readonly #asked = new Set<string>()
+  #closed = false
+  #left = false
+  #round: Promise<void> | undefined
+  #again = false
+  #cancelTimer: (() => void) | undefined
+  #sandbox: ProcessId | undefined
+  readonly #pids = new Map<string, number>()
+  /** Images that are here or on their way, for the next attempt. */
+  readonly #images = new Map<string, StoredImage | 'pulling'>()
+
+  constructor(record: PodRecord, ports: PodPorts) {
+    this.record = record
+    this.#ports = ports
+    this.#log = ports.log.child({ pod: record.manifest.metadata.name })
+    this.#goal = record.stopped ? 'stop' : 'run'
+    for (const { name } of record.manifest.spec.containers) record.containers[name] ??= { state: created }
+    if (record.bootId !== ports.bootId) this.#enterNewBoot()
+  }
+
+  get name(): string {
+    return this.record.manifest.metadata.name
+  }
+
+  get removing(): boolean {
+    return this.#goal === 'remove'
+  }
+
+  status(): PodStatus {
+    return podStatus(this.record, {
+      machineId: this.#ports.machineId,
+      machineAddress: this.#ports.machineAddress,
+      pids: this.#pids,
+    })
+  }
+
+  /** Something may have changed. */
+  wake(): void {
+    if (this.#left) return
+    this.#again = true
+    if (this.#round) return
+    this.#round = this.#work().finally(() => {
+      this.#round = undefined
+      if (this.#again) this.wake()
+    })
+  }
+
+  async start(): Promise<void> {
+    if (this.#goal === 'remove') return
+    this.#goal = 'run'
+    this.#killAtMs = undefined
+    this.#asked.clear()
+    this.record.stopped = false
+    for (const { name } of this.record.manifest.spec.containers) this.#apply(name, { kind: 'reset' })
+    await this.#save()
+    this.wake()
+  }
+
+  async stop(graceSeconds?: number): Promise<void> {
+    if (this.#goal === 'remove') return
+    this.#goal = 'stop'
+    this.record.stopped = true
+    if (graceSeconds !== undefined) this.#shortenGrace(graceSeconds)
+    await this.#save()
+    this.wake()
+  }
+
+  remove(graceSeconds?: number): void {
+    this.#goal = 'remove'
+    if (graceSeconds !== undefined) this.#shortenGrace(graceSeconds)
+    this.wake()
+  }
+
+  /** Lets go of the pod without touching it: the daemon stops, the pod does not. */
+  async leave(): Promise<void> {
+    this.#left = true
+    this.#cancelTimer?.()
+    await this.#round
+  }
+
+  async #work(): Promise<void> {
+    while (this.#again && !this.#left) {
+      this.#again = false
+      this.#cancelTimer?.()
+      try {
+        await this.#observe()
+        if (this.#goal === 'run') await this.#runRound()
+        else await this.#stopRound()
+      } catch (error) {
+        this.#log.error({ error: describeError(error) }, 'a round of the pod failed')
+      }
+      this.#ports.changed()
+    }
+    if (this.#left || (this.#goal === 'remove' && this.#closed)) return
+    this.#cancelTimer = this.#ports.clock.after(this.#nextLookMs(), () => this.wake())
+  }
+
+  #nextLookMs(): number {
+    const now = this.#ports.clock.now()
+    let next = Number.POSITIVE_INFINITY
+    for (const [name, { state }] of this.#containers()) {
+      if (state.kind === 'running') next = Math.min(next, lookMs)
+      else if (state.kind === 'waiting' && this.#goal === 'run' && this.#images.get(name) !== 'pulling')
+        next = Math.min(next, state.dueMs - now)
+    }
+    if (this.#killAtMs !== undefined) next = Math.min(next, this.#killAtMs - now)
+    // A wall clock that was set back must not keep a container waiting for years.
+    return Math.max(10, Math.min(next, this.#goal === 'run' ? backOffMostMs : lookMs))
+  }
+
+  /** Brings the record to what the machine shows. */
+  async #observe(): Promise<void> {
+    const { kernel } = this.#ports
+    this.#sandbox = await kernel.findSandbox(this.record)
+    for (const [name, { state }] of this.#containers()) {
+      if (state.kind !== 'running') continue
+      const seen = await kernel.observe(this.record, name, state.attempt)
+      if (seen !== 'gone' && 'pid' in seen) {
+        this.#pids.set(name, seen.pid)
+        continue
+      }
+      const exit: Exit = seen === 'gone' ? this.#lostExit() : seen
+      this.#pids.delete(name)
+      this.#apply(name, { kind: 'exited', exit })
+      this.#log.info(
+        { container: name, code: exit.code, signal: exit.signal, oom: exit.oomKilled },
+        'container ended',
+      )
+      await this.#save()
+      await kernel.forget(this.record, name, state.attempt)
+    }
+  }
+
+  async #runRound(): Promise<void> {
+    const now = this.#ports.clock.now()
+    const waiting = this.#containers().filter(
+      ([, { state }]) =>
+        state.kind === 'waiting' && (state.dueMs <= now || state.dueMs > now + backOffMostMs),
+    )
+    const ready: [PodContainer, StoredImage][] = []
+    for (const [name] of waiting) {
+      const container = this.record.manifest.spec.containers.find((each) => each.name === name)!
+      const image = this.#images.get(name)
+      if (image === undefined) this.#pull(container)
+      else if (image !== 'pulling') ready.push([container, image])
+    }
+    if (ready.length > 0 && (await this.#ensureSandbox(ready.map(([{ name }]) => name)))) {
+      for (const [container, image] of ready) await this.#startContainer(container, image)
+    }
+    const over = this.#containers().every(([, { state }]) => state.kind === 'exited')
+    if (over && this.record.unit !== undefined) await this.#close()
+  }
+
+  #pull(container: PodContainer): void {
+    this.#images.set(container.name, 'pulling')
+    const settle = async (): Promise<void> => {
+      try {
+        const image = await this.#ports.images.acquire(container.image, container.imagePullPolicy)
+        this.#images.set(container.name, image)
+        const record = this.record.containers[container.name]!
+        this.record.containers[container.name] = {
+          ...record,
+          imageId: image.configDigest,
+          chainId: image.chainId,
+        }
+      } catch (error) {
+        this.#images.delete(container.name)
+        await this.#fail(container.name, 'ImageMissing', error)
+      }
+      this.wake()
+    }
+    settle().catch((error: unknown) =>
+      this.#log.error({ error: describeError(error) }, 'pulling an image failed'),
+    )
+  }
+
+  /** Opens what the containers share; a sandbox that died takes what ran in it along. */
+  async #ensureSandbox(waiting: string[]): Promise<boolean> {
+    if (this.#sandbox) return true
+    const { kernel } = this.#ports
+    try {
+      if (this.record.unit !== undefined) {
+        await this.#endAll()
+        await this.#close()
+      }
+      this.record.generation++
+      this.record.unit = `kiln-pod-${this.name}-${this.record.uid.slice(0, 8)}-${this.record.generation}`
+      if (!this.record.manifest.spec.hostNetwork && this.record.address === undefined) {
+        const address = this.#ports.freeAddress()
+        if (address === undefined)
+          throw new Fault('POD_NETWORK_FULL', 'the pods\u2019 network has no free address')
+        this.record.address = address
+      }
+      this.#closed = false
+      await this.#save()
+      this.#sandbox = await kernel.openSandbox(this.record)
+      this.#log.info({ address: this.record.address, unit: this.record.unit }, 'sandbox opened')
+      return true
+    } catch (error) {
+      const network = error instanceof Fault && error.code.startsWith('POD_NETWORK')
+      await kernel
+        .close(this.record)
+        .catch((failure: unknown) =>
+          this.#log.warn({ error: describeError(failure) }, 'a sandbox that failed cannot be cleared'),
+        )
+      this.#sandbox = undefined
+      for (const name of waiting) await this.#fail(name, network ? 'NetworkFailed' : 'StartFailed', error)
+      return false
+    }
+  }
+
+  async #startContainer(container: PodContainer, image: StoredImage): Promise<void> {
+    const { name } = container
+    const { kernel, clock } = this.#ports
+    this.#images.delete(name)
+    this.#apply(name, { kind: 'attempted' })
+    const { attempt } = this.record.containers[name]!.state
+    // Written before the start: after a crash in between, the running file tells whether it happened.
+    this.#apply(name, { kind: 'started', atMs: clock.now() })
+    await this.#save()
+    try {
+      const sandbox = this.#sandbox!
+      const { startedAtMs } = await kernel.startContainer({
+        record: this.record,
+        container,
+        attempt,
+        image,
+        sandbox,
+      })
+      this.#apply(name, { kind: 'started', atMs: startedAtMs })
+      this.#log.info({ container: name, attempt, image: image.digest }, 'container started')
+      await this.#save()
+      await this.#observe()
+    } catch (error) {
+      await this.#fail(name, 'StartFailed', error)
+      await kernel.forget(this.record, name, attempt)
+    }
+  }
+
+  async #stopRound(): Promise<void> {
+    const { kernel, clock } = this.#ports
+    const running = this.#containers().filter(([, { state }]) => state.kind === 'running')
+    if (running.length > 0 && this.#killAtMs === undefined) {
+      this.#killAtMs = clock.now() + this.record.manifest.spec.terminationGracePeriodSeconds * 1000
+    }
+    const kill = this.#killAtMs !== undefined && clock.now() >= this.#killAtMs
+    for (const [name] of running) {
+      if (!kill && this.#asked.has(name)) continue
+      this.#asked.add(name)
+      await kernel.signal(this.record, name, kill ? 'KILL' : 'TERM')
+    }
+    if (kill) this.#killAtMs = clock.now() + 1000
+    if (running.length > 0) return
+    this.#killAtMs = undefined
+    if (!this.#closed) await this.#close()
+    // It may have been started again meanwhile.
+    if (this.#goal === 'run') return
+    if (this.#goal === 'stop') {
+      for (const [name, entry] of this.#containers()) {
+        const { attempt, restarts, lastExit } = entry.state
+        const state: ContainerState = {
+          kind: 'exited',
+          attempt,
+          restarts,
+          failures: 0,
+          ...(lastExit ? { lastExit } : {}),
+        }
+        this.record.containers[name] = { ...entry, state }
+      }
+      await this.#save()
+      return
+    }
+    await this.#ports.records.remove(this.name)
+    this.#left = true
+    this.#log.info({}, 'pod removed')
+    this.#ports.removed(this)
+  }
+
+  async #endAll(): Promise<void> {
+    for (const [name, { state }] of this.#containers()) {
+      if (state.kind !== 'running') continue
+      await this.#ports.kernel.signal(this.record, name, 'KILL')
+      this.#apply(name, { kind: 'exited', exit: this.#lostExit() })
+    }
+  }
+
+  async #close(): Promise<void> {
+    await this.#ports.kernel.close(this.record)
+    delete this.record.unit
+    delete this.record.address
+    this.#sandbox = undefined
+    this.#closed = true
+    await this.#save()
+  }
+
+  /** The machine went down: nothing runs any more, and back-off of the last boot means nothing. */
+  #enterNewBoot(): void {
+    for (const [name, { state }] of this.#containers()) {
+      if (state.kind === 'running') this.#apply(name, { kind: 'exited', exit: this.#lostExit() })
+      if (this.record.containers[name]!.state.kind === 'waiting') this.#apply(name, { kind: 'reset' })
+    }
+    this.record.bootId = this.#ports.bootId
+    delete this.record.unit
+    delete this.record.address
+  }
+
+  async #fail(name: string, reason: WaitReason, error: unknown): Promise<void> {
+    const code = error instanceof Fault ? error.code : 'UNEXPECTED'
+    const message = describeError(error).slice(0, 2000)
+    this.#apply(name, { kind: 'failed', waiting: { reason, code, message } })
+    this.#log.warn({ container: name, reason, error: message }, 'container cannot start')
+    await this.#save()
+  }
+
+  #shortenGrace(graceSeconds: number): void {
+    this.#killAtMs = Math.min(
+      this.#killAtMs ?? Number.POSITIVE_INFINITY,
+      this.#ports.clock.now() + graceSeconds * 1000,
+    )
+  }
+
+  #apply(name: string, event: ContainerEvent): void {
+    const entry = this.record.containers[name]!
+    const policy = this.#goal === 'run' ? this.record.manifest.spec.restartPolicy : 'Never'
+    const state = step(entry.state, event, policy, this.#ports.clock.now())
+    this.record.containers[name] = { ...entry, state }
+  }
+
+  #containers(): [string, ContainerRecord][] {
+    return this.record.manifest.spec.containers.map(({ name }) => [name, this.record.containers[name]!])
+  }
+
+  #lostExit(): Exit {
+    return { code: 255, signal: 0, oomKilled: false, lost: true, finishedAtMs: this.#ports.clock.now() }
+  }
+
+  async #save(): Promise<void> {
+    await this.#ports.records.save(this.record)
+  }
+}

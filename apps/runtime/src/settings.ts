@@ -1,0 +1,70 @@
+import { existsSync, readFileSync } from 'node:fs'
+import { hostname } from 'node:os'
+import { MachineFacts } from '@kiln/schemas'
+import { Fault } from '@kiln/service'
+import { z } from 'zod'
+
+const path = z.string().startsWith('/')
+const flag = z
+  .union([z.boolean(), z.enum(['true', 'false'])])
+  .transform((value) => value === true || value === 'true')
+
+export const Settings = z.object({
+  podsDir: path.default('/etc/kiln/pods.d'),
+  stateDir: path.default('/var/lib/kiln/runtime'),
+  runDir: path.default('/run/kiln/runtime'),
+  socket: path.default('/run/kiln/runtime.sock'),
+  initPath: path.default('/usr/lib/kiln/kiln-init'),
+  machineFile: path.default('/etc/kiln/machine.json'),
+  pkiDir: path.default('/etc/kiln/pki'),
+  cgroupRoot: path.default('/sys/fs/cgroup'),
+  /** First two octets of the pods' network; the third is the last of the machine's address. */
+  podNetwork: z
+    .string()
+    .regex(/^\d{1,3}\.\d{1,3}$/, 'must be the first two octets, such as 10.88')
+    .default('10.88'),
+  /** Processes of a container that names no limit. */
+  podPidsDefault: z.coerce.number().int().min(1).default(4096),
+  /** Bytes of one log file on machines without journald; one older file is kept. */
+  logFileBytes: z.coerce
+    .number()
+    .int()
+    .min(4096)
+    .default(10 << 20),
+  imageBytesMax: z.coerce
+    .number()
+    .int()
+    .min(1)
+    .default(4 * 2 ** 30),
+  leaseSeconds: z.coerce.number().int().min(5).default(30),
+  /** Pods from the store may mount host paths and use the host's network. Whoever writes the store is then root here. */
+  storePodsMayUseHost: flag.default(false),
+})
+export type Settings = z.output<typeof Settings>
+
+/** What the runtime knows of its machine; a machine without facts runs pods from files all the same. */
+export type Machine = {
+  id: string
+  address: string | undefined
+  bootUrl: string | undefined
+  storeEndpoints: string[]
+}
+
+export function readMachine(file: string): Machine {
+  const unknown = { id: hostname(), address: undefined, bootUrl: undefined, storeEndpoints: [] }
+  if (!existsSync(file)) return unknown
+  try {
+    const facts = MachineFacts.parse(JSON.parse(readFileSync(file, 'utf8')))
+    return {
+      id: facts.id,
+      address: facts.address,
+      bootUrl: facts.bootUrl,
+      // A member of the store asks itself first.
+      storeEndpoints: [...facts.storeEndpoints].sort(
+        (a, b) => Number(b.includes(`//${facts.address}:`)) - Number(a.includes(`//${facts.address}:`)),
+      ),
+    }
+  } catch (error) {
+    throw new Fault('MACHINE_FACTS_INVALID', `cannot read ${file}`, { cause: error })
+  }
+}

@@ -1,0 +1,75 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { EtcdClient } from '@kiln/etcd-api'
+import { type PodManifest, parsePod, storeKeys } from '@kiln/schemas'
+import { describeError, type Log } from '@kiln/service'
+
+const retryMs = 3_000
+
+/** Why a pod of the store may not run here; undefined when it may. Whoever writes the store is not root everywhere. */
+export function whyNotFromStore(manifest: PodManifest): string | undefined {
+  if (manifest.spec.hostNetwork) return 'pods from the store may not use the network of the machine'
+  const volume = manifest.spec.volumes.find((each) => each.hostPath)
+  if (volume) return `pods from the store may not mount paths of the machine, as volume ${volume.name} does`
+  return undefined
+}
+
+/**
+ * Follows the pods that the store wants on a machine. `changed` gets them all, each time; what cannot be read is
+ * logged and left out, and while the store is away nothing changes.
+ */
+export function followStorePods(input: {
+  store: Pick<EtcdClient, 'getPrefix' | 'watch'>
+  machineId: string
+  log: Log
+  signal: AbortSignal
+  changed(pods: Map<string, PodManifest>): void
+}): Promise<void> {
+  const { store, log, signal } = input
+  const prefix = storeKeys.pods(input.machineId)
+  const pods = new Map<string, PodManifest>()
+
+  const take = (key: string, text: string): void => {
+    const name = key.slice(prefix.length)
+    const manifest = readPod(name, text, log)
+    if (manifest) pods.set(name, manifest)
+    else pods.delete(name)
+  }
+
+  const follow = async (): Promise<void> => {
+    const { entries, revision } = await store.getPrefix(prefix)
+    pods.clear()
+    for (const entry of entries) take(entry.key, entry.text)
+    input.changed(new Map(pods))
+    for await (const outcome of store.watch(prefix, { startRevision: revision + 1n, signal })) {
+      if (outcome.kind === 'compacted') return
+      for (const event of outcome.events) {
+        if (event.kind === 'put') take(event.entry.key, event.entry.text)
+        else pods.delete(event.key.slice(prefix.length))
+      }
+      input.changed(new Map(pods))
+    }
+  }
+
+  const run = async (): Promise<void> => {
+    while (!signal.aborted) {
+      try {
+        await follow()
+      } catch (error) {
+        log.debug({ error: describeError(error) }, 'pods of the store cannot be followed, trying on')
+        await sleep(retryMs, undefined, { signal }).catch(() => undefined)
+      }
+    }
+  }
+  return run()
+}
+
+function readPod(name: string, text: string, log: Log): PodManifest | undefined {
+  try {
+    const { pod, problems } = parsePod(JSON.parse(text))
+    if (pod && pod.metadata.name === name) return pod
+    log.warn({ pod: name, problems: problems.slice(0, 5) }, 'pod of the store is refused')
+  } catch {
+    log.warn({ pod: name }, 'pod of the store is not JSON')
+  }
+  return undefined
+}

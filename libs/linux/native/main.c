@@ -1,0 +1,124 @@
+/*
+ * kiln-init: executes a plan.
+ *   kiln-init start PLAN            start a sandbox or container; prints where it runs or what failed, as JSON
+ *   kiln-init exec PLAN             run a program in a running container, with the caller's terminal
+ *   kiln-init check PLAN            parse only
+ *   kiln-init kill PID START SIGNAL signal the process that has this pid and start time
+ *   kiln-init version
+ */
+#define _GNU_SOURCE
+#include "process.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/sendfile.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static void print_escaped(const char *text) {
+  for (; *text; text++) {
+    if (*text == '"' || *text == '\\' || (unsigned char)*text < 32) printf("\\u%04x", (unsigned char)*text);
+    else putchar(*text);
+  }
+}
+
+static int print_failure(const char *step, const char *path, int error) {
+  printf("{\"error\":{\"step\":\"%s\",\"path\":\"", step);
+  print_escaped(path);
+  printf("\",\"errno\":%d,\"message\":\"%s\"}}\n", error, strerror(error));
+  return 1;
+}
+
+static int read_plan(const char *path, struct plan *plan) {
+  static unsigned char bytes[PLAN_BYTES_MAX + 1];
+  size_t length = 0;
+  ssize_t got;
+  int fd = open(path, O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return print_failure("open plan", path, errno);
+  while ((got = read(fd, bytes + length, sizeof bytes - length)) > 0) length += (size_t)got;
+  close(fd);
+  const char *problem = plan_parse(plan, bytes, length);
+  if (problem == NULL) return 0;
+  return print_failure(problem, path, EINVAL);
+}
+
+/* A container could reach this binary through /proc/self/exe; where it could be written, run from a sealed copy. */
+static void run_from_copy(char **argv) {
+  struct statvfs where;
+  struct stat status;
+  int self = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
+  if (self < 0 || fstatvfs(self, &where) != 0 || fstat(self, &status) != 0) return;
+  int seals = fcntl(self, F_GET_SEALS);
+  if ((where.f_flag & ST_RDONLY) || (seals > 0 && (seals & F_SEAL_WRITE))) return;
+  int copy = memfd_create("kiln-init", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+  off_t at = 0;
+  while (copy >= 0 && at < status.st_size && sendfile(copy, self, &at, (size_t)(status.st_size - at)) > 0) continue;
+  close(self);
+  if (copy < 0 || at != status.st_size) return;
+  if (fcntl(copy, F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE) != 0) return;
+  fexecve(copy, argv, (char *[]){NULL});
+}
+
+static int start(const char *path) {
+  struct plan plan;
+  union {
+    struct failure failure;
+    char text[512];
+  } told;
+  int report[2], status;
+  if (read_plan(path, &plan) != 0) return 1;
+  if (plan.kind == PLAN_EXEC) return print_failure("start an exec plan", path, EINVAL);
+  if (pipe2(report, O_CLOEXEC) != 0) return print_failure("pipe", path, errno);
+  pid_t pid = fork();
+  if (pid < 0) return print_failure("fork", path, errno);
+  if (pid == 0) {
+    close(report[0]);
+    _exit(plan.kind == PLAN_SANDBOX ? start_sandbox(&plan, report[1]) : start_container(&plan, report[1]));
+  }
+  close(report[1]);
+  ssize_t length = read(report[0], &told, sizeof told - 1);
+  if (length > 0 && length < (ssize_t)sizeof told.failure) {
+    told.text[length] = 0;
+    fputs(told.text, stdout);
+    return 0;
+  }
+  waitpid(pid, &status, 0);
+  if (length == (ssize_t)sizeof told.failure)
+    return print_failure(told.failure.step, told.failure.path, told.failure.error);
+  return print_failure("supervise", path, ECHILD);
+}
+
+static int kill_process(char **argv) {
+  int process = open_process((pid_t)atoi(argv[2]), strtoull(argv[3], NULL, 10));
+  if (process < 0) return print_failure("find process", argv[2], errno);
+  if (syscall(SYS_pidfd_send_signal, process, atoi(argv[4]), NULL, 0) != 0)
+    return print_failure("signal process", argv[2], errno);
+  return 0;
+}
+
+int main(int argc, char **argv) {
+  struct plan plan;
+  if (argc == 3 && strcmp(argv[1], "check") == 0) return read_plan(argv[2], &plan);
+  if (argc == 5 && strcmp(argv[1], "kill") == 0) return kill_process(argv);
+  if (argc == 2 && strcmp(argv[1], "version") == 0) return printf("kiln-init plan %d\n", PLAN_VERSION) < 0;
+  if (argc == 3 && strcmp(argv[1], "start") == 0) {
+    run_from_copy(argv);
+    return start(argv[2]);
+  }
+  if (argc == 3 && strcmp(argv[1], "exec") == 0) {
+    run_from_copy(argv);
+    if (read_plan(argv[2], &plan) != 0) return 126;
+    if (plan.kind != PLAN_EXEC) return print_failure("exec this kind of plan", argv[2], EINVAL), 126;
+    return run_in_container(&plan);
+  }
+  fputs("usage: kiln-init start PLAN | exec PLAN | check PLAN | kill PID START SIGNAL | version\n", stderr);
+  return 2;
+}

@@ -1,0 +1,5 @@
+export { type Download, download } from './download.ts'
+export { type ImageSource, openArchive, openLayout } from './image-source.ts'
+export { type ImageContent, type LayerEntry, writeImageArchive } from './image-writer.ts'
+export { type ImageReference, parseImageReference } from './reference.ts'
+export { chainIds, type ImageStore, openImageStore, type StoredImage } from './store.ts'
