@@ -1,0 +1,73 @@
+import type { Outcome } from '@kiln/mvcc'
+import type { Clock, Log } from '@kiln/service'
+import type { CallInfo, WireServer } from '@kiln/wire'
+import type { Consensus } from '../consensus/types.ts'
+import type { LeaseKeeper } from '../leases/lease-keeper.ts'
+import type { Settings } from '../settings/settings.ts'
+import { type Command, encodeCommand } from '../state/command.ts'
+import type { Applied, StoreState } from '../state/state-machine.ts'
+import { fail, statuses, toGrpcError } from './errors.ts'
+
+/** What the services of one member share. */
+export type ServiceContext = {
+  settings: Settings
+  state: StoreState
+  consensus: Consensus<Applied>
+  leases: LeaseKeeper
+  clock: Clock
+  log: Log
+}
+
+export type ResponseHeader = { clusterId: bigint; memberId: bigint; revision: number; raftTerm: number }
+
+/** The header of every response; `revision` is the store's when the response was made, unless one is given. */
+export function headerOf(context: ServiceContext, revision = context.state.store.revision): ResponseHeader {
+  const { consensus } = context
+  return {
+    clusterId: consensus.status().clusterId,
+    memberId: consensus.id(),
+    revision,
+    raftTerm: consensus.term(),
+  }
+}
+
+/** Registers a unary method whose handler may throw what the store and the consensus throw. */
+export function unary(
+  server: WireServer,
+  path: string,
+  handler: (request: Uint8Array, call: CallInfo) => Promise<Uint8Array> | Uint8Array,
+): void {
+  server.unary(path, async (request, call) => {
+    try {
+      return await handler(request, call)
+    } catch (thrown) {
+      throw toGrpcError(thrown)
+    }
+  })
+}
+
+/** Refuses what needs more than this member alone, where that is not to be had. */
+export function checkServing(context: ServiceContext, call: CallInfo): void {
+  const { consensus } = context
+  if (call.hasLeader && consensus.leader() === 0n) fail(statuses.noLeader)
+  if (isLearner(context)) fail(statuses.learner)
+}
+
+export function isLearner({ consensus }: ServiceContext): boolean {
+  return consensus.members().find(({ id }) => id === consensus.id())?.learner ?? false
+}
+
+/** Proposes a command and answers what applying it here gave. */
+export async function propose<K extends Command['kind']>(
+  { consensus }: ServiceContext,
+  command: Command & { kind: K },
+): Promise<Applied & { kind: K }> {
+  const applied = await consensus.propose(encodeCommand(command))
+  if (applied.kind !== command.kind) throw new Error(`assertion failed: ${command.kind} gave ${applied.kind}`)
+  return applied as Applied & { kind: K }
+}
+
+export function acceptedValue<T>(outcome: Outcome<T>): T {
+  if (!outcome.ok) fail(outcome.refusal)
+  return outcome.value
+}

@@ -1,0 +1,95 @@
+import { checkDelete, checkPut, checkRange, checkTxn, type RequestOp, type TxnRequest } from '@kiln/mvcc'
+import type { CallInfo, WireServer } from '@kiln/wire'
+import { mayPut } from '../state/state-machine.ts'
+import { acceptedValue, checkServing, headerOf, propose, type ServiceContext, unary } from './context.ts'
+import { fail, statuses } from './errors.ts'
+import { decodeCompaction, decodeDelete, decodePut, decodeRange, decodeTxn } from './requests.ts'
+import { encodeDelete, encodeHeaderOnly, encodePut, encodeRange, encodeTxn } from './responses.ts'
+
+/** Keys: etcdserverpb.KV (kv.md sections 2 and 3). */
+export function serveKv(server: WireServer, context: ServiceContext): void {
+  const { state, consensus, settings } = context
+  const { store } = state
+
+  /** A linearizable read waits until this member has all that was acknowledged before. */
+  const readable = async (call: CallInfo, isSerializable: boolean): Promise<void> => {
+    if (isSerializable) {
+      if (call.hasLeader && consensus.leader() === 0n) fail(statuses.noLeader)
+      return
+    }
+    checkServing(context, call)
+    await consensus.readIndex()
+  }
+  const checkSize = (request: Uint8Array): void => {
+    if (request.length > settings.requestBytesMax) fail(statuses.requestTooLarge)
+  }
+  const checkSpace = async (request: Uint8Array): Promise<void> => {
+    if (settings.quotaBytes < 0 || store.sizeBytes + request.length < settings.quotaBytes) return
+    if (!state.alarms.list('nospace').some(({ member }) => member === consensus.id())) {
+      await propose(context, { kind: 'alarm', raise: true, member: consensus.id(), alarm: 'nospace' })
+    }
+    fail(statuses.noSpace)
+  }
+
+  unary(server, '/etcdserverpb.KV/Range', async (bytes, call) => {
+    const { serializable, ...request } = decodeRange(bytes)
+    const refusal = checkRange(request)
+    if (refusal) fail(refusal)
+    await readable(call, serializable)
+    const response = acceptedValue(store.range(request))
+    return encodeRange(headerOf(context, response.revision), response)
+  })
+
+  unary(server, '/etcdserverpb.KV/Put', async (bytes, call) => {
+    checkServing(context, call)
+    const refusal = checkPut(decodePut(bytes))
+    if (refusal) fail(refusal)
+    checkSize(bytes)
+    await checkSpace(bytes)
+    const { outcome } = await propose(context, { kind: 'put', request: bytes })
+    const response = acceptedValue(outcome)
+    return encodePut(headerOf(context, response.revision), response)
+  })
+
+  unary(server, '/etcdserverpb.KV/DeleteRange', async (bytes, call) => {
+    checkServing(context, call)
+    const refusal = checkDelete(decodeDelete(bytes))
+    if (refusal) fail(refusal)
+    checkSize(bytes)
+    const { outcome } = await propose(context, { kind: 'delete', request: bytes })
+    const response = acceptedValue(outcome)
+    return encodeDelete(headerOf(context, response.revision), response)
+  })
+
+  unary(server, '/etcdserverpb.KV/Txn', async (bytes, call) => {
+    const request = decodeTxn(bytes)
+    const refusal = checkTxn(request, settings.txnOpsMax)
+    if (refusal) fail(refusal)
+    if (isReadOnly(request)) {
+      await readable(call, false)
+      const response = acceptedValue(store.txn(request))
+      return encodeTxn(headerOf(context, response.revision), response)
+    }
+    checkServing(context, call)
+    checkSize(bytes)
+    if (mayPut(request)) await checkSpace(bytes)
+    const { outcome } = await propose(context, { kind: 'txn', request: bytes })
+    const response = acceptedValue(outcome)
+    return encodeTxn(headerOf(context, response.revision), response)
+  })
+
+  unary(server, '/etcdserverpb.KV/Compact', async (bytes, call) => {
+    checkServing(context, call)
+    // A compaction is complete when it is applied, so `physical` needs nothing more.
+    decodeCompaction(bytes)
+    const { outcome } = await propose(context, { kind: 'compact', request: bytes })
+    return encodeHeaderOnly(headerOf(context, acceptedValue(outcome).revision))
+  })
+}
+
+/** A transaction that writes on no path takes the way of a read and makes no log entry. */
+function isReadOnly(request: TxnRequest): boolean {
+  const isRead = (op: RequestOp): boolean =>
+    op.kind === 'range' || (op.kind === 'txn' && isReadOnly(op.request))
+  return request.success.every(isRead) && request.failure.every(isRead)
+}

@@ -1,0 +1,119 @@
+import { leaseTtlMax, refusals } from '@kiln/mvcc'
+import { Fault } from '@kiln/service'
+import { GrpcError, type StreamCall, type WireServer } from '@kiln/wire'
+import { acceptedValue, checkServing, headerOf, propose, type ServiceContext, unary } from './context.ts'
+import { fail, statuses, toGrpcError } from './errors.ts'
+import { decodeLeaseGrant, decodeLeaseId, decodeTimeToLive } from './requests.ts'
+import {
+  encodeHeaderOnly,
+  encodeKeepAlive,
+  encodeLeaseGrant,
+  encodeLeases,
+  encodeTimeToLive,
+} from './responses.ts'
+import { endWithoutLeader } from './watch-service.ts'
+
+/** Leases: etcdserverpb.Lease (kv.md section 5). */
+export function serveLease(server: WireServer, context: ServiceContext): void {
+  const { state, consensus, leases } = context
+  const { store } = state
+
+  unary(server, '/etcdserverpb.Lease/LeaseGrant', async (bytes, call) => {
+    checkServing(context, call)
+    const asked = decodeLeaseGrant(bytes)
+    if (asked.ttl > leaseTtlMax) fail(refusals.leaseTtlTooLarge)
+    const id = asked.id === 0n ? leases.pickId() : asked.id
+    const ttl = Math.max(asked.ttl, leases.ttlMin)
+    const { outcome } = await propose(context, { kind: 'lease-grant', id, ttl })
+    return encodeLeaseGrant(headerOf(context), acceptedValue(outcome))
+  })
+
+  const revoke = async (bytes: Uint8Array, call: Parameters<Parameters<typeof unary>[2]>[1]) => {
+    checkServing(context, call)
+    const { outcome } = await propose(context, { kind: 'lease-revoke', id: decodeLeaseId(bytes) })
+    return encodeHeaderOnly(headerOf(context, acceptedValue(outcome).revision))
+  }
+  unary(server, '/etcdserverpb.Lease/LeaseRevoke', revoke)
+
+  unary(server, '/etcdserverpb.Lease/LeaseTimeToLive', async (bytes, call) => {
+    checkServing(context, call)
+    const { id, keys } = decodeTimeToLive(bytes)
+    await consensus.readIndex()
+    const lease = store.leases.get(id)
+    const ttl = lease ? await renewable(leases.remaining(id)) : undefined
+    if (!lease || ttl === undefined) {
+      return encodeTimeToLive(headerOf(context), { id, ttl: -1, grantedTtl: 0, keys: [] })
+    }
+    const attached = keys ? [...lease.keys].sort() : []
+    return encodeTimeToLive(headerOf(context), { id, ttl, grantedTtl: lease.ttl, keys: attached })
+  })
+
+  const list = async (_bytes: Uint8Array, call: Parameters<Parameters<typeof unary>[2]>[1]) => {
+    checkServing(context, call)
+    await consensus.readIndex()
+    return encodeLeases(
+      headerOf(context),
+      store.leases.list().map(({ id }) => id),
+    )
+  }
+  unary(server, '/etcdserverpb.Lease/LeaseLeases', list)
+
+  server.stream('/etcdserverpb.Lease/LeaseKeepAlive', (call) => {
+    const stopWaiting = endWithoutLeader(context, call)
+    const queue = keepAliveQueue(context, call)
+    return { onMessage: queue.add, onEnd: queue.end, onClose: stopWaiting }
+  })
+}
+
+/** Keep-alives of a stream that wait for their answer. */
+const waitingMax = 1000
+
+/** Answers keep-alives of one stream in order; an unknown lease is answered with TTL 0. */
+function keepAliveQueue(context: ServiceContext, call: StreamCall) {
+  const waiting: bigint[] = []
+  let isRunning = false
+  let isEnded = false
+  const run = async (): Promise<void> => {
+    isRunning = true
+    while (waiting.length > 0 && !call.closed) {
+      const ids = waiting.splice(0)
+      if (ids.length > 0) call.resume()
+      const ttls = await Promise.all(ids.map((id) => renewable(context.leases.renew(id))))
+      ids.forEach((id, at) => void call.send(encodeKeepAlive(headerOf(context), { id, ttl: ttls[at]! })))
+    }
+    isRunning = false
+    if (isEnded) call.end()
+  }
+  const start = (): void => {
+    if (isRunning) return
+    run().catch((thrown: unknown) => {
+      const error = toGrpcError(thrown)
+      if (!(error instanceof GrpcError)) context.log.error({ error: thrown }, 'keep-alive failed')
+      call.end(
+        error instanceof GrpcError
+          ? { code: error.code, message: error.message }
+          : { code: 2, message: 'internal error' },
+      )
+    })
+  }
+  return {
+    add: (bytes: Uint8Array): void => {
+      if (waiting.push(decodeLeaseId(bytes)) >= waitingMax) call.pause()
+      start()
+    },
+    end: (): void => {
+      isEnded = true
+      if (!isRunning) call.end()
+    },
+  }
+}
+
+/** A member that stopped leading meanwhile is no refusal of the request: clients try again. */
+async function renewable<T>(answer: Promise<T>): Promise<T> {
+  try {
+    return await answer
+  } catch (thrown) {
+    if (thrown instanceof Fault && thrown.code === 'STORE_NOT_LEADER') fail(statuses.leaderChanged)
+    throw thrown
+  }
+}

@@ -1,0 +1,86 @@
+import { hashSlices, type StoreHash } from '@kiln/mvcc'
+import type { WireServer } from '@kiln/wire'
+import {
+  acceptedValue,
+  checkServing,
+  headerOf,
+  isLearner,
+  propose,
+  type ServiceContext,
+  unary,
+} from './context.ts'
+import { fail, statuses } from './errors.ts'
+import { decodeAlarm, decodeHashKv, decodeMoveLeader } from './requests.ts'
+import { encodeAlarms, encodeHash, encodeHashKv, encodeHeaderOnly, encodeStatus } from './responses.ts'
+
+/** The etcd release whose API this is; clients read it from Status and /version. */
+export const apiVersion = '3.5.16'
+export const clusterVersion = '3.5.0'
+/** A store without a key is not of size 0 to clients. */
+const baseBytes = 4096
+
+/** Bytes that the quota counts. */
+export const sizeBytes = ({ state }: ServiceContext): number => state.store.sizeBytes + baseBytes
+
+/** Maintenance: etcdserverpb.Maintenance (kv.md section 7). */
+export function serveMaintenance(server: WireServer, context: ServiceContext): void {
+  const { state, consensus } = context
+
+  unary(server, '/etcdserverpb.Maintenance/Status', () => {
+    const status = consensus.status()
+    const errors = state.alarms
+      .list()
+      .map(({ member, alarm }) => `memberID:${member} alarm:${alarm === 'nospace' ? 'NOSPACE' : 'CORRUPT'} `)
+    if (status.leader === 0n) errors.unshift(statuses.noLeader.text)
+    return encodeStatus(headerOf(context), {
+      version: apiVersion,
+      dbSize: sizeBytes(context),
+      dbSizeInUse: sizeBytes(context),
+      leader: status.leader,
+      raftIndex: status.committedIndex,
+      raftTerm: status.term,
+      raftAppliedIndex: status.appliedIndex,
+      errors,
+      isLearner: isLearner(context),
+    })
+  })
+
+  unary(server, '/etcdserverpb.Maintenance/Alarm', async (bytes, call) => {
+    const { action, member, alarm } = decodeAlarm(bytes)
+    if (action === 'get') return encodeAlarms(headerOf(context), state.alarms.list(alarm))
+    checkServing(context, call)
+    if (alarm === undefined) return encodeAlarms(headerOf(context), [])
+    const { alarms } = await propose(context, { kind: 'alarm', raise: action === 'activate', member, alarm })
+    return encodeAlarms(headerOf(context), alarms)
+  })
+
+  // Nothing is ever fragmented here; what can be given back is the log behind a new snapshot.
+  unary(server, '/etcdserverpb.Maintenance/Defragment', async () => {
+    await consensus.compactLog()
+    return encodeHeaderOnly(headerOf(context))
+  })
+
+  const hash = async (revision: number): Promise<StoreHash> => {
+    const slices = hashSlices(state.store, revision)
+    for (;;) {
+      const step = slices.next()
+      if (step.done) return acceptedValue(step.value)
+      await new Promise((resume) => setImmediate(resume))
+    }
+  }
+  unary(server, '/etcdserverpb.Maintenance/HashKV', async (bytes) => {
+    const { revision } = decodeHashKv(bytes)
+    return encodeHashKv(headerOf(context), await hash(revision))
+  })
+  unary(server, '/etcdserverpb.Maintenance/Hash', async () => encodeHash(headerOf(context), await hash(0)))
+
+  unary(server, '/etcdserverpb.Maintenance/MoveLeader', async (bytes, call) => {
+    checkServing(context, call)
+    if (!consensus.isLeader()) fail(statuses.notLeader)
+    const target = decodeMoveLeader(bytes)
+    const member = consensus.members().find(({ id }) => id === target)
+    if (!member || member.learner) fail(statuses.badTransferee)
+    await consensus.transferLeader(target)
+    return encodeHeaderOnly(headerOf(context))
+  })
+}

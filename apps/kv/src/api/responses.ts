@@ -1,0 +1,237 @@
+import * as kv from '@kiln/etcd-api/mvcc'
+import * as rpc from '@kiln/etcd-api/rpc'
+import {
+  type DeleteRangeResponse,
+  fromKey,
+  type KeyValue,
+  type PutResponse,
+  type RangeResponse,
+  type ResponseOp,
+  type StoreEvent,
+  type StoreHash,
+  type TxnResponse,
+  type WatchMessage,
+} from '@kiln/mvcc'
+import type { Member } from '../consensus/types.ts'
+import type { Alarm } from '../state/alarm-book.ts'
+import type { ResponseHeader } from './context.ts'
+
+/** Responses from the store's words to protobuf bytes. */
+
+const toHeader = ({ clusterId, memberId, revision, raftTerm }: ResponseHeader): rpc.ResponseHeader => ({
+  clusterId,
+  memberId,
+  revision: BigInt(revision),
+  raftTerm: BigInt(raftTerm),
+})
+
+/** Within a transaction's responses only the revision is told. */
+const innerHeader = (revision: number): rpc.ResponseHeader => ({
+  clusterId: 0n,
+  memberId: 0n,
+  revision: BigInt(revision),
+  raftTerm: 0n,
+})
+
+const toKeyValue = (pair: KeyValue): kv.KeyValue => ({
+  key: pair.key,
+  value: pair.value,
+  createRevision: BigInt(pair.createRevision),
+  modRevision: BigInt(pair.modRevision),
+  version: BigInt(pair.version),
+  lease: pair.lease,
+})
+
+const toRange = (header: rpc.ResponseHeader, { kvs, more, count }: RangeResponse): rpc.RangeResponse => ({
+  header,
+  kvs: kvs.map(toKeyValue),
+  more,
+  count: BigInt(count),
+})
+const toPut = (header: rpc.ResponseHeader, { prevKv }: PutResponse): rpc.PutResponse => ({
+  header,
+  prevKv: prevKv && toKeyValue(prevKv),
+})
+const toDelete = (
+  header: rpc.ResponseHeader,
+  { deleted, prevKvs }: DeleteRangeResponse,
+): rpc.DeleteRangeResponse => ({ header, deleted: BigInt(deleted), prevKvs: prevKvs.map(toKeyValue) })
+const toTxn = (header: rpc.ResponseHeader, { succeeded, responses }: TxnResponse): rpc.TxnResponse => ({
+  header,
+  succeeded,
+  responses: responses.map((op) => ({ response: toOp(op) })),
+})
+
+function toOp({ kind, response }: ResponseOp): rpc.ResponseOp['response'] {
+  const header = innerHeader(response.revision)
+  switch (kind) {
+    case 'range':
+      return { $case: 'responseRange', value: toRange(header, response) }
+    case 'put':
+      return { $case: 'responsePut', value: toPut(header, response) }
+    case 'delete':
+      return { $case: 'responseDeleteRange', value: toDelete(header, response) }
+    case 'txn':
+      return { $case: 'responseTxn', value: toTxn(header, response) }
+  }
+}
+
+export const encodeRange = (header: ResponseHeader, response: RangeResponse): Uint8Array =>
+  rpc.RangeResponse.encode(toRange(toHeader(header), response)).finish()
+export const encodePut = (header: ResponseHeader, response: PutResponse): Uint8Array =>
+  rpc.PutResponse.encode(toPut(toHeader(header), response)).finish()
+export const encodeDelete = (header: ResponseHeader, response: DeleteRangeResponse): Uint8Array =>
+  rpc.DeleteRangeResponse.encode(toDelete(toHeader(header), response)).finish()
+export const encodeTxn = (header: ResponseHeader, response: TxnResponse): Uint8Array =>
+  rpc.TxnResponse.encode(toTxn(toHeader(header), response)).finish()
+
+/** Compactions, defragmentations and the like answer with a header and nothing else. */
+export const encodeHeaderOnly = (header: ResponseHeader): Uint8Array =>
+  rpc.CompactionResponse.encode({ header: toHeader(header) }).finish()
+
+const encodedEvents = new WeakMap<readonly StoreEvent[], Uint8Array>()
+
+/** A watch message in two parts; the second is shared by all watchers with the same events. */
+export function encodeWatch(
+  header: ResponseHeader,
+  message: WatchMessage,
+): { head: Uint8Array; events: Uint8Array | undefined } {
+  const head = rpc.WatchResponse.encode({
+    // The header of a compacted start has no revision.
+    header: toHeader({ ...header, revision: message.revision }),
+    watchId: BigInt(message.watchId),
+    created: message.created,
+    canceled: message.canceled,
+    compactRevision: BigInt(message.compactRevision),
+    cancelReason: message.cancelReason,
+    fragment: message.fragment,
+    events: [],
+  }).finish()
+  if (message.events.length === 0) return { head, events: undefined }
+  let events = encodedEvents.get(message.events)
+  if (!events) {
+    const list = message.events.map(({ type, kv: pair, prevKv }) => ({
+      type: type === 'put' ? kv.Event_EventType.PUT : kv.Event_EventType.DELETE,
+      kv: toKeyValue(pair),
+      prevKv: prevKv && toKeyValue(prevKv),
+    }))
+    events = rpc.WatchResponse.encode({
+      ...rpc.WatchResponse.decode(new Uint8Array(0)),
+      events: list,
+    }).finish()
+    encodedEvents.set(message.events, events)
+  }
+  return { head, events }
+}
+
+export const encodeLeaseGrant = (
+  header: ResponseHeader,
+  { id, ttl }: { id: bigint; ttl: number },
+): Uint8Array =>
+  rpc.LeaseGrantResponse.encode({ header: toHeader(header), ID: id, TTL: BigInt(ttl), error: '' }).finish()
+
+export const encodeKeepAlive = (
+  header: ResponseHeader,
+  { id, ttl }: { id: bigint; ttl: number },
+): Uint8Array =>
+  rpc.LeaseKeepAliveResponse.encode({ header: toHeader(header), ID: id, TTL: BigInt(ttl) }).finish()
+
+export function encodeTimeToLive(
+  header: ResponseHeader,
+  lease: { id: bigint; ttl: number; grantedTtl: number; keys: string[] },
+): Uint8Array {
+  return rpc.LeaseTimeToLiveResponse.encode({
+    header: toHeader(header),
+    ID: lease.id,
+    TTL: BigInt(lease.ttl),
+    grantedTTL: BigInt(lease.grantedTtl),
+    keys: lease.keys.map(fromKey),
+  }).finish()
+}
+
+export const encodeLeases = (header: ResponseHeader, ids: bigint[]): Uint8Array =>
+  rpc.LeaseLeasesResponse.encode({ header: toHeader(header), leases: ids.map((ID) => ({ ID })) }).finish()
+
+const toMember = ({ id, name, peerUrls, clientUrls, learner }: Member): rpc.Member => ({
+  ID: id,
+  name,
+  peerURLs: peerUrls,
+  clientURLs: clientUrls,
+  isLearner: learner,
+})
+
+/** Lists, removals, promotions and updates all answer with the members. */
+export const encodeMembers = (header: ResponseHeader, members: readonly Member[]): Uint8Array =>
+  rpc.MemberListResponse.encode({ header: toHeader(header), members: members.map(toMember) }).finish()
+
+export const encodeMemberAdd = (
+  header: ResponseHeader,
+  member: Member,
+  members: readonly Member[],
+): Uint8Array =>
+  rpc.MemberAddResponse.encode({
+    header: toHeader(header),
+    member: toMember(member),
+    members: members.map(toMember),
+  }).finish()
+
+export type StatusFields = {
+  version: string
+  dbSize: number
+  dbSizeInUse: number
+  leader: bigint
+  raftIndex: number
+  raftTerm: number
+  raftAppliedIndex: number
+  errors: string[]
+  isLearner: boolean
+}
+
+export function encodeStatus(header: ResponseHeader, status: StatusFields): Uint8Array {
+  return rpc.StatusResponse.encode({
+    header: toHeader(header),
+    version: status.version,
+    dbSize: BigInt(status.dbSize),
+    dbSizeInUse: BigInt(status.dbSizeInUse),
+    leader: status.leader,
+    raftIndex: BigInt(status.raftIndex),
+    raftTerm: BigInt(status.raftTerm),
+    raftAppliedIndex: BigInt(status.raftAppliedIndex),
+    errors: status.errors,
+    isLearner: status.isLearner,
+    // Fields of etcd 3.6: a 3.5 server leaves them out.
+    storageVersion: '',
+    dbSizeQuota: 0n,
+  }).finish()
+}
+
+export const encodeAlarms = (header: ResponseHeader, alarms: readonly Alarm[]): Uint8Array =>
+  rpc.AlarmResponse.encode({
+    header: toHeader(header),
+    alarms: alarms.map(({ member, alarm }) => ({
+      memberID: member,
+      alarm: alarm === 'nospace' ? rpc.AlarmType.NOSPACE : rpc.AlarmType.CORRUPT,
+    })),
+  }).finish()
+
+export const encodeHash = (header: ResponseHeader, { hash }: StoreHash): Uint8Array =>
+  rpc.HashResponse.encode({ header: toHeader(header), hash }).finish()
+
+export function encodeHashKv(header: ResponseHeader, answer: StoreHash): Uint8Array {
+  return rpc.HashKVResponse.encode({
+    header: toHeader(header),
+    hash: answer.hash,
+    compactRevision: BigInt(answer.compactRevision),
+    hashRevision: BigInt(answer.hashRevision),
+  }).finish()
+}
+
+export const encodeAuthStatus = (
+  header: ResponseHeader,
+  { enabled, authRevision }: { enabled: boolean; authRevision: number },
+): Uint8Array =>
+  rpc.AuthStatusResponse.encode({
+    header: toHeader(header),
+    enabled,
+    authRevision: BigInt(authRevision),
+  }).finish()

@@ -1,0 +1,31 @@
+import { grpcCode, type WireServer } from '@kiln/wire'
+import { headerOf, type ServiceContext, unary } from './context.ts'
+import { fail, statuses } from './errors.ts'
+import { encodeAuthStatus } from './responses.ts'
+
+const users =
+  'UserAdd UserGet UserList UserDelete UserChangePassword UserGrantRole UserRevokeRole RoleAdd RoleGet RoleList RoleDelete RoleGrantPermission RoleRevokePermission'
+const reasons: Record<string, string> = {
+  '/etcdserverpb.Auth/AuthEnable': 'users and roles',
+  '/etcdserverpb.Maintenance/Snapshot': 'streaming a snapshot to a client',
+  '/etcdserverpb.Maintenance/Downgrade': 'downgrading the cluster version',
+  ...Object.fromEntries(users.split(' ').map((name) => [`/etcdserverpb.Auth/${name}`, 'users and roles'])),
+}
+
+/** What this version refuses, by name, and the little of authentication that is true without users. */
+export function serveUnsupported(server: WireServer, context: ServiceContext): void {
+  for (const [path, what] of Object.entries(reasons)) {
+    const text = `etcdserver: ${what} is not supported by this version of kiln-kv`
+    if (path.endsWith('/Snapshot')) {
+      server.stream(path, (call) => {
+        call.end({ code: grpcCode.unimplemented, message: text })
+        return {}
+      })
+    } else unary(server, path, () => fail({ code: grpcCode.unimplemented, text }))
+  }
+  unary(server, '/etcdserverpb.Auth/AuthStatus', () =>
+    encodeAuthStatus(headerOf(context), { enabled: false, authRevision: 1 }),
+  )
+  unary(server, '/etcdserverpb.Auth/AuthDisable', () => fail(statuses.authNotEnabled))
+  unary(server, '/etcdserverpb.Auth/Authenticate', () => fail(statuses.authNotEnabled))
+}

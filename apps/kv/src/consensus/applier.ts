@@ -1,0 +1,173 @@
+import { appliedTerm, type Entry, type Raft, type SnapshotMeta } from '@kiln/raft'
+import { assert, Fault, type Log } from '@kiln/service'
+import type { Disk } from '../wal/disk.ts'
+import { pruneSnapshots, saveSnapshot } from '../wal/snapshot-file.ts'
+import type { Wal } from '../wal/wal.ts'
+import {
+  changeRoster,
+  decodeRoster,
+  decodeRosterChange,
+  encodeRoster,
+  membershipOf,
+  type Roster,
+  type RosterChange,
+} from './members.ts'
+import { decodePayload } from './payload.ts'
+import type { Proposals } from './proposals.ts'
+import type { Received } from './snapshot-transfer.ts'
+import type { CommittedEntry, ConsensusLimits, StateMachine } from './types.ts'
+
+type Ports<Result> = {
+  stateMachine: StateMachine<Result>
+  disk: Disk
+  wal: Wal
+  raft: Raft
+  limits: ConsensusLimits
+  log: Log
+  /** Ours are settled with their results; `origin` tells which they are. */
+  proposals: Proposals
+  origin: bigint
+  compacted(snapshot: SnapshotMeta, keepAfter: number): void
+  rosterChanged(change: RosterChange | undefined): void
+  /** Entries that waited can be applied now. */
+  resume(): void
+  isStopped(): boolean
+  fail(fault: Fault): void
+}
+
+/** Drives the state machine: committed entries, snapshots of it, and its replacement by a leader's snapshot. */
+export class Applier<Result> {
+  /** Everything up to here is in the state machine. */
+  index: number
+  term: number
+  roster: Roster
+  #ports: Ports<Result>
+  /** Entries that wait while a snapshot is being installed. */
+  #waiting: Entry[] = []
+  #installing = false
+  #saving: Promise<void> | undefined
+  #sinceSnapshot = { entries: 0, bytes: 0 }
+
+  constructor(ports: Ports<Result>, roster: Roster) {
+    this.#ports = ports
+    this.roster = roster
+    this.index = ports.raft.applied
+    this.term = ports.raft.snapshot.term
+  }
+
+  apply(committed: readonly Entry[]): void {
+    for (const entry of committed) this.#waiting.push(entry)
+    if (this.#installing || this.#waiting.length === 0) return
+    const entries = this.#waiting
+    this.#waiting = []
+    let run: { entries: CommittedEntry[]; sequences: number[] } = { entries: [], sequences: [] }
+    for (const entry of entries) {
+      this.#sinceSnapshot.bytes += entry.data.length + 24
+      if (entry.kind === 'data') {
+        const { origin, sequence, data } = decodePayload(entry.data)
+        run.entries.push({ index: entry.index, term: entry.term, data })
+        run.sequences.push(origin === this.#ports.origin ? sequence : 0)
+        continue
+      }
+      this.#applyRun(run)
+      run = { entries: [], sequences: [] }
+      this.index = entry.index
+      this.term = entry.term
+      if (entry.kind === 'config') this.#applyChange(entry)
+      else this.#ports.proposals.termBegan(entry.term)
+    }
+    this.#applyRun(run)
+    this.#sinceSnapshot.entries += entries.length
+    this.#saveIfDue()
+  }
+
+  #applyRun({ entries, sequences }: { entries: CommittedEntry[]; sequences: number[] }): void {
+    const last = entries[entries.length - 1]
+    if (last === undefined) return
+    assert(entries[0]!.index > this.index, 'entries are applied once, in order')
+    const results = this.#ports.stateMachine.apply(entries)
+    assert(results.length === entries.length, 'the state machine answers each entry')
+    this.index = last.index
+    this.term = last.term
+    sequences.forEach((sequence, at) => {
+      if (sequence !== 0) this.#ports.proposals.applied(sequence, results[at])
+    })
+  }
+
+  #applyChange(entry: Entry): void {
+    const { change, origin, sequence } = decodeRosterChange(entry.data)
+    this.roster = changeRoster(this.roster, change)
+    this.#ports.log.info({ op: change.op, member: change.id.toString(16) }, 'members changed')
+    this.#ports.rosterChanged(change)
+    if (origin === this.#ports.origin) this.#ports.proposals.applied(sequence, undefined)
+  }
+
+  #saveIfDue(): void {
+    const { snapshotEntries, snapshotBytes } = this.#ports.limits
+    if (this.#sinceSnapshot.entries < snapshotEntries && this.#sinceSnapshot.bytes < snapshotBytes) return
+    this.save().catch((error) =>
+      this.#ports.log.error({ error }, 'a snapshot could not be saved, the log goes on growing'),
+    )
+  }
+
+  /** Saves the state as it is now, and lets the log before it go. */
+  async save(): Promise<void> {
+    const { raft, isStopped } = this.#ports
+    if (this.#saving !== undefined || isStopped() || this.index <= raft.snapshot.index) return
+    // While a snapshot is being installed there is nothing to take one of.
+    if (this.#installing || this.index !== raft.applied) return
+    this.#saving = this.#save().finally(() => {
+      this.#saving = undefined
+    })
+    await this.#saving
+  }
+
+  async #save(): Promise<void> {
+    const { raft, disk, stateMachine, limits, log } = this.#ports
+    const meta: SnapshotMeta = {
+      index: this.index,
+      term: appliedTerm(raft),
+      membership: membershipOf(this.roster),
+    }
+    this.#sinceSnapshot = { entries: 0, bytes: 0 }
+    const context = encodeRoster(this.roster)
+    const payload = await stateMachine.snapshot()
+    const bytes = await saveSnapshot(disk, { meta, context }, payload)
+    if (this.#ports.isStopped() || meta.index <= raft.snapshot.index) return
+    log.info({ index: meta.index, bytes }, 'snapshot saved')
+    this.#ports.compacted(meta, meta.index - limits.keptEntries)
+    await this.#releaseLog()
+  }
+
+  async #releaseLog(): Promise<void> {
+    const { wal, disk, limits } = this.#ports
+    wal.release(await pruneSnapshots(disk, limits.snapshotFiles))
+  }
+
+  /** Replaces the state by a snapshot that is on the disk already. */
+  install({ meta, file }: Received): void {
+    const { stateMachine, log, fail } = this.#ports
+    this.#installing = true
+    this.#waiting = []
+    log.info({ index: meta.index }, 'installing a snapshot')
+    const restore = async (): Promise<void> => {
+      await stateMachine.restore(file.payload)
+      this.#installing = false
+      this.index = meta.index
+      this.term = meta.term
+      this.#sinceSnapshot = { entries: 0, bytes: 0 }
+      this.roster = decodeRoster(file.context)
+      this.#ports.rosterChanged(undefined)
+      await this.#releaseLog()
+      this.#ports.resume()
+    }
+    restore().catch((error) =>
+      fail(new Fault('STORE_RESTORE_FAILED', 'a snapshot could not be installed', { cause: error })),
+    )
+  }
+
+  /** Resolves when nothing is being saved any more. */
+  async idle(): Promise<void> {
+    await this.#saving?.catch(() => undefined)
+  }
+}

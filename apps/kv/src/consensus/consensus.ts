@@ -1,0 +1,76 @@
+import { createRaft, type Recovered } from '@kiln/raft'
+import { Fault } from '@kiln/service'
+import { saveSnapshot } from '../wal/snapshot-file.ts'
+import { clearRefill } from '../wal/wal.ts'
+import { Driver } from './driver.ts'
+import { defaultLimits } from './limits.ts'
+import { createRoster, decodeRoster, encodeRoster, membershipOf, type Roster } from './members.ts'
+import { recoverStore } from './recover.ts'
+import type { Consensus, ConsensusOptions } from './types.ts'
+
+/** Starts a member: reads its disk, restores the state machine, and takes part. */
+export async function startConsensus<Result>(options: ConsensusOptions<Result>): Promise<Consensus<Result>> {
+  const limits = { ...defaultLimits, ...options.limits }
+  let fail = (fault: Fault): void => options.onFatal(fault)
+  const store = await recoverStore({
+    disk: options.disk,
+    clusterId: options.clusterId,
+    memberId: options.self,
+    segmentBytes: limits.segmentBytes,
+    log: options.log,
+    onFatal: (fault) => fail(fault),
+  })
+  let { recovered, origin } = store
+  let roster = createRoster([])
+  if (store.snapshot) {
+    roster = decodeRoster(store.snapshot.context)
+    await options.stateMachine.restore(store.snapshot.payload)
+  } else if (store.isNew && !options.joining) {
+    roster = createRoster(options.members)
+    recovered = await beginCluster(options, roster)
+    origin = recovered.snapshot
+  }
+  const { voters } = membershipOf(roster)
+  if (store.refill && !options.acceptDamage && voters.length === 1 && voters[0] === options.self) {
+    await store.wal.close()
+    throw new Fault(
+      'STORE_WAL_DAMAGED',
+      'the last batch of the log is damaged and no other member can replace it',
+      {
+        remedy: 'restore a snapshot, or start once with the flag that accepts the loss of the last writes',
+      },
+    )
+  }
+  const raft = createRaft(
+    {
+      id: options.self,
+      electionTicks: options.electionTicks,
+      uncommittedBytesMax: limits.uncommittedBytesMax,
+      mayVote: !store.refill || options.acceptDamage === true,
+    },
+    recovered,
+  )
+  if (store.refill && options.acceptDamage) await clearRefill(options.disk)
+  const driver = new Driver(options, limits, raft, store.wal, roster)
+  fail = (fault) => driver.fail(fault)
+  if (origin) {
+    await new Promise<void>((resolve) =>
+      store.wal.append({ origin, entries: [], hardState: recovered.hardState }, resolve),
+    )
+  }
+  driver.begin()
+  return driver
+}
+
+/**
+ * The first members are not in the log but given to each of them, and kept in a first snapshot, the same on each. The log begins
+ * after it, so that a member that is added later gets a snapshot first, which tells it who the others are.
+ */
+async function beginCluster(
+  { disk, stateMachine }: Pick<ConsensusOptions<unknown>, 'disk' | 'stateMachine'>,
+  roster: Roster,
+): Promise<Recovered> {
+  const meta = { index: 1, term: 1, membership: membershipOf(roster) }
+  await saveSnapshot(disk, { meta, context: encodeRoster(roster) }, await stateMachine.snapshot())
+  return { hardState: { term: meta.term, vote: 0n, commit: meta.index }, snapshot: meta, entries: [] }
+}

@@ -1,0 +1,61 @@
+import { readFileSync } from 'node:fs'
+import { createServer, type Server, type Socket, connect as tcpConnect } from 'node:net'
+import { createServer as createTlsServer, type Server as TlsServer, connect as tlsConnect } from 'node:tls'
+import { Fault } from '@kiln/service'
+
+/** PEM files; read again when they change, so that certificates are renewed without a restart. */
+export type PeerTls = {
+  certFile: string
+  keyFile: string
+  /** Who may have signed the other side. */
+  caFile?: string
+  /** Refuse peers without a certificate of that CA. */
+  clientCertAuth: boolean
+}
+
+type Pems = { cert: Buffer; key: Buffer; ca: Buffer | undefined }
+
+export function readPems(tls: PeerTls): Pems {
+  try {
+    return {
+      cert: readFileSync(tls.certFile),
+      key: readFileSync(tls.keyFile),
+      ca: tls.caFile === undefined ? undefined : readFileSync(tls.caFile),
+    }
+  } catch (error) {
+    throw new Fault('STORE_TLS_UNREADABLE', 'certificate, key or CA of the peer port cannot be read', {
+      cause: error,
+    })
+  }
+}
+
+/** Connects to a peer URL; `ready` runs when frames can be written. */
+export function dial(url: string, tls: PeerTls | undefined, ready: () => void): Socket {
+  const { protocol, hostname, port } = new URL(url)
+  const host = hostname.replace(/^\[|\]$/g, '')
+  const number = Number(port || 2380)
+  if (protocol === 'http:') return tcpConnect({ host, port: number, noDelay: true }, ready)
+  if (tls === undefined) throw new Fault('STORE_TLS_MISSING', `peer URL ${url} needs a certificate and a key`)
+  return tlsConnect({ host, port: number, ...readPems(tls), minVersion: 'TLSv1.2' }, ready).setNoDelay(true)
+}
+
+export function createPeerServer(tls: PeerTls | undefined, onSocket: (socket: Socket) => void): Server {
+  if (tls === undefined) return createServer({ noDelay: true }, onSocket)
+  return createTlsServer(
+    {
+      ...readPems(tls),
+      minVersion: 'TLSv1.2',
+      requestCert: tls.clientCertAuth,
+      rejectUnauthorized: tls.clientCertAuth,
+    },
+    (socket) => onSocket(socket.setNoDelay(true)),
+  )
+}
+
+/** Gives the server its files again if they changed. Returns what to compare with next time. */
+export function refreshServer(server: Server, tls: PeerTls, last: string): string {
+  const pems = readPems(tls)
+  const now = [pems.cert, pems.key, pems.ca ?? ''].join()
+  if (now !== last && last !== '') (server as TlsServer).setSecureContext({ ...pems, minVersion: 'TLSv1.2' })
+  return now
+}

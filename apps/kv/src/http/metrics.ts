@@ -1,0 +1,175 @@
+import { readdirSync } from 'node:fs'
+import { version } from '@kiln/service'
+import type { CallEnd } from '@kiln/wire'
+import type { ServiceContext } from '../api/context.ts'
+import { apiVersion, sizeBytes } from '../api/maintenance-service.ts'
+import type { WatchService } from '../api/watch-service.ts'
+
+const codeNames = [
+  'OK',
+  'Canceled',
+  'Unknown',
+  'InvalidArgument',
+  'DeadlineExceeded',
+  'NotFound',
+  'AlreadyExists',
+  'PermissionDenied',
+  'ResourceExhausted',
+  'FailedPrecondition',
+  'Aborted',
+  'OutOfRange',
+  'Unimplemented',
+  'Internal',
+  'Unavailable',
+  'DataLoss',
+  'Unauthenticated',
+]
+/** Upper bounds in seconds, as gRPC's Go client library has them. */
+const handlingBuckets = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10]
+
+type Method = {
+  kind: string
+  started: number
+  handled: Map<number, number>
+  seconds: number
+  buckets: number[]
+}
+
+/** Counts what the wire tells of calls. */
+export class CallMetrics {
+  readonly #methods = new Map<string, Method>()
+
+  onStart(path: string, kind: string): void {
+    this.#method(path, kind).started++
+  }
+
+  onEnd({ path, kind, code, durationMs }: CallEnd): void {
+    const method = this.#method(path, kind)
+    method.handled.set(code, (method.handled.get(code) ?? 0) + 1)
+    method.seconds += durationMs / 1000
+    const bucket = handlingBuckets.findIndex((bound) => durationMs / 1000 <= bound)
+    method.buckets[bucket < 0 ? handlingBuckets.length : bucket]!++
+  }
+
+  write(page: MetricsPage, isExtensive: boolean): void {
+    for (const [path, method] of this.#methods) {
+      const [, service = '', name = ''] = path.split('/')
+      const type = method.kind === 'unary' ? 'unary' : 'bidi_stream'
+      const labels = { grpc_method: name, grpc_service: service, grpc_type: type }
+      page.add('grpc_server_started_total', 'counter', method.started, labels)
+      for (const [code, count] of method.handled) {
+        page.add('grpc_server_handled_total', 'counter', count, {
+          grpc_code: codeNames[code] ?? `${code}`,
+          ...labels,
+        })
+      }
+      if (isExtensive) {
+        page.histogram(
+          'grpc_server_handling_seconds',
+          handlingBuckets,
+          method.buckets,
+          method.seconds,
+          labels,
+        )
+      }
+    }
+  }
+
+  /** Paths come from clients: ones that are no method of ours are not kept. */
+  #method(path: string, kind: string): Method {
+    const name = path.startsWith('/etcdserverpb.') && path.length < 100 ? path : '/unknown/unknown'
+    const key = this.#methods.size < 200 || this.#methods.has(name) ? name : '/unknown/unknown'
+    let method = this.#methods.get(key)
+    if (!method) {
+      const buckets = new Array<number>(handlingBuckets.length + 1).fill(0)
+      method = { kind, started: 0, handled: new Map(), seconds: 0, buckets }
+      this.#methods.set(key, method)
+    }
+    return method
+  }
+}
+
+/** Text of the Prometheus exposition format, one family after the other. */
+export class MetricsPage {
+  readonly #families = new Map<string, string[]>()
+
+  add(name: string, type: 'counter' | 'gauge', value: number, labels: Record<string, string> = {}): void {
+    this.#lines(name, type).push(`${name}${labelText(labels)} ${value}`)
+  }
+
+  histogram(
+    name: string,
+    bounds: number[],
+    counts: number[],
+    sum: number,
+    labels: Record<string, string> = {},
+  ): void {
+    const lines = this.#lines(name, 'histogram')
+    let total = 0
+    for (const [at, count] of counts.entries()) {
+      total += count
+      const le = at < bounds.length ? String(bounds[at]) : '+Inf'
+      lines.push(`${name}_bucket${labelText({ ...labels, le })} ${total}`)
+    }
+    lines.push(`${name}_sum${labelText(labels)} ${sum}`, `${name}_count${labelText(labels)} ${total}`)
+  }
+
+  toString(): string {
+    return [...this.#families.values()].map((lines) => `${lines.join('\n')}\n`).join('')
+  }
+
+  #lines(name: string, type: string): string[] {
+    let lines = this.#families.get(name)
+    if (!lines) {
+      lines = [`# TYPE ${name} ${type}`]
+      this.#families.set(name, lines)
+    }
+    return lines
+  }
+}
+
+function labelText(labels: Record<string, string>): string {
+  const pairs = Object.entries(labels).map(([name, value]) => `${name}="${value.replace(/["\\\n]/g, '_')}"`)
+  return pairs.length > 0 ? `{${pairs.join(',')}}` : ''
+}
+
+export type MetricsSources = {
+  context: ServiceContext
+  calls: CallMetrics
+  watches: WatchService
+  leaderChanges: () => number
+}
+
+/** The page at `/metrics`: etcd's names for what is true here too. */
+export function metricsPage({ context, calls, watches, leaderChanges }: MetricsSources): string {
+  const { consensus, state, settings } = context
+  const status = consensus.status()
+  const page = new MetricsPage()
+  const gauge = (name: string, value: number): void => page.add(name, 'gauge', value)
+  const counter = (name: string, value: number): void => page.add(name, 'counter', value)
+  page.add('etcd_server_version', 'gauge', 1, { server_version: apiVersion })
+  page.add('kiln_version', 'gauge', 1, { version })
+  gauge('etcd_server_has_leader', status.leader === 0n ? 0 : 1)
+  gauge('etcd_server_is_leader', status.role === 'leader' ? 1 : 0)
+  gauge('etcd_server_is_learner', consensus.members().find(({ id }) => id === status.id)?.learner ? 1 : 0)
+  counter('etcd_server_leader_changes_seen_total', leaderChanges())
+  gauge('etcd_server_proposals_committed_total', status.committedIndex)
+  gauge('etcd_server_proposals_applied_total', status.appliedIndex)
+  gauge('etcd_server_quota_backend_bytes', settings.quotaBytes)
+  gauge('etcd_mvcc_db_total_size_in_bytes', sizeBytes(context))
+  gauge('etcd_mvcc_db_total_size_in_use_in_bytes', sizeBytes(context))
+  gauge('etcd_debugging_mvcc_keys_total', state.store.index.size)
+  gauge('etcd_debugging_mvcc_current_revision', state.store.revision)
+  gauge('etcd_debugging_mvcc_compact_revision', state.store.compactRevision)
+  gauge('etcd_debugging_mvcc_watcher_total', watches.hub.watcherCount)
+  gauge('etcd_debugging_mvcc_watch_stream_total', watches.hub.streamCount)
+  gauge('etcd_debugging_mvcc_slow_watcher_total', watches.hub.unsyncedCount)
+  gauge('kiln_kv_leases', state.store.leases.size)
+  gauge('kiln_kv_wal_bytes', status.walBytes)
+  gauge('kiln_kv_disk_full', status.diskFull ? 1 : 0)
+  gauge('process_resident_memory_bytes', process.memoryUsage.rss())
+  gauge('process_open_fds', readdirSync('/proc/self/fd').length)
+  counter('process_cpu_seconds_total', (process.cpuUsage().user + process.cpuUsage().system) / 1e6)
+  calls.write(page, settings.extensiveMetrics)
+  return page.toString()
+}

@@ -1,0 +1,37 @@
+import { readFileSync } from 'node:fs'
+import { createLog, runDaemon, systemClock, version } from '@kiln/service'
+import { apiVersion } from './api/maintenance-service.ts'
+import { startNode } from './node.ts'
+import { helpText } from './settings/flags.ts'
+import { loadSettings } from './settings/settings.ts'
+
+const argv = process.argv.slice(2)
+if (argv.some((argument) => /^--?(help|h)$/.test(argument))) {
+  process.stdout.write(helpText())
+} else if (argv.some((argument) => /^--?version$/.test(argument))) {
+  process.stdout.write(`etcd Version: ${apiVersion}\nkiln-kv Version: ${version}\n`)
+} else {
+  await runDaemon('kiln-kv', async (_log, stopping) => {
+    const { settings, warnings } = loadSettings({
+      argv,
+      env: process.env,
+      readFile: (path) => readFileSync(path, 'utf8'),
+    })
+    const log = createLog('kiln-kv', settings.logLevel)
+    for (const warning of warnings) log.warn({ warning }, 'setting has no effect')
+    const node = await startNode({
+      settings,
+      log,
+      clock: systemClock,
+      random: Math.random,
+      stopping,
+      // The daemon owns the process: what must end it is thrown where it is heard.
+      onFatal: (fault) =>
+        setImmediate(() => {
+          throw fault
+        }),
+    })
+    await node.published
+    return { stop: node.stop }
+  })
+}

@@ -1,0 +1,183 @@
+import { join } from 'node:path'
+import { type Clock, describeError, Fault, type Log, version } from '@kiln/service'
+import type { ServiceContext } from './api/context.ts'
+import { propose } from './api/context.ts'
+import { encodeCompact } from './api/requests.ts'
+import { createWatchService } from './api/watch-service.ts'
+import { startAutoCompaction } from './auto-compaction.ts'
+import { watchCertificate } from './certificate-watch.ts'
+import { startConsensus } from './consensus/consensus.ts'
+import type { PeerTls } from './consensus/peer-tls.ts'
+import { startTcpTransport } from './consensus/tcp-transport.ts'
+import type { Consensus, Member } from './consensus/types.ts'
+import { lockDataDir } from './data-dir.ts'
+import { identify } from './identify.ts'
+import { LeaseKeeper } from './leases/lease-keeper.ts'
+import { serveClients } from './serve.ts'
+import type { Settings } from './settings/settings.ts'
+import { type Applied, StoreState } from './state/state-machine.ts'
+import { nodeDisk } from './wal/node-disk.ts'
+
+const publishRetryMs = 500
+
+export type NodeOptions = {
+  settings: Settings
+  log: Log
+  clock: Clock
+  random: () => number
+  stopping?: AbortSignal
+  onFatal: (fault: Fault) => void
+}
+
+export type RunningNode = {
+  consensus: Consensus<Applied>
+  clients: { host: string; port: number }[]
+  /** Resolves when the cluster knows this member's name and client URLs: from then on it serves. */
+  published: Promise<void>
+  stop(): Promise<void>
+}
+
+/** Starts a member: identity, state, peers, consensus, clients, in this order; stops in the reverse one. */
+export async function startNode(options: NodeOptions): Promise<RunningNode> {
+  const { settings, log, clock } = options
+  const peerTls: PeerTls | undefined = settings.peerTls && {
+    certFile: settings.peerTls.certFile,
+    keyFile: settings.peerTls.keyFile,
+    ...(settings.peerTls.caFile ? { caFile: settings.peerTls.caFile } : {}),
+    clientCertAuth: settings.peerTls.clientAuth,
+  }
+  const unlock = await lockDataDir(settings.dataDir)
+  const disk = await nodeDisk(join(settings.dataDir, 'log'))
+  const { identity, members } = await identify({
+    ...options,
+    tls: peerTls,
+    hasLog: (await disk.list()).length > 0,
+  })
+  const state = new StoreState()
+  const leases = new LeaseKeeper({ state, clock, log, electionMs: settings.electionMs })
+  let known: () => readonly Member[] = () => []
+  const transport = await startTcpTransport({
+    clusterId: identity.clusterId,
+    self: identity.memberId,
+    listen: settings.listenPeer,
+    advertise: settings.advertisePeerUrls,
+    tls: peerTls,
+    clock,
+    random: options.random,
+    log,
+    describe: () => known(),
+  })
+  const consensus = await startConsensus<Applied>({
+    clusterId: identity.clusterId,
+    self: identity.memberId,
+    members,
+    joining: identity.joining,
+    disk,
+    stateMachine: state,
+    transport,
+    clock,
+    random: options.random,
+    tickMs: settings.heartbeatMs,
+    electionTicks: Math.max(5, Math.round(settings.electionMs / settings.heartbeatMs)),
+    log,
+    onRequest: (body) => leases.onRequest(body),
+    onFatal: options.onFatal,
+    limits: {
+      snapshotEntries: settings.snapshotEntries,
+      snapshotFiles: settings.snapshotFiles,
+      keptEntries: settings.keptEntries,
+      proposalBytesMax: settings.requestBytesMax + 64 * 1024,
+    },
+    acceptDamage: settings.acceptDamage,
+  }).catch(async (error: unknown) => {
+    await transport.stop()
+    throw error
+  })
+  known = () => consensus.members()
+
+  const context: ServiceContext = { settings, state, consensus, leases, clock, log }
+  const watches = createWatchService(context)
+  state.listen({
+    onApplied: watches.advance,
+    onReplaced: watches.reset,
+    onLeaseGranted: (id, ttl) => leases.onGranted(id, ttl),
+    onLeaseGone: (id) => leases.onGone(id),
+  })
+  // What was restored and replayed before anybody listened.
+  watches.reset()
+  consensus.onLeaderChange(({ leader, term, isLeader }) => {
+    log.info({ leader: leader.toString(16), term, isLeader }, 'leader changed')
+  })
+  leases.start(consensus)
+  const stopCompaction = startAutoCompaction(
+    settings.autoCompaction,
+    {
+      isLeader: () => consensus.isLeader(),
+      revision: () => state.store.revision,
+      compact: async (revision) => {
+        await propose(context, { kind: 'compact', request: encodeCompact(revision) })
+        log.info({ revision }, 'compacted')
+      },
+    },
+    clock,
+  )
+  const served = await serveClients(context, watches).catch(async (error: unknown) => {
+    await consensus.stop()
+    throw error
+  })
+  const stopRenewal = watchCertificate(settings.clientTls?.certFile, clock, log, served.renewTls)
+  const aborted = new AbortController()
+  const published = publish(
+    context,
+    AbortSignal.any([aborted.signal, ...(options.stopping ? [options.stopping] : [])]),
+  )
+  log.info(
+    {
+      version,
+      memberId: identity.memberId.toString(16),
+      clusterId: identity.clusterId.toString(16),
+      name: settings.name,
+      clients: served.clients,
+    },
+    'listening',
+  )
+  void published.then(
+    () => log.info({ members: consensus.members().length }, 'serving'),
+    () => undefined,
+  )
+  return {
+    consensus,
+    clients: served.clients,
+    published,
+    stop: async () => {
+      aborted.abort()
+      stopRenewal()
+      stopCompaction()
+      await served.close()
+      await leases.stop()
+      await consensus.stop()
+      unlock()
+    },
+  }
+}
+
+/** Tells the cluster this member's name and client URLs, as often as it takes. */
+async function publish(context: ServiceContext, stopping: AbortSignal): Promise<void> {
+  const { consensus, settings, clock, log } = context
+  const { name, advertiseClientUrls: clientUrls } = settings
+  for (;;) {
+    if (stopping.aborted) throw new Fault('STORE_STOPPED', 'stopped before the cluster knew this member')
+    try {
+      await consensus.readIndex()
+      const self = consensus.members().find(({ id }) => id === consensus.id())
+      if (self?.name === name && self.clientUrls.join() === clientUrls.join()) return
+      await consensus.updateMember(consensus.id(), { name, clientUrls })
+    } catch (error) {
+      log.debug({ reason: describeError(error) }, 'cluster does not know this member yet')
+      await pause(clock, publishRetryMs)
+    }
+  }
+}
+
+const pause = (clock: Clock, ms: number): Promise<void> =>
+  new Promise((resume) => void clock.after(ms, resume))

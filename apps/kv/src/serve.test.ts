@@ -1,0 +1,174 @@
+import * as rpc from '@kiln/etcd-api/rpc'
+import { Fault } from '@kiln/service'
+import { afterEach, expect, test } from 'vitest'
+import { grpcCall } from './testing/grpc-call.ts'
+import { type LoneServer, startLoneServer } from './testing/lone-server.ts'
+
+let server: LoneServer | undefined
+afterEach(async () => {
+  await server?.close()
+  server = undefined
+})
+
+async function start(...options: Parameters<typeof startLoneServer>): Promise<LoneServer> {
+  server = await startLoneServer(...options)
+  return server
+}
+
+const putRequest = (key: string, value: string | Buffer) =>
+  rpc.PutRequest.encode(
+    rpc.PutRequest.fromPartial({ key: Buffer.from(key), value: Buffer.from(value) }),
+  ).finish()
+const rangeRequest = (key: string, more: Partial<rpc.RangeRequest> = {}) =>
+  rpc.RangeRequest.encode(rpc.RangeRequest.fromPartial({ key: Buffer.from(key), ...more })).finish()
+const kv = (name: string): string => `/etcdserverpb.KV/${name}`
+
+async function put(url: string, key: string, value: string | Buffer = '') {
+  const { code, message } = await grpcCall(url, kv('Put'), [putRequest(key, value)])
+  return `${code} ${message}`
+}
+
+test('the header of every answer names cluster, member, revision and term', async () => {
+  const { url } = await start()
+  await put(url, 'a', '1')
+  const { replies } = await grpcCall(url, kv('Range'), [rangeRequest('nothing')])
+  const { header, kvs } = rpc.RangeResponse.decode(replies[0]!)
+  expect(header).toEqual({ clusterId: 9n, memberId: 7n, revision: 2n, raftTerm: 1n })
+  expect(kvs).toEqual([])
+})
+
+test('a full store raises the alarm, refuses writes and reads on, until it is compacted and disarmed', async () => {
+  const { url, context } = await start(['--quota-backend-bytes=20000'])
+  for (let i = 0; i < 4; i++) expect(await put(url, 'a', Buffer.alloc(4000))).toBe('0 ')
+  const noSpace = '8 etcdserver: mvcc: database space exceeded'
+  expect(await put(url, 'a', Buffer.alloc(4000))).toBe(noSpace)
+  expect(await put(url, 'b', '')).toBe(noSpace)
+  expect((await grpcCall(url, kv('Range'), [rangeRequest('a')])).code).toBe(0)
+  const health = await fetch(`${url}/health`)
+  expect([health.status, await health.json()]).toEqual([503, { health: 'false', reason: 'ALARM NOSPACE' }])
+  expect((await fetch(`${url}/health?exclude=NOSPACE`)).status).toBe(200)
+  expect((await fetch(`${url}/readyz`)).status).toBe(200)
+
+  const revision = BigInt(context.state.store.revision)
+  const compaction = rpc.CompactionRequest.encode({ revision, physical: true }).finish()
+  expect((await grpcCall(url, kv('Compact'), [compaction])).code).toBe(0)
+  const disarm = rpc.AlarmRequest.encode({
+    action: rpc.AlarmRequest_AlarmAction.DEACTIVATE,
+    memberID: 0n,
+    alarm: rpc.AlarmType.NOSPACE,
+  }).finish()
+  const { replies } = await grpcCall(url, '/etcdserverpb.Maintenance/Alarm', [disarm])
+  expect(rpc.AlarmResponse.decode(replies[0]!).alarms).toEqual([
+    { memberID: 7n, alarm: rpc.AlarmType.NOSPACE },
+  ])
+  expect(await put(url, 'b', '')).toBe('0 ')
+})
+
+test('requests over the limits are refused as etcd does', async () => {
+  const { url } = await start(['--max-request-bytes=1000', '--max-txn-ops=1'])
+  expect(await put(url, 'a', Buffer.alloc(1001))).toBe('3 etcdserver: request is too large')
+  expect((await put(url, 'a', Buffer.alloc(600_000))).split(' ')[0]).toBe('8')
+  const op = (key: string): rpc.RequestOp =>
+    rpc.RequestOp.fromPartial({ request: { $case: 'requestPut', value: { key: Buffer.from(key) } } })
+  const txn = rpc.TxnRequest.encode({ compare: [], success: [op('a'), op('b')], failure: [] }).finish()
+  expect(await grpcCall(url, kv('Txn'), [txn])).toMatchObject({
+    code: 3,
+    message: 'etcdserver: too many operations in txn request',
+  })
+  expect(await grpcCall(url, kv('Put'), [Buffer.from([0x0a, 0x7f])])).toMatchObject({ code: 3 })
+})
+
+test('what the consensus cannot do is said in etcd’s words', async () => {
+  const failing = (code: string) => async () => {
+    throw new Fault(code, 'as the test wants')
+  }
+  const cases: [string, string][] = [
+    ['STORE_NO_LEADER', '14 etcdserver: no leader'],
+    ['STORE_TIMEOUT', '14 etcdserver: request timed out'],
+    ['STORE_LEADER_CHANGED', '14 etcdserver: leader changed'],
+    ['STORE_TOO_MANY_REQUESTS', '8 etcdserver: too many requests'],
+    ['STORE_DISK_FULL', '8 etcdserver: mvcc: database space exceeded'],
+    ['STORE_STOPPED', '14 etcdserver: server stopped'],
+  ]
+  for (const [code, text] of cases) {
+    const { url, close } = await startLoneServer([], () => ({ propose: failing(code) }))
+    expect(await put(url, 'a', '')).toBe(text)
+    expect((await grpcCall(url, kv('Range'), [rangeRequest('a')])).code).toBe(0)
+    await close()
+  }
+})
+
+test('without a leader, calls that ask for one fail and serializable reads of others go on', async () => {
+  const { url } = await start([], (lone) => ({
+    leader: () => 0n,
+    status: () => ({ ...lone.status(), leader: 0n, role: 'follower' }),
+  }))
+  const read = (headers: Record<string, string>) =>
+    grpcCall(url, kv('Range'), [rangeRequest('a', { serializable: true })], headers)
+  expect((await read({})).code).toBe(0)
+  expect(await read({ hasleader: 'true' })).toMatchObject({ code: 14, message: 'etcdserver: no leader' })
+  const health = await fetch(`${url}/health`)
+  expect([health.status, await health.json()]).toEqual([503, { health: 'false', reason: 'RAFT NO LEADER' }])
+  expect((await fetch(`${url}/readyz`)).status).toBe(503)
+  expect((await fetch(`${url}/livez`)).status).toBe(200)
+})
+
+test('a learner serves serializable reads and status only', async () => {
+  const { url } = await start([], (lone) => ({
+    members: () => lone.members().map((member) => ({ ...member, learner: true })),
+  }))
+  const learner = { code: 14, message: 'etcdserver: rpc not supported for learner' }
+  expect(await grpcCall(url, kv('Range'), [rangeRequest('a')])).toMatchObject(learner)
+  expect(await grpcCall(url, kv('Put'), [putRequest('a', '')])).toMatchObject(learner)
+  expect((await grpcCall(url, kv('Range'), [rangeRequest('a', { serializable: true })])).code).toBe(0)
+  const status = await grpcCall(url, '/etcdserverpb.Maintenance/Status', [Buffer.alloc(0)])
+  expect(rpc.StatusResponse.decode(status.replies[0]!).isLearner).toBe(true)
+})
+
+test('what is not there yet is refused by name', async () => {
+  const { url } = await start()
+  expect(await grpcCall(url, '/etcdserverpb.Auth/UserAdd', [Buffer.alloc(0)])).toMatchObject({
+    code: 12,
+    message: 'etcdserver: users and roles is not supported by this version of kiln-kv',
+  })
+  expect(await grpcCall(url, '/etcdserverpb.Maintenance/Snapshot', [Buffer.alloc(0)])).toMatchObject({
+    code: 12,
+  })
+  expect(await grpcCall(url, '/etcdserverpb.Auth/AuthDisable', [Buffer.alloc(0)])).toMatchObject({
+    code: 9,
+    message: 'etcdserver: authentication is not enabled',
+  })
+  const status = await grpcCall(url, '/etcdserverpb.Auth/AuthStatus', [Buffer.alloc(0)])
+  expect(rpc.AuthStatusResponse.decode(status.replies[0]!).enabled).toBe(false)
+})
+
+test('a watch stream that the client ends is ended as canceled', async () => {
+  const { url } = await start()
+  const create = rpc.WatchRequest.encode(
+    rpc.WatchRequest.fromPartial({
+      requestUnion: { $case: 'createRequest', value: { key: Buffer.from('a') } },
+    }),
+  ).finish()
+  const answer = await grpcCall(url, '/etcdserverpb.Watch/Watch', [create])
+  expect(answer).toMatchObject({ code: 1, message: 'etcdserver: watch canceled' })
+  expect(rpc.WatchResponse.decode(answer.replies[0]!)).toMatchObject({ created: true, watchId: 0n })
+})
+
+test('HTTP shares the port: version, checks and metrics', async () => {
+  const { url } = await start(['--metrics=extensive'])
+  await put(url, 'a', '1')
+  expect(await (await fetch(`${url}/version`)).json()).toMatchObject({ etcdcluster: '3.5.0' })
+  expect(await (await fetch(`${url}/health`)).json()).toEqual({ health: 'true', reason: '' })
+  expect(await (await fetch(`${url}/readyz?verbose`)).text()).toContain('[+]linearizable_read ok')
+  expect(await (await fetch(`${url}/livez/serializable_read`)).text()).toBe('ok\n')
+  expect((await fetch(`${url}/v3/nothing`)).status).toBe(404)
+  const metrics = await (await fetch(`${url}/metrics`)).text()
+  for (const line of [
+    'etcd_server_has_leader 1',
+    'etcd_debugging_mvcc_keys_total 1',
+    'grpc_server_handled_total{grpc_code="OK",grpc_method="Put",grpc_service="etcdserverpb.KV",grpc_type="unary"} 1',
+  ]) {
+    expect(metrics).toContain(`${line}\n`)
+  }
+  expect(metrics).toMatch(/grpc_server_handling_seconds_bucket\{.*le="\+Inf"\} 1/)
+})

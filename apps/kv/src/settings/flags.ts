@@ -1,0 +1,203 @@
+/**
+ * Every flag of etcd 3.5, and what becomes of it here: `used`, `tuning` (accepted with a warning that says what happens
+ * instead) or `refused` (it would change safety or meaning and is not supported).
+ */
+export type Flag = {
+  kind: 'string' | 'flag' | 'number' | 'duration'
+  section: 'member' | 'cluster' | 'security' | 'observing' | 'kiln'
+  help: string
+  value?: string
+} & (
+  | { fate: 'used' }
+  | { fate: 'tuning'; instead: string }
+  /** `unless`: the value that means what we do anyway, and is accepted. */
+  | { fate: 'refused'; why: string; unless?: string[] }
+)
+
+const used = (
+  section: Flag['section'],
+  kind: Flag['kind'],
+  value: string | undefined,
+  help: string,
+): Flag => ({ fate: 'used', section, kind, value, help })
+
+const tuning = (kind: Flag['kind'], instead: string): Flag => ({
+  fate: 'tuning',
+  section: 'member',
+  kind,
+  instead,
+  help: `accepted: ${instead}`,
+})
+
+const refused = (kind: Flag['kind'], why: string, ...unless: string[]): Flag => ({
+  fate: 'refused',
+  section: 'member',
+  kind,
+  why,
+  unless,
+  help: `refused: ${why}`,
+})
+
+export const flags: Record<string, Flag> = {
+  name: used('member', 'string', 'default', 'name of this member'),
+  'data-dir': used('member', 'string', undefined, 'where log and snapshots are (default NAME.etcd)'),
+  'snapshot-count': used('member', 'number', '10000', 'log entries between two snapshots'),
+  'snapshot-catchup-entries': used(
+    'member',
+    'number',
+    '5000',
+    'entries kept behind a snapshot for members that lag',
+  ),
+  'heartbeat-interval': used('member', 'number', '100', 'milliseconds between heartbeats of the leader'),
+  'election-timeout': used('member', 'number', '1000', 'milliseconds without a leader before an election'),
+  'listen-peer-urls': used('member', 'string', 'http://localhost:2380', 'where other members reach this one'),
+  'listen-client-urls': used('member', 'string', 'http://localhost:2379', 'where clients reach it'),
+  'max-snapshots': used('member', 'number', '5', 'snapshot files kept'),
+  'quota-backend-bytes': used('member', 'number', '0', 'size at which writes are refused; 0 is 2 GiB'),
+  'max-txn-ops': used('member', 'number', '128', 'operations in a transaction'),
+  'max-request-bytes': used('member', 'number', '1572864', 'largest request'),
+  'max-concurrent-streams': used('member', 'number', '0', 'calls at once on a connection; 0 is 100000'),
+  'grpc-keepalive-min-time': used('member', 'duration', '5s', 'pings of clients closer together are refused'),
+  'grpc-keepalive-interval': used('member', 'duration', '2h', 'silence after which a client is pinged'),
+  'grpc-keepalive-timeout': used('member', 'duration', '20s', 'wait for the answer to that ping'),
+  'auto-compaction-retention': used('member', 'string', '0', 'history kept; 0 is all of it'),
+  'auto-compaction-mode': used('member', 'string', 'periodic', 'periodic or revision'),
+
+  'initial-advertise-peer-urls': used('cluster', 'string', 'http://localhost:2380', 'told to other members'),
+  'initial-cluster': used('cluster', 'string', undefined, 'NAME=URL,... of all first members'),
+  'initial-cluster-state': used('cluster', 'string', 'new', 'new or existing'),
+  'initial-cluster-token': used('cluster', 'string', 'etcd-cluster', 'sets clusters apart'),
+  'advertise-client-urls': used('cluster', 'string', 'http://localhost:2379', 'told to clients'),
+
+  'cert-file': used('security', 'string', '', 'certificate for clients'),
+  'key-file': used('security', 'string', '', 'its key'),
+  'client-cert-auth': used('security', 'flag', 'false', 'clients need a certificate'),
+  'client-crl-file': used('security', 'string', '', 'revoked client certificates'),
+  'trusted-ca-file': used('security', 'string', '', 'CA of client certificates'),
+  'peer-cert-file': used('security', 'string', '', 'certificate for other members'),
+  'peer-key-file': used('security', 'string', '', 'its key'),
+  'peer-client-cert-auth': used('security', 'flag', 'false', 'other members need a certificate'),
+  'peer-trusted-ca-file': used('security', 'string', '', 'CA of member certificates'),
+  'tls-min-version': used('security', 'string', 'TLS1.2', 'TLS1.2 or TLS1.3'),
+
+  'log-level': used('observing', 'string', 'info', 'debug, info, warn or error'),
+  'listen-metrics-urls': used('observing', 'string', '', 'more places for /metrics and /health'),
+  metrics: used('observing', 'string', 'basic', 'basic or extensive'),
+  'experimental-watch-progress-notify-interval': used('observing', 'duration', '10m', 'of idle watchers'),
+
+  'accept-damage': used('kiln', 'flag', 'false', 'start a single member whose newest log record is damaged'),
+
+  'wal-dir': refused('string', 'the log is below data-dir', ''),
+  'listen-client-http-urls': refused('string', 'gRPC and HTTP share listen-client-urls', ''),
+  'force-new-cluster': refused('flag', 'a member cannot be cut out of its cluster yet', 'false'),
+  'unsafe-no-fsync': refused('flag', 'every write is synced', 'false'),
+  'strict-reconfig-check': refused('flag', 'changes that may lose the quorum are always refused', 'true'),
+  'pre-vote': refused('flag', 'pre-vote is always on', 'true'),
+  'enable-v2': refused('flag', 'there is no v2 API', 'false'),
+  'experimental-enable-v2v3': refused('string', 'there is no v2 API', ''),
+  'enable-grpc-gateway': refused('flag', 'there is no JSON gateway yet', 'false'),
+  discovery: refused('string', 'discovery is not supported', ''),
+  'discovery-srv': refused('string', 'discovery is not supported', ''),
+  'discovery-srv-name': refused('string', 'discovery is not supported', ''),
+  'discovery-proxy': refused('string', 'discovery is not supported', ''),
+  'discovery-fallback': refused('string', 'discovery is not supported', '', 'proxy', 'exit'),
+  proxy: refused('string', 'there is no proxy mode', 'off'),
+  'auto-tls': refused('flag', 'certificates are given, not made up', 'false'),
+  'peer-auto-tls': refused('flag', 'certificates are given, not made up', 'false'),
+  'client-cert-allowed-hostname': refused('string', 'names in client certificates are not checked', ''),
+  'peer-cert-allowed-cn': refused('string', 'names in member certificates are not checked', ''),
+  'peer-cert-allowed-hostname': refused('string', 'names in member certificates are not checked', ''),
+  'peer-crl-file': refused('string', 'no revocation between members', ''),
+  'client-cert-file': refused('string', 'cert-file serves both directions', ''),
+  'client-key-file': refused('string', 'key-file serves both directions', ''),
+  'peer-client-cert-file': refused('string', 'peer-cert-file serves both directions', ''),
+  'peer-client-key-file': refused('string', 'peer-key-file serves both directions', ''),
+  'experimental-peer-skip-client-san-verification': refused('flag', 'names are not checked', 'false', 'true'),
+  'tls-max-version': refused('string', 'there is no upper bound', ''),
+  'cipher-suites': refused('string', 'the runtime picks the ciphers', ''),
+  cors: refused('string', 'browsers are not served', '', '*'),
+  'host-whitelist': refused('string', 'host names are not checked', '', '*'),
+  'auth-token': refused('string', 'there are no users yet', 'simple'),
+  'experimental-initial-corrupt-check': refused('flag', 'members are not compared at the start', 'false'),
+  'experimental-corrupt-check-time': refused('duration', 'members are not compared', '0s'),
+  'experimental-compact-hash-check-enabled': refused('flag', 'members are not compared', 'false'),
+  'experimental-max-learners': refused('number', 'there is one learner at most', '1'),
+
+  'bcrypt-cost': tuning('number', 'there are no users yet'),
+  'auth-token-ttl': tuning('number', 'there are no users yet'),
+  'initial-election-tick-advance': tuning('flag', 'elections keep their time'),
+  'max-wals': tuning('number', 'log segments are reused'),
+  'backend-bbolt-freelist-type': tuning('string', 'there is no bbolt file'),
+  'backend-batch-interval': tuning('duration', 'each turn of the event loop is a batch'),
+  'backend-batch-limit': tuning('number', 'each turn of the event loop is a batch'),
+  'socket-reuse-port': tuning('flag', 'the port is this process’s alone'),
+  'socket-reuse-address': tuning('flag', 'addresses are always reused'),
+  'self-signed-cert-validity': tuning('number', 'no certificates are made'),
+  'enable-pprof': tuning('flag', 'there is no profile endpoint'),
+  logger: tuning('string', 'logs are JSON lines on stderr'),
+  'log-format': tuning('string', 'logs are JSON lines on stderr'),
+  'log-outputs': tuning('string', 'logs are JSON lines on stderr'),
+  'enable-log-rotation': tuning('flag', 'the journal keeps the logs'),
+  'log-rotation-config-json': tuning('string', 'the journal keeps the logs'),
+  'proxy-failure-wait': tuning('number', 'there is no proxy mode'),
+  'proxy-refresh-interval': tuning('number', 'there is no proxy mode'),
+  'proxy-dial-timeout': tuning('number', 'there is no proxy mode'),
+  'proxy-write-timeout': tuning('number', 'there is no proxy mode'),
+  'proxy-read-timeout': tuning('number', 'there is no proxy mode'),
+  'experimental-enable-lease-checkpoint': tuning('flag', 'leases are always checkpointed'),
+  'experimental-enable-lease-checkpoint-persist': tuning('flag', 'leases are always checkpointed'),
+  'experimental-compaction-batch-limit': tuning('number', 'a compaction is one pass in memory'),
+  'experimental-compaction-sleep-interval': tuning('duration', 'a compaction is one pass in memory'),
+  'experimental-compact-hash-check-time': tuning('duration', 'members are not compared'),
+  'experimental-warning-apply-duration': tuning('duration', 'slow applies are not reported'),
+  'experimental-warning-unary-request-duration': tuning('duration', 'slow requests are not reported'),
+  'experimental-txn-mode-write-with-shared-buffer': tuning('flag', 'there are no such buffers'),
+  'experimental-memory-mlock': tuning('flag', 'memory is not locked'),
+  'experimental-bootstrap-defrag-threshold-megabytes': tuning('number', 'there is nothing to defragment'),
+  'experimental-stop-grpc-service-on-defrag': tuning('flag', 'a defragmentation does not stop the service'),
+  'experimental-wait-cluster-ready-timeout': tuning(
+    'duration',
+    'it waits for the cluster as long as it takes',
+  ),
+  'experimental-enable-distributed-tracing': refused('flag', 'there is no tracing', 'false'),
+  'experimental-distributed-tracing-address': tuning('string', 'there is no tracing'),
+  'experimental-distributed-tracing-service-name': tuning('string', 'there is no tracing'),
+  'experimental-distributed-tracing-instance-id': tuning('string', 'there is no tracing'),
+  'experimental-distributed-tracing-sampling-rate': tuning('number', 'there is no tracing'),
+}
+
+const sectionTitles: Record<Flag['section'], string> = {
+  member: 'Member',
+  cluster: 'Clustering',
+  security: 'Security',
+  observing: 'Logging and metrics',
+  kiln: 'Kiln',
+}
+
+/** What `--help` prints. */
+export function helpText(): string {
+  const lines = [
+    'kiln-kv: a store that speaks the etcd v3 API. Flags, ETCD_* variables and the YAML file are those of etcd 3.5.',
+    '',
+    '  --config-file FILE   YAML settings; flags and variables are then not looked at',
+    '  --version            print the version',
+    '  --help               print this',
+  ]
+  for (const [section, title] of Object.entries(sectionTitles)) {
+    lines.push('', `${title}:`)
+    for (const [name, flag] of Object.entries(flags)) {
+      if (flag.section !== section || flag.fate !== 'used') continue
+      const left = flag.kind === 'flag' ? `--${name}` : `--${name} ${flag.value ? `'${flag.value}'` : "''"}`
+      lines.push(`  ${left.padEnd(52)} ${flag.help}`)
+    }
+  }
+  const rest = Object.entries(flags)
+  const names = (fate: Flag['fate']): string =>
+    rest
+      .filter(([, flag]) => flag.fate === fate)
+      .map(([name]) => `--${name}`)
+      .join(' ')
+  lines.push('', 'Accepted without effect, with a warning:', `  ${names('tuning')}`)
+  lines.push('', 'Refused unless at their default:', `  ${names('refused')}`, '')
+  return lines.join('\n')
+}

@@ -1,0 +1,140 @@
+import type { Fault } from '@kiln/service'
+import { expect, test } from 'vitest'
+import { helpText } from './flags.ts'
+import { durationMs } from './read-flags.ts'
+import { loadSettings, type Settings } from './settings.ts'
+
+function load(argv: string[], env: Record<string, string> = {}, files: Record<string, string> = {}) {
+  const readFile = (path: string): string => {
+    const text = files[path]
+    if (text === undefined) throw new Error(`no such file ${path}`)
+    return text
+  }
+  return loadSettings({ argv, env, readFile })
+}
+
+function problemsOf(
+  argv: string[],
+  env: Record<string, string> = {},
+  files: Record<string, string> = {},
+): string {
+  try {
+    load(argv, env, files)
+  } catch (error) {
+    expect(error).toMatchObject({ code: 'SETTINGS_INVALID' })
+    return (error as Fault).message
+  }
+  throw new Error('the settings were accepted')
+}
+
+const settingsOf = (argv: string[], env: Record<string, string> = {}): Settings => load(argv, env).settings
+
+test('without flags it is one member on localhost, as etcd is', () => {
+  const settings = settingsOf([])
+  expect(settings).toMatchObject({ name: 'default', joining: false, quotaBytes: 2 ** 31, txnOpsMax: 128 })
+  expect(settings.dataDir.endsWith('/default.etcd')).toBe(true)
+  expect(settings.listenClient).toMatchObject([{ host: 'localhost', port: 2379, secure: false }])
+  expect(settings.initialCluster).toMatchObject([{ name: 'default', peerUrls: ['http://localhost:2380'] }])
+})
+
+test('flags win over the environment and both over defaults', () => {
+  const env = { ETCD_NAME: 'env', ETCD_SNAPSHOT_COUNT: '5' }
+  expect(settingsOf(['--initial-cluster', 'flag=http://localhost:2380', '-name=flag'], env)).toMatchObject({
+    name: 'flag',
+    snapshotEntries: 5,
+  })
+})
+
+test('a config file replaces flags and environment', () => {
+  const files = {
+    'a.yaml': `
+name: file
+listen-client-urls: https://0.0.0.0:2379
+advertise-client-urls: https://10.0.0.1:2379
+heartbeat-interval: 200
+client-transport-security: { cert-file: c.pem, key-file: k.pem, client-cert-auth: true, trusted-ca-file: ca.pem }
+peer-transport-security: { cert-file: p.pem, key-file: pk.pem }
+`,
+  }
+  const { settings } = load(['--config-file', 'a.yaml', '--name', 'flag'], { ETCD_NAME: 'env' }, files)
+  expect(settings).toMatchObject({
+    name: 'file',
+    heartbeatMs: 200,
+    clientTls: { certFile: 'c.pem', keyFile: 'k.pem', caFile: 'ca.pem', clientAuth: true },
+    peerTls: { certFile: 'p.pem', clientAuth: false },
+  })
+  expect(problemsOf([], { ETCD_CONFIG_FILE: 'gone.yaml' }, files)).toContain('gone.yaml')
+  expect(problemsOf(['--config-file=b'], {}, { b: 'nmae: x' })).toContain('unknown setting nmae')
+})
+
+test('all problems are told at once', () => {
+  const text = problemsOf(['--nmae', 'x', '--snapshot-count=many', '--listen-peer-urls=10.0.0.1:2380'])
+  expect(text).toContain('flag provided but not defined: -nmae')
+  expect(text).toContain('--snapshot-count: "many" is not a number')
+  expect(text).toContain("--listen-peer-urls: '10.0.0.1:2380' is not http://HOST:PORT")
+})
+
+test('flags that only tune are accepted with a warning that says what happens instead', () => {
+  const { warnings } = load(['--backend-batch-limit=5', '--max-wals', '3'])
+  expect(warnings).toEqual([
+    '--backend-batch-limit has no effect: each turn of the event loop is a batch',
+    '--max-wals has no effect: log segments are reused',
+  ])
+})
+
+test('flags that would change what is promised are refused by name, unless they say what is so anyway', () => {
+  expect(problemsOf(['--unsafe-no-fsync'])).toContain(
+    '--unsafe-no-fsync=true is not supported: every write is synced',
+  )
+  expect(problemsOf(['--discovery=http://x'])).toContain('--discovery=http://x is not supported')
+  expect(load(['--unsafe-no-fsync=false', '--pre-vote', '--auth-token', 'simple']).warnings).toEqual([])
+})
+
+test('a cluster must have this member with the URLs it advertises', () => {
+  const cluster = 'a=http://10.0.0.1:2380,b=http://10.0.0.2:2380'
+  expect(problemsOf(['--name=c', `--initial-cluster=${cluster}`])).toContain('couldn\'t find local name "c"')
+  expect(problemsOf(['--name=a', `--initial-cluster=${cluster}`])).toContain('--initial-advertise-peer-urls')
+  const flags = [
+    '--name=a',
+    '--initial-advertise-peer-urls=http://10.0.0.1:2380',
+    `--initial-cluster=${cluster}`,
+  ]
+  expect(settingsOf(flags).initialCluster.map(({ name }) => name)).toEqual(['a', 'b'])
+  const other = settingsOf([...flags, '--initial-cluster-token=other'])
+  expect(other.initialCluster[0]!.id).not.toBe(settingsOf(flags).initialCluster[0]!.id)
+})
+
+test('rules between flags are etcd’s', () => {
+  expect(problemsOf(['--heartbeat-interval=300'])).toContain('at least as 5 times')
+  expect(problemsOf(['--election-timeout=60000'])).toContain('too long')
+  expect(problemsOf(['--listen-client-urls=http://0.0.0.0:2379'])).toContain(
+    '--advertise-client-urls is required',
+  )
+  expect(problemsOf(['--client-cert-auth', '--cert-file=c', '--key-file=k'])).toContain('--trusted-ca-file')
+  expect(problemsOf(['--listen-peer-urls=https://localhost:2380'])).toContain('--peer-cert-file')
+})
+
+test('auto compaction counts revisions or time, hours by default', () => {
+  const of = (mode: string, retention: string) =>
+    settingsOf([`--auto-compaction-mode=${mode}`, `--auto-compaction-retention=${retention}`]).autoCompaction
+  expect(of('periodic', '0')).toEqual({ kind: 'off' })
+  expect(of('periodic', '2')).toEqual({ kind: 'periodic', periodMs: 7_200_000 })
+  expect(of('periodic', '30m')).toEqual({ kind: 'periodic', periodMs: 1_800_000 })
+  expect(of('revision', '1000')).toEqual({ kind: 'revision', keep: 1000 })
+  expect(problemsOf(['--auto-compaction-mode=revision', '--auto-compaction-retention=1h'])).toContain(
+    'retention',
+  )
+})
+
+test('durations are written as in Go', () => {
+  expect(durationMs('1h30m')).toBe(5_400_000)
+  expect(durationMs('1.5s')).toBe(1500)
+  expect(durationMs('5')).toBe(5 / 1e6)
+  expect(durationMs('5 minutes')).toBeUndefined()
+})
+
+test('the help names every flag that does something', () => {
+  for (const name of ['--name', '--initial-cluster', '--quota-backend-bytes', '--accept-damage']) {
+    expect(helpText()).toContain(name)
+  }
+})

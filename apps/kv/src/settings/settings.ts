@@ -1,0 +1,220 @@
+import { resolve } from 'node:path'
+import { Fault } from '@kiln/service'
+import { parseInitialCluster } from '../consensus/identity.ts'
+import type { Member } from '../consensus/types.ts'
+import { durationMs, type RawSettings, readFlags, type SettingsInput } from './read-flags.ts'
+
+/** A URL to listen on or to tell others. */
+export type Endpoint = { url: string; host: string; port: number; secure: boolean }
+
+export type TlsFiles = {
+  certFile: string
+  keyFile: string
+  caFile: string
+  crlFile: string
+  clientAuth: boolean
+}
+
+export type AutoCompaction =
+  | { kind: 'off' }
+  | { kind: 'revision'; keep: number }
+  | { kind: 'periodic'; periodMs: number }
+
+/** What the daemon runs with, checked as a whole. */
+export type Settings = {
+  name: string
+  dataDir: string
+  listenClient: Endpoint[]
+  listenPeer: Endpoint[]
+  listenMetrics: Endpoint[]
+  advertiseClientUrls: string[]
+  advertisePeerUrls: string[]
+  /** The first members, with the ids that all of them derive. Only looked at with an empty data directory. */
+  initialCluster: Member[]
+  joining: boolean
+  token: string
+  heartbeatMs: number
+  electionMs: number
+  snapshotEntries: number
+  snapshotFiles: number
+  keptEntries: number
+  quotaBytes: number
+  txnOpsMax: number
+  requestBytesMax: number
+  streamsMax: number
+  pingIntervalMinMs: number
+  keepAliveIntervalMs: number
+  keepAliveTimeoutMs: number
+  autoCompaction: AutoCompaction
+  progressIntervalMs: number
+  clientTls: TlsFiles | undefined
+  peerTls: TlsFiles | undefined
+  tlsMinVersion: 'TLSv1.2' | 'TLSv1.3'
+  extensiveMetrics: boolean
+  logLevel: string
+  acceptDamage: boolean
+}
+
+const quotaDefault = 2 * 1024 ** 3
+const logLevels = ['debug', 'info', 'warn', 'error', 'panic', 'fatal']
+
+/** Reads and checks all settings; every problem is reported at once in one `SETTINGS_INVALID`. */
+export function loadSettings(input: SettingsInput): { settings: Settings; warnings: string[] } {
+  const raw = readFlags(input)
+  const settings = checkSettings(raw)
+  if (raw.problems.length > 0) {
+    throw new Fault('SETTINGS_INVALID', `settings of kiln-kv are invalid: ${raw.problems.join('; ')}`, {
+      remedy: 'kiln-kv --help lists the flags',
+    })
+  }
+  return { settings, warnings: raw.warnings }
+}
+
+function checkSettings(raw: RawSettings): Settings {
+  const { problems } = raw
+  const text = (name: string): string => raw.values.get(name) ?? ''
+  const number = (name: string, min: number): number => {
+    const value = Number(text(name))
+    if (value < min) problems.push(`--${name}: ${value} is below ${min}`)
+    return value
+  }
+  const ms = (name: string): number => durationMs(text(name)) ?? 0
+  const truth = (name: string): boolean => text(name) === 'true'
+  const endpoints = (name: string): Endpoint[] => readEndpoints(name, text(name), problems)
+
+  const name = text('name')
+  const listenClient = endpoints('listen-client-urls')
+  if (raw.given.has('listen-client-urls') && !raw.given.has('advertise-client-urls')) {
+    problems.push('--advertise-client-urls is required when --listen-client-urls is set explicitly')
+  }
+  const advertisePeerUrls = endpoints('initial-advertise-peer-urls').map(({ url }) => url)
+  const heartbeatMs = number('heartbeat-interval', 1)
+  const electionMs = number('election-timeout', 1)
+  if (electionMs < 5 * heartbeatMs) {
+    problems.push(
+      `--election-timeout[${electionMs}ms] should be at least as 5 times as --heartbeat-interval[${heartbeatMs}ms]`,
+    )
+  }
+  if (electionMs > 50_000)
+    problems.push(`--election-timeout[${electionMs}ms] is too long, should be at most 50000ms`)
+  const state = text('initial-cluster-state')
+  if (state !== 'new' && state !== 'existing')
+    problems.push(`--initial-cluster-state: '${state}' is not new or existing`)
+  if (!logLevels.includes(text('log-level')))
+    problems.push(`--log-level: ${text('log-level')} is none of ${logLevels.join(' ')}`)
+  const metrics = text('metrics')
+  if (metrics !== 'basic' && metrics !== 'extensive')
+    problems.push(`--metrics: '${metrics}' is not basic or extensive`)
+
+  return {
+    name,
+    dataDir: resolve(text('data-dir') || `${name}.etcd`),
+    listenClient,
+    listenPeer: endpoints('listen-peer-urls'),
+    listenMetrics: endpoints('listen-metrics-urls'),
+    advertiseClientUrls: endpoints('advertise-client-urls').map(({ url }) => url),
+    advertisePeerUrls,
+    initialCluster: readInitialCluster(raw, name, advertisePeerUrls),
+    joining: state === 'existing',
+    token: text('initial-cluster-token'),
+    heartbeatMs,
+    electionMs,
+    snapshotEntries: number('snapshot-count', 1),
+    keptEntries: number('snapshot-catchup-entries', 0),
+    snapshotFiles: Math.max(1, number('max-snapshots', 0) || 5),
+    quotaBytes: number('quota-backend-bytes', Number.NEGATIVE_INFINITY) || quotaDefault,
+    txnOpsMax: number('max-txn-ops', 1),
+    requestBytesMax: number('max-request-bytes', 1),
+    streamsMax: Math.min(number('max-concurrent-streams', 0) || 100_000, 2 ** 31 - 1),
+    pingIntervalMinMs: ms('grpc-keepalive-min-time'),
+    keepAliveIntervalMs: ms('grpc-keepalive-interval'),
+    keepAliveTimeoutMs: ms('grpc-keepalive-timeout'),
+    autoCompaction: readAutoCompaction(raw),
+    progressIntervalMs: Math.max(100, ms('experimental-watch-progress-notify-interval')),
+    clientTls: readTls(raw, '', listenClient),
+    peerTls: readTls(raw, 'peer-', endpoints('listen-peer-urls')),
+    tlsMinVersion: text('tls-min-version') === 'TLS1.3' ? 'TLSv1.3' : 'TLSv1.2',
+    extensiveMetrics: metrics === 'extensive',
+    logLevel: text('log-level').replace('panic', 'fatal'),
+    acceptDamage: truth('accept-damage'),
+  }
+}
+
+function readEndpoints(name: string, value: string, problems: string[]): Endpoint[] {
+  const endpoints: Endpoint[] = []
+  for (const part of value.split(',').filter((each) => each !== '')) {
+    const url = URL.canParse(part) ? new URL(part) : undefined
+    const isHttp = url?.protocol === 'http:' || url?.protocol === 'https:'
+    const port = url ? Number(/:(\d+)\/?$/.exec(part)?.[1] ?? Number.NaN) : Number.NaN
+    if (!url || !isHttp || Number.isNaN(port) || (url.pathname !== '/' && url.pathname !== '')) {
+      problems.push(`--${name}: '${part}' is not http://HOST:PORT or https://HOST:PORT`)
+      continue
+    }
+    const host = url.hostname.replace(/^\[(.*)\]$/, '$1')
+    endpoints.push({ url: part.replace(/\/$/, ''), host, port, secure: url.protocol === 'https:' })
+  }
+  return endpoints
+}
+
+function readInitialCluster(raw: RawSettings, name: string, advertisePeerUrls: string[]): Member[] {
+  const text = raw.values.get('initial-cluster') || advertisePeerUrls.map((url) => `${name}=${url}`).join(',')
+  const members = readMembers(text, raw)
+  const own = members.find((member) => member.name === name)
+  if (!own) raw.problems.push(`--initial-cluster: couldn't find local name "${name}"`)
+  else if ([...own.peerUrls].sort().join() !== [...advertisePeerUrls].sort().join()) {
+    raw.problems.push(
+      `--initial-cluster has ${own.peerUrls.join()} for ${name} but --initial-advertise-peer-urls is ${advertisePeerUrls.join()}`,
+    )
+  }
+  return members
+}
+
+function readMembers(text: string, raw: RawSettings): Member[] {
+  try {
+    return parseInitialCluster(text, raw.values.get('initial-cluster-token') ?? '')
+  } catch (error) {
+    raw.problems.push(`--initial-cluster: ${(error as Error).message}`)
+    return []
+  }
+}
+
+function readAutoCompaction(raw: RawSettings): AutoCompaction {
+  const mode = raw.values.get('auto-compaction-mode') ?? ''
+  const retention = raw.values.get('auto-compaction-retention') ?? '0'
+  if (mode !== 'periodic' && mode !== 'revision') {
+    raw.problems.push(`--auto-compaction-mode: '${mode}' is not periodic or revision`)
+    return { kind: 'off' }
+  }
+  const isNumber = /^\d+$/.test(retention)
+  if (isNumber && Number(retention) === 0) return { kind: 'off' }
+  if (mode === 'revision') {
+    if (!isNumber) raw.problems.push(`--auto-compaction-retention: '${retention}' is no number of revisions`)
+    return { kind: 'revision', keep: Number(retention) }
+  }
+  const periodMs = isNumber ? Number(retention) * 3_600_000 : durationMs(retention)
+  if (periodMs === undefined) raw.problems.push(`--auto-compaction-retention: '${retention}' is no duration`)
+  return periodMs ? { kind: 'periodic', periodMs } : { kind: 'off' }
+}
+
+function readTls(raw: RawSettings, prefix: string, listen: Endpoint[]): TlsFiles | undefined {
+  const text = (name: string): string => raw.values.get(name) ?? ''
+  const files = {
+    certFile: text(`${prefix}cert-file`),
+    keyFile: text(`${prefix}key-file`),
+    caFile: text(`${prefix}trusted-ca-file`),
+    crlFile: prefix === '' ? text('client-crl-file') : '',
+    clientAuth: text(`${prefix}client-cert-auth`) === 'true',
+  }
+  const isSecure = listen.some(({ secure }) => secure)
+  if (files.certFile === '' && files.keyFile === '') {
+    if (isSecure) raw.problems.push(`https to listen on needs --${prefix}cert-file and --${prefix}key-file`)
+    return undefined
+  }
+  if (files.certFile === '' || files.keyFile === '') {
+    raw.problems.push(`--${prefix}cert-file and --${prefix}key-file need each other`)
+  }
+  if (files.clientAuth && files.caFile === '') {
+    raw.problems.push(`--${prefix}client-cert-auth needs --${prefix}trusted-ca-file`)
+  }
+  return files
+}

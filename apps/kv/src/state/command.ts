@@ -1,0 +1,129 @@
+import { Fault } from '@kiln/service'
+
+/** Version of the layout below; an entry with a higher one was written by a newer program. */
+export const commandFormatVersion = 1
+
+export type AlarmKind = 'nospace' | 'corrupt'
+
+/**
+ * What goes through the log. Requests of clients travel as the bytes they arrived in (etcd's protobuf messages), so that
+ * proposing copies and encodes nothing.
+ */
+export type Command =
+  | { kind: 'put' | 'delete' | 'txn' | 'compact'; request: Uint8Array }
+  | { kind: 'lease-grant'; id: bigint; ttl: number }
+  | { kind: 'lease-revoke'; id: bigint }
+  /** Leases whose time is over, as the leader of `term` counted it. Has no effect in another term. */
+  | { kind: 'lease-expire'; term: number; ids: bigint[] }
+  | { kind: 'lease-checkpoint'; term: number; leases: { id: bigint; remainingTtl: number }[] }
+  | { kind: 'alarm'; raise: boolean; member: bigint; alarm: AlarmKind }
+
+const kinds = [
+  'put',
+  'delete',
+  'txn',
+  'compact',
+  'lease-grant',
+  'lease-revoke',
+  'lease-expire',
+  'lease-checkpoint',
+  'alarm',
+] as const
+
+const headBytes = 2
+const alarmKinds: AlarmKind[] = ['nospace', 'corrupt']
+
+/** A command as log entry: format version, kind, and what the kind has, little endian. */
+export function encodeCommand(command: Command): Uint8Array {
+  const bytes = Buffer.allocUnsafe(headBytes + bodyBytes(command))
+  bytes[0] = commandFormatVersion
+  bytes[1] = kinds.indexOf(command.kind)
+  switch (command.kind) {
+    case 'put':
+    case 'delete':
+    case 'txn':
+    case 'compact':
+      bytes.set(command.request, headBytes)
+      break
+    case 'lease-grant':
+      bytes.writeBigInt64LE(command.id, 2)
+      bytes.writeDoubleLE(command.ttl, 10)
+      break
+    case 'lease-revoke':
+      bytes.writeBigInt64LE(command.id, 2)
+      break
+    case 'lease-expire':
+      bytes.writeDoubleLE(command.term, 2)
+      command.ids.forEach((id, at) => void bytes.writeBigInt64LE(id, 10 + at * 8))
+      break
+    case 'lease-checkpoint':
+      bytes.writeDoubleLE(command.term, 2)
+      command.leases.forEach(({ id, remainingTtl }, at) => {
+        bytes.writeBigInt64LE(id, 10 + at * 16)
+        bytes.writeDoubleLE(remainingTtl, 18 + at * 16)
+      })
+      break
+    case 'alarm':
+      bytes[2] = command.raise ? 1 : 0
+      bytes[3] = alarmKinds.indexOf(command.alarm)
+      bytes.writeBigUInt64LE(command.member, 4)
+      break
+  }
+  return bytes
+}
+
+function bodyBytes(command: Command): number {
+  switch (command.kind) {
+    case 'put':
+    case 'delete':
+    case 'txn':
+    case 'compact':
+      return command.request.length
+    case 'lease-grant':
+      return 16
+    case 'lease-revoke':
+      return 8
+    case 'lease-expire':
+      return 8 + command.ids.length * 8
+    case 'lease-checkpoint':
+      return 8 + command.leases.length * 16
+    case 'alarm':
+      return 10
+  }
+}
+
+/** Reads a log entry. One that this version does not know ends the member: going on would make it differ. */
+export function decodeCommand(entry: Uint8Array): Command {
+  const bytes = Buffer.from(entry.buffer, entry.byteOffset, entry.byteLength)
+  const kind = kinds[bytes[1] ?? -1]
+  if (bytes[0] !== commandFormatVersion || kind === undefined) {
+    throw new Fault('STORE_FORMAT_UNKNOWN', `log entry has format ${bytes[0]} and kind ${bytes[1]}`, {
+      remedy: 'a newer kiln-kv wrote it: run that version',
+    })
+  }
+  switch (kind) {
+    case 'put':
+    case 'delete':
+    case 'txn':
+    case 'compact':
+      return { kind, request: bytes.subarray(headBytes) }
+    case 'lease-grant':
+      return { kind, id: bytes.readBigInt64LE(2), ttl: bytes.readDoubleLE(10) }
+    case 'lease-revoke':
+      return { kind, id: bytes.readBigInt64LE(2) }
+    case 'lease-expire': {
+      const ids: bigint[] = []
+      for (let at = 10; at < bytes.length; at += 8) ids.push(bytes.readBigInt64LE(at))
+      return { kind, term: bytes.readDoubleLE(2), ids }
+    }
+    case 'lease-checkpoint': {
+      const leases: { id: bigint; remainingTtl: number }[] = []
+      for (let at = 10; at < bytes.length; at += 16) {
+        leases.push({ id: bytes.readBigInt64LE(at), remainingTtl: bytes.readDoubleLE(at + 8) })
+      }
+      return { kind, term: bytes.readDoubleLE(2), leases }
+    }
+    case 'alarm':
+      return { kind, raise: bytes[2] === 1, alarm: alarmKinds[bytes[3]!]!, member: bytes.readBigUInt64LE(4) }
+  }
+}

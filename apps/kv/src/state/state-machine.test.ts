@@ -1,0 +1,93 @@
+import * as rpc from '@kiln/etcd-api/rpc'
+import { refusals } from '@kiln/mvcc'
+import { expect, test } from 'vitest'
+import { type Command, decodeCommand, encodeCommand } from './command.ts'
+import { StoreState } from './state-machine.ts'
+
+const put = (key: string, value: string): Command => ({
+  kind: 'put',
+  request: rpc.PutRequest.encode(
+    rpc.PutRequest.fromPartial({ key: Buffer.from(key), value: Buffer.from(value) }),
+  ).finish(),
+})
+const apply = (state: StoreState, ...commands: Command[]) =>
+  state.apply(commands.map((command, at) => ({ index: at + 1, term: 1, data: encodeCommand(command) })))
+
+async function snapshotOf(state: StoreState): Promise<Buffer> {
+  const pieces: Uint8Array[] = []
+  for await (const piece of await state.snapshot()) pieces.push(piece)
+  return Buffer.concat(pieces)
+}
+
+test('every command reads back as it was written', () => {
+  const commands: Command[] = [
+    put('a', '1'),
+    { kind: 'delete', request: Buffer.from([1, 2]) },
+    { kind: 'txn', request: Buffer.from([]) },
+    { kind: 'compact', request: Buffer.from([9]) },
+    { kind: 'lease-grant', id: -5n, ttl: 9_000_000_000 },
+    { kind: 'lease-revoke', id: 0x7fff_ffff_ffff_ffffn },
+    { kind: 'lease-expire', term: 7, ids: [1n, 2n] },
+    { kind: 'lease-checkpoint', term: 7, leases: [{ id: 1n, remainingTtl: 55 }] },
+    { kind: 'alarm', raise: true, member: 0xffff_ffff_ffff_ffffn, alarm: 'corrupt' },
+  ]
+  for (const command of commands) {
+    const back = decodeCommand(encodeCommand(command))
+    if ('request' in command && 'request' in back) {
+      expect(Buffer.from(back.request)).toEqual(Buffer.from(command.request))
+      expect(back.kind).toBe(command.kind)
+    } else expect(back).toEqual(command)
+  }
+})
+
+test('an entry of a newer version ends the member instead of being skipped', () => {
+  expect(() => decodeCommand(Buffer.from([2, 0, 1]))).toThrow(/format 2/)
+  expect(() => decodeCommand(Buffer.from([1, 99]))).toThrow(/kind 99/)
+})
+
+test('the no-space alarm refuses what grows the store and nothing else', () => {
+  const state = new StoreState()
+  apply(state, put('a', '1'), { kind: 'alarm', raise: true, member: 3n, alarm: 'nospace' })
+  const refusedPut = { kind: 'put', outcome: { ok: false, refusal: refusals.noSpace } }
+  expect(apply(state, put('a', '2'))).toEqual([refusedPut])
+  expect(apply(state, { kind: 'lease-grant', id: 1n, ttl: 5 })).toMatchObject([{ outcome: { ok: false } }])
+  const request = rpc.DeleteRangeRequest.encode(
+    rpc.DeleteRangeRequest.fromPartial({ key: Buffer.from('a') }),
+  ).finish()
+  expect(apply(state, { kind: 'delete', request })).toMatchObject([{ outcome: { ok: true } }])
+  expect(apply(state, { kind: 'alarm', raise: false, member: 0n, alarm: 'nospace' })).toEqual([
+    { kind: 'alarm', alarms: [{ member: 3n, alarm: 'nospace' }] },
+  ])
+  expect(apply(state, put('a', '3'))).toMatchObject([{ outcome: { ok: true } }])
+})
+
+test('a snapshot carries keys, leases and alarms, as of the moment it was asked for', async () => {
+  const state = new StoreState()
+  apply(
+    state,
+    put('a', '1'),
+    { kind: 'lease-grant', id: 5n, ttl: 10 },
+    { kind: 'alarm', raise: true, member: 3n, alarm: 'corrupt' },
+  )
+  const pieces = state.snapshot()
+  apply(state, put('a', '2'), { kind: 'alarm', raise: false, member: 3n, alarm: 'corrupt' })
+  const collected: Uint8Array[] = []
+  for await (const piece of await pieces) collected.push(piece)
+  let replaced = 0
+  const restored = new StoreState()
+  restored.listen({ onReplaced: () => replaced++ })
+  restored.restore(Buffer.concat(collected))
+  expect(replaced).toBe(1)
+  expect(restored.store.revision).toBe(2)
+  expect(restored.store.leases.get(5n)).toMatchObject({ ttl: 10 })
+  expect(restored.alarms.list()).toEqual([{ member: 3n, alarm: 'corrupt' }])
+})
+
+test('a damaged snapshot is refused', async () => {
+  const state = new StoreState()
+  apply(state, put('a', '1'))
+  const bytes = await snapshotOf(state)
+  bytes[bytes.length - 1]! ^= 1
+  expect(() => new StoreState().restore(bytes)).toThrow(/checksum/)
+  expect(() => new StoreState().restore(Buffer.alloc(5))).toThrow(/none of this version/)
+})

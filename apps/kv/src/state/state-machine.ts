@@ -1,0 +1,164 @@
+import {
+  accepted,
+  type DeleteRangeResponse,
+  encodeSnapshot,
+  MvccStore,
+  type Outcome,
+  type PutResponse,
+  refusals,
+  refused,
+  restoreSnapshot,
+  type TxnRequest,
+  type TxnResponse,
+} from '@kiln/mvcc'
+import { Fault } from '@kiln/service'
+import { decodeCompaction, decodeDelete, decodePut, decodeTxn } from '../api/requests.ts'
+import type { CommittedEntry, StateMachine } from '../consensus/types.ts'
+import { type Alarm, AlarmBook } from './alarm-book.ts'
+import { type AlarmKind, type Command, decodeCommand } from './command.ts'
+
+/** What applying a command gave, on the member that proposed it. */
+export type Applied =
+  | { kind: 'put'; outcome: Outcome<PutResponse> }
+  | { kind: 'delete'; outcome: Outcome<DeleteRangeResponse> }
+  | { kind: 'txn'; outcome: Outcome<TxnResponse> }
+  | { kind: 'compact' | 'lease-revoke'; outcome: Outcome<{ revision: number }> }
+  | { kind: 'lease-grant'; outcome: Outcome<{ id: bigint; ttl: number }> }
+  | { kind: 'lease-expire' | 'lease-checkpoint' }
+  | { kind: 'alarm'; alarms: Alarm[] }
+
+export type StoreListener = {
+  /** Entries were applied: watchers may have something to hear. */
+  onApplied?(): void
+  /** The state was replaced by a snapshot. */
+  onReplaced?(): void
+  onLeaseGranted?(id: bigint, ttl: number): void
+  onLeaseGone?(id: bigint): void
+}
+
+const magic = Buffer.from('KKVS')
+const formatVersion = 1
+const headBytes = 12
+const alarmKinds: AlarmKind[] = ['nospace', 'corrupt']
+
+/**
+ * The replicated state: keys, leases and alarms. Applying looks at the entries and the state alone, so that all members
+ * come to the same.
+ */
+export class StoreState implements StateMachine<Applied> {
+  readonly store = new MvccStore()
+  readonly alarms = new AlarmBook()
+  #listener: StoreListener = {}
+
+  listen(listener: StoreListener): void {
+    this.#listener = listener
+  }
+
+  apply(entries: readonly CommittedEntry[]): Applied[] {
+    const results = entries.map(({ data, term }) => this.#apply(decodeCommand(data), term))
+    this.#listener.onApplied?.()
+    return results
+  }
+
+  async snapshot(): Promise<AsyncIterable<Uint8Array>> {
+    const alarms = this.alarms.list()
+    const head = Buffer.alloc(headBytes + alarms.length * 9)
+    magic.copy(head)
+    head.writeUInt32LE(formatVersion, 4)
+    head.writeUInt32LE(alarms.length, 8)
+    alarms.forEach(({ member, alarm }, at) => {
+      head.writeBigUInt64LE(member, headBytes + at * 9)
+      head[headBytes + at * 9 + 8] = alarmKinds.indexOf(alarm)
+    })
+    return withPauses(head, encodeSnapshot(this.store))
+  }
+
+  restore(snapshot: Uint8Array): void {
+    const bytes = Buffer.from(snapshot.buffer, snapshot.byteOffset, snapshot.byteLength)
+    if (
+      bytes.length < headBytes ||
+      !bytes.subarray(0, 4).equals(magic) ||
+      bytes.readUInt32LE(4) > formatVersion
+    ) {
+      throw new Fault('STORE_SNAPSHOT_BAD', 'the snapshot is none of this version of kiln-kv')
+    }
+    const alarms: Alarm[] = []
+    const count = bytes.readUInt32LE(8)
+    for (let at = headBytes; alarms.length < count; at += 9) {
+      alarms.push({ member: bytes.readBigUInt64LE(at), alarm: alarmKinds[bytes[at + 8]!]! })
+    }
+    const problem = restoreSnapshot(this.store, bytes.subarray(headBytes + count * 9))
+    if (problem) throw new Fault('STORE_SNAPSHOT_BAD', `the snapshot cannot be restored: ${problem}`)
+    this.alarms.replace(alarms)
+    this.#listener.onReplaced?.()
+  }
+
+  #apply(command: Command, term: number): Applied {
+    const { store } = this
+    switch (command.kind) {
+      case 'put': {
+        if (this.alarms.has('nospace')) return { kind: 'put', outcome: refused(refusals.noSpace) }
+        return { kind: 'put', outcome: store.put(decodePut(command.request)) }
+      }
+      case 'delete':
+        return { kind: 'delete', outcome: store.deleteRange(decodeDelete(command.request)) }
+      case 'txn': {
+        const request = decodeTxn(command.request)
+        const isRefused = this.alarms.has('nospace') && mayPut(request)
+        return { kind: 'txn', outcome: isRefused ? refused(refusals.noSpace) : store.txn(request) }
+      }
+      case 'compact':
+        return { kind: 'compact', outcome: store.compact(decodeCompaction(command.request).revision) }
+      case 'lease-grant':
+        return this.#grant(command.id, command.ttl)
+      case 'lease-revoke': {
+        const outcome = store.revokeLease(command.id)
+        if (outcome.ok) this.#listener.onLeaseGone?.(command.id)
+        return { kind: 'lease-revoke', outcome }
+      }
+      case 'lease-expire': {
+        // A former leader's count says nothing: the leases may have been renewed with its successor.
+        if (command.term === term) {
+          for (const id of command.ids) if (store.revokeLease(id).ok) this.#listener.onLeaseGone?.(id)
+        }
+        return { kind: 'lease-expire' }
+      }
+      case 'lease-checkpoint': {
+        if (command.term === term) {
+          for (const { id, remainingTtl } of command.leases) store.checkpointLease(id, remainingTtl)
+        }
+        return { kind: 'lease-checkpoint' }
+      }
+      case 'alarm': {
+        const { member, alarm } = command
+        if (!command.raise) return { kind: 'alarm', alarms: this.alarms.clear({ member, alarm }) }
+        this.alarms.raise({ member, alarm })
+        return { kind: 'alarm', alarms: [{ member, alarm }] }
+      }
+    }
+  }
+
+  #grant(id: bigint, ttl: number): Applied {
+    if (this.alarms.has('nospace')) return { kind: 'lease-grant', outcome: refused(refusals.noSpace) }
+    const outcome = this.store.grantLease(id, ttl)
+    if (!outcome.ok) return { kind: 'lease-grant', outcome }
+    this.#listener.onLeaseGranted?.(id, ttl)
+    return { kind: 'lease-grant', outcome: accepted({ id, ttl }) }
+  }
+}
+
+/** Whether a transaction could make the store larger. */
+export function mayPut(request: TxnRequest): boolean {
+  return [...request.success, ...request.failure].some(
+    (op) => op.kind === 'put' || (op.kind === 'txn' && mayPut(op.request)),
+  )
+}
+
+/** Lets other work run between two pieces. */
+async function* withPauses(head: Uint8Array, pieces: Iterable<Uint8Array>): AsyncGenerator<Uint8Array> {
+  yield head
+  for (const piece of pieces) {
+    yield piece
+    await new Promise((resume) => setImmediate(resume))
+  }
+}

@@ -1,0 +1,175 @@
+import { crc32 } from 'node:zlib'
+import { decodeMembership, encodedMembershipBytes, type SnapshotMeta, writeMembership } from '@kiln/raft'
+import { Fault } from '@kiln/service'
+import type { Disk } from './disk.ts'
+import { write } from './segment-files.ts'
+
+/**
+ * A snapshot file, little endian: magic u32, version u16, header length u32, index f64, term f64, membership, context; then the
+ * state machine's bytes; then their length f64 and the CRC u32 of all before it. It goes over the wire as it is.
+ */
+const magic = 0x4b534e50
+const version = 1
+const fixedBytes = 26
+const trailerBytes = 12
+const namePattern = /^snapshot-[0-9a-f]{14}\.snap$/
+
+/** `context` is what the owner of the store remembers beside the state machine: its members. */
+export type SnapshotFile = { meta: SnapshotMeta; context: Uint8Array; payload: Uint8Array }
+
+export function snapshotName(index: number): string {
+  return `snapshot-${index.toString(16).padStart(14, '0')}.snap`
+}
+
+/** Writes a snapshot: a neighbour first, synced, then renamed, then the folder synced. Returns its size. */
+export async function saveSnapshot(
+  disk: Disk,
+  { meta, context }: { meta: SnapshotMeta; context: Uint8Array },
+  payload: Uint8Array | AsyncIterable<Uint8Array>,
+): Promise<number> {
+  const sink = await receiveSnapshot(disk, `${snapshotName(meta.index)}.new`)
+  try {
+    await sink.write(encodeHeader(meta, context))
+    let length = 0
+    for await (const chunk of chunksOf(payload)) {
+      await sink.write(chunk)
+      length += chunk.length
+    }
+    const trailer = new Uint8Array(trailerBytes)
+    const view = new DataView(trailer.buffer)
+    view.setFloat64(0, length, true)
+    view.setUint32(8, crc32(trailer.subarray(0, 8), sink.crc()), true)
+    await sink.write(trailer)
+    await sink.commit(meta.index)
+    return sink.bytes()
+  } catch (error) {
+    await sink.abort()
+    throw error
+  }
+}
+
+export type SnapshotSink = {
+  write(chunk: Uint8Array): Promise<void>
+  bytes(): number
+  /** All that was written. */
+  readBack(): Promise<Uint8Array>
+  /** CRC of what was written so far. */
+  crc(): number
+  /** Makes it durable under its name. */
+  commit(index: number): Promise<void>
+  abort(): Promise<void>
+}
+
+/** A snapshot that arrives in pieces. It is not one until `commit`. */
+export async function receiveSnapshot(disk: Disk, temporary: string): Promise<SnapshotSink> {
+  const file = await disk.open(temporary, { create: true, durable: false })
+  let offset = 0
+  let crc = 0
+  return {
+    write: async (chunk) => {
+      const at = offset
+      offset += chunk.length
+      crc = crc32(chunk, crc)
+      await write(file, chunk, at)
+    },
+    bytes: () => offset,
+    readBack: () => file.read(0, offset),
+    crc: () => crc,
+    commit: async (index) => {
+      await file.sync()
+      await file.close()
+      await disk.rename({ from: temporary, to: snapshotName(index) })
+      await disk.syncDirectory()
+    },
+    abort: async () => {
+      await file.close().catch(() => undefined)
+      await disk.remove(temporary).catch(() => undefined)
+    },
+  }
+}
+
+/** Checks the whole file; undefined if it is not what was written. */
+export function parseSnapshot(bytes: Uint8Array): SnapshotFile | undefined {
+  if (bytes.length < fixedBytes + trailerBytes) return undefined
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length)
+  if (view.getUint32(0, true) !== magic) return undefined
+  if (crc32(bytes.subarray(0, bytes.length - 4)) !== view.getUint32(bytes.length - 4, true)) return undefined
+  if (view.getUint16(4, true) !== version) {
+    throw new Fault(
+      'STORE_FORMAT_UNKNOWN',
+      `a snapshot has format ${view.getUint16(4, true)}, this version knows ${version}`,
+    )
+  }
+  const headerLength = view.getUint32(6, true)
+  const { membership, next } = decodeMembership(view, fixedBytes)
+  return {
+    meta: { index: view.getFloat64(10, true), term: view.getFloat64(18, true), membership },
+    context: bytes.subarray(next, headerLength),
+    payload: bytes.subarray(headerLength, bytes.length - trailerBytes),
+  }
+}
+
+/** Names of the snapshots, newest first. */
+export async function listSnapshots(disk: Disk): Promise<string[]> {
+  const names = await disk.list()
+  return names
+    .filter((name) => namePattern.test(name))
+    .sort()
+    .reverse()
+}
+
+/** Removes what was being written when the machine went down. */
+export async function removeUnfinished(disk: Disk): Promise<void> {
+  for (const name of await disk.list()) {
+    if (name.startsWith('snapshot-') && name.endsWith('.new')) await disk.remove(name)
+  }
+}
+
+export async function readWhole(disk: Disk, name: string): Promise<Uint8Array> {
+  const file = await disk.open(name, { create: false, durable: false })
+  try {
+    return await file.read(0, await file.size())
+  } finally {
+    await file.close()
+  }
+}
+
+/** The newest good snapshot; older ones stand in for damaged ones if the log reaches back that far. */
+export async function findSnapshot(
+  disk: Disk,
+): Promise<{ found: SnapshotFile | undefined; damaged: string[] }> {
+  const damaged: string[] = []
+  await removeUnfinished(disk)
+  for (const name of await listSnapshots(disk)) {
+    const parsed = parseSnapshot(await readWhole(disk, name))
+    if (parsed !== undefined) return { found: parsed, damaged }
+    damaged.push(name)
+  }
+  return { found: undefined, damaged }
+}
+
+/** Keeps the newest `keep`. Returns the index of the oldest that is left. */
+export async function pruneSnapshots(disk: Disk, keep: number): Promise<number> {
+  const names = await listSnapshots(disk)
+  for (const name of names.slice(keep)) await disk.remove(name)
+  const oldest = names[Math.min(keep, names.length) - 1]
+  return oldest === undefined ? 0 : Number.parseInt(oldest.slice(9, 23), 16)
+}
+
+function encodeHeader(meta: SnapshotMeta, context: Uint8Array): Uint8Array {
+  const length = fixedBytes + encodedMembershipBytes(meta.membership) + context.length
+  const header = new Uint8Array(length)
+  const view = new DataView(header.buffer)
+  view.setUint32(0, magic, true)
+  view.setUint16(4, version, true)
+  view.setUint32(6, length, true)
+  view.setFloat64(10, meta.index, true)
+  view.setFloat64(18, meta.term, true)
+  header.set(context, writeMembership(view, fixedBytes, meta.membership))
+  return header
+}
+
+async function* chunksOf(payload: Uint8Array | AsyncIterable<Uint8Array>): AsyncIterable<Uint8Array> {
+  if (payload instanceof Uint8Array) yield payload
+  else yield* payload
+}
