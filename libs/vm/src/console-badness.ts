@@ -16,7 +16,7 @@ const checks: { kind: string; pattern: RegExp }[] = [
   { kind: 'generator failure', pattern: /systemd.*generator .*failed/ },
   { kind: 'file system error', pattern: /(EXT4-fs|erofs).* error|Buffer I\/O error|I\/O error, dev/ },
   { kind: 'verity error', pattern: /device-mapper: verity: .*(corrupt|error)/ },
-  { kind: 'agent failure', pattern: /kiln-ignition: FAILED|MARK:failed/ },
+  { kind: 'agent failure', pattern: /MARK:[a-z-]+ .*status=failed/ },
 ]
 
 /** Bad lines on a console. `allowed` names kinds that the story itself provokes. */

@@ -1,0 +1,135 @@
+import { compareVersions } from '@kiln/schemas'
+import { Fault } from '@kiln/service'
+import { askLab } from '@kiln/vm'
+import { BootClient } from '../lab/boot-client.ts'
+import { labGroup } from '../lab/boot-data.ts'
+import { machineStatuses, openStore, withStore } from '../lab/cluster-store.ts'
+import { type ClusterSummary, summarise, waitForCluster } from '../lab/cluster-summary.ts'
+import { stopLabHost } from '../lab/lab-processes.ts'
+import { releaseKeyOf, stageRelease } from '../lab/release.ts'
+import { type LabRecord, requireLab, type StateFolder, stateFolder } from '../lab/state-folder.ts'
+import { type LoadResult, WriteLoad } from '../lab/write-load.ts'
+import { requireRepository } from '../programs.ts'
+import { runSteps, type Step } from '../progress/steps.ts'
+import { buildEverything } from './build.ts'
+import type { CommandContext } from './context.ts'
+
+export type DemoResult = {
+  version: string
+  writes: LoadResult
+  leaderLossSeconds: number
+  updateSeconds: number
+}
+
+const leaderTimeoutMs = 120_000
+const updateTimeoutMs = 30 * 60_000
+
+/**
+ * The second act: while a client writes, the store's leader loses its power and comes back, and a second image goes
+ * over the machines one at a time. No acknowledged write may be lost.
+ */
+export async function demo(
+  options: { state?: string; json: boolean; endOnFailure: boolean },
+  context: CommandContext,
+): Promise<{ result: DemoResult; summary: ClusterSummary }> {
+  const state = stateFolder(options.state, context.environment)
+  const lab = requireLab(state)
+  if (lab.kind !== 'virtual') throw new Fault('EMBEDDED_UNSUPPORTED', '--demo needs virtual machines')
+  const version = await nextVersion(state, lab)
+  let summary = await summarise(state, lab)
+  const result: Partial<DemoResult> = { version }
+  const store = await openStore(state, lab)
+  let load: WriteLoad | undefined
+  const steps: Step[] = [
+    {
+      title: `Second image, ${version}`,
+      run: async (report) => {
+        const built = await buildEverything({
+          rootDir: requireRepository(),
+          version,
+          say: (line) => report.note(line),
+        })
+        await stageRelease(state, built.dir, (await releaseKeyOf(state)).privateKey)
+        load = new WriteLoad(store, version)
+        return built.reused ? 'cached' : 'made from the cached tree'
+      },
+    },
+    {
+      title: 'The leader loses its power and comes back',
+      run: async (report) => {
+        result.leaderLossSeconds = await loseLeader(state, lab, context.signal)
+        report.note(`another leader after ${result.leaderLossSeconds} s`)
+        await waitForCluster({ state, lab, report, signal: context.signal, timeoutMs: updateTimeoutMs })
+        return `survived leader loss; ${load?.acknowledged ?? 0} writes acknowledged so far`
+      },
+    },
+    {
+      title: `Update to ${version}, one machine at a time`,
+      run: async (report) => {
+        const started = performance.now()
+        await new BootClient(state, lab).publish(labGroup, { version })
+        summary = await waitForCluster({
+          ...{ state, lab, report, version, signal: context.signal },
+          timeoutMs: updateTimeoutMs,
+        })
+        result.updateSeconds = Math.round((performance.now() - started) / 1000)
+        return `${lab.machines.length} machines in ${result.updateSeconds} s`
+      },
+    },
+    {
+      title: 'Every acknowledged write is looked for',
+      run: async () => {
+        result.writes = await load?.stop()
+        load = undefined
+        const { acknowledged = 0, lost = 0, longestPauseSeconds = 0 } = result.writes ?? {}
+        return `${acknowledged} acknowledged, ${lost} lost, longest pause ${longestPauseSeconds} s`
+      },
+    },
+  ]
+  try {
+    await runSteps(steps, {
+      live: context.live && !options.json,
+      stream: options.json ? process.stderr : process.stdout,
+    })
+  } catch (error) {
+    await load?.stop().catch(() => undefined)
+    if (options.endOnFailure) await stopLabHost(state, 0)
+    throw error
+  } finally {
+    store.close()
+  }
+  if (result.writes === undefined || result.writes.lost > 0) {
+    throw new Fault('WRITES_LOST', `${result.writes?.lost ?? 'all'} acknowledged writes are gone`)
+  }
+  return { result: result as DemoResult, summary }
+}
+
+/** Pulls the leader's plug, waits for another one, and switches the machine on again; seconds without a leader. */
+async function loseLeader(state: StateFolder, lab: LabRecord, signal: AbortSignal): Promise<number> {
+  const before = (await summarise(state, lab)).leader
+  if (!before) throw new Fault('STORE_NO_LEADER', 'the store has no leader')
+  const started = performance.now()
+  await askLab(state.control, { command: 'power', machine: before, action: 'off' })
+  for (;;) {
+    const { leader } = await summarise(state, lab)
+    if (leader !== undefined && leader !== before) break
+    if (signal.aborted) throw new Fault('CANCELLED', 'cancelled')
+    if (performance.now() - started > leaderTimeoutMs) {
+      throw new Fault('STORE_NO_LEADER', `no other leader after ${leaderTimeoutMs / 1000} s`)
+    }
+    await new Promise((resolve) => setTimeout(resolve, 250))
+  }
+  const seconds = Math.round((performance.now() - started) / 100) / 10
+  await askLab(state.control, { command: 'power', machine: before, action: 'on' })
+  return seconds
+}
+
+/** One minor version above the newest that runs. */
+async function nextVersion(state: StateFolder, lab: LabRecord): Promise<string> {
+  const statuses = await withStore(state, lab, machineStatuses)
+  const newest = [lab.version, ...[...statuses.values()].map((status) => status.version)]
+    .sort(compareVersions)
+    .at(-1)!
+  const [major = 0, minor = 0] = newest.split(/[.-]/).map(Number)
+  return `${major}.${minor + 1}.0`
+}

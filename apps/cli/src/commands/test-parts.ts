@@ -1,0 +1,79 @@
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+
+export type TestCommand = { command: string; args: string[] }
+
+export type TestPart = {
+  title: string
+  /** Seconds it may take on two cores before the table says it is slow. */
+  budgetSeconds: number
+  commands: TestCommand[]
+  /** Run after the others whatever became of them, and not counted. */
+  cleanUp?: TestCommand[]
+  /** Left out by `--fast`: it needs virtual machines or the packages of the image. */
+  slow?: boolean
+}
+
+/** Lanes of a stage run side by side, the parts of a lane one after the other. */
+export type TestStage = TestPart[][]
+
+/** Minutes the stories may take at most; one that no longer fits is skipped and says so. */
+const storyMinutesMax = 60
+
+/**
+ * What `kiln test` runs: parts that use one core run beside each other, and the stories alone, since the clocks of
+ * emulated machines suffer from a busy host.
+ */
+export function testStages(root: string, node: string): TestStage[] {
+  const script = (path: string, ...args: string[]): TestCommand => ({
+    command: node,
+    args: ['--disable-warning=ExperimentalWarning', join(root, path), ...args],
+  })
+  const kiln = (...args: string[]): TestCommand => script('apps/cli/src/main.ts', ...args)
+  const embeddedState = join(tmpdir(), `kiln-test-${process.pid}`)
+  return [
+    [[{ title: 'check', budgetSeconds: 60, commands: [kiln('check')] }]],
+    [
+      [
+        {
+          title: 'unit',
+          budgetSeconds: 180,
+          commands: [{ command: join(root, 'node_modules/.bin/vitest'), args: ['run'] }],
+        },
+      ],
+      [
+        {
+          title: 'simulation',
+          budgetSeconds: 150,
+          commands: [script('apps/kv/src/simulation/main.ts', '--seeds', '200', '--ticks', '5000')],
+        },
+        {
+          title: 'conformance',
+          budgetSeconds: 120,
+          commands: [script('apps/kv/src/conformance/etcdctl.ts')],
+        },
+      ],
+    ],
+    [
+      [
+        {
+          title: 'embedded',
+          budgetSeconds: 60,
+          commands: [kiln('up', '--embedded', '--state', embeddedState)],
+          cleanUp: [kiln('down', '--state', embeddedState)],
+        },
+      ],
+      [{ title: 'image', budgetSeconds: 240, commands: [kiln('image')], slow: true }],
+    ],
+    [
+      [
+        {
+          title: 'stories',
+          budgetSeconds: 1_320,
+          commands: [script('e2e/src/main.ts', '--budget', String(storyMinutesMax))],
+          slow: true,
+        },
+      ],
+    ],
+  ]
+}

@@ -1,0 +1,87 @@
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { identifyProcess } from '@kiln/vm'
+import { afterAll, expect, test } from 'vitest'
+import { planMachine } from './lab-plan.ts'
+import { createStateFolder, readLab, requireLab, runningHost, stateFolder, writeLab } from './state-folder.ts'
+import { withStateLock } from './state-lock.ts'
+
+const base = mkdtempSync(join(tmpdir(), 'kiln-state-'))
+afterAll(() => rmSync(base, { recursive: true, force: true }))
+
+function folder(name: string): ReturnType<typeof stateFolder> {
+  const state = stateFolder(join(base, name), {})
+  createStateFolder(state)
+  return state
+}
+
+const lab = {
+  formatVersion: 1 as const,
+  kind: 'virtual' as const,
+  createdAt: '2026-01-01T00:00:00Z',
+  version: '0.1.0',
+  ...{ memoryMiB: 1024, cpus: 1, accelerator: 'tcg' as const, bootPort: 1, bootTlsPort: 2, complete: true },
+  machines: [planMachine(1, 3)],
+}
+
+test('without --state the folder is below the state directory of the user', () => {
+  expect(stateFolder(undefined, { HOME: '/home/u' }).root).toBe('/home/u/.local/state/kiln/default')
+  expect(stateFolder(undefined, { HOME: '/home/u', XDG_STATE_HOME: '/s' }).root).toBe('/s/kiln/default')
+})
+
+test('what was written is read back', async () => {
+  const state = folder('written')
+  await writeLab(state, lab)
+  expect(readLab(state)).toEqual(lab)
+})
+
+test('a folder without a cluster says how to get one', () => {
+  expect(() => requireLab(folder('empty'))).toThrow(expect.objectContaining({ code: 'CLUSTER_UNKNOWN' }))
+})
+
+test('a record of a version that is not known is refused, not guessed', () => {
+  const state = folder('newer')
+  writeFileSync(state.lab, JSON.stringify({ ...lab, formatVersion: 2 }))
+  expect(() => readLab(state)).toThrow(expect.objectContaining({ code: 'STATE_INVALID' }))
+})
+
+test('half a record is refused', () => {
+  const state = folder('torn')
+  writeFileSync(state.lab, JSON.stringify(lab).slice(0, 40))
+  expect(() => readLab(state)).toThrow(expect.objectContaining({ code: 'STATE_INVALID' }))
+})
+
+test('a process that only has the recorded number is no running cluster', () => {
+  const state = folder('stale')
+  const host = identifyProcess(process.pid)!
+  writeFileSync(state.processes, JSON.stringify({ host, others: {} }))
+  expect(runningHost(state)).toEqual(host)
+  writeFileSync(
+    state.processes,
+    JSON.stringify({ host: { ...host, startTicks: host.startTicks - 1 }, others: {} }),
+  )
+  expect(runningHost(state)).toBeUndefined()
+})
+
+test('two commands do not work on one cluster', async () => {
+  const state = folder('locked')
+  await withStateLock(state, async () => {
+    await expect(withStateLock(state, async () => undefined)).rejects.toMatchObject({ code: 'STATE_LOCKED' })
+  })
+  expect(await withStateLock(state, async () => 'free again')).toBe('free again')
+})
+
+test('the lock of a process that died is none', async () => {
+  const state = folder('left')
+  const dead = { ...identifyProcess(process.pid)!, startTicks: 1 }
+  writeFileSync(join(state.root, 'lock'), JSON.stringify(dead))
+  expect(await withStateLock(state, async () => 'taken over')).toBe('taken over')
+})
+
+test('a state folder that cannot be made is a fault', () => {
+  writeFileSync(join(base, 'file'), '')
+  expect(() => createStateFolder(stateFolder(join(base, 'file/below'), {}))).toThrow(
+    expect.objectContaining({ code: 'STATE_FOLDER' }),
+  )
+})

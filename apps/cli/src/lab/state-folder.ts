@@ -1,0 +1,152 @@
+import { createHash } from 'node:crypto'
+import { existsSync, mkdirSync, readFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join, resolve } from 'node:path'
+import { atomicWrite, Fault } from '@kiln/service'
+import { isAlive, type ProcessIdentity } from '@kiln/vm'
+import { z } from 'zod'
+
+const Identity = z.object({ pid: z.number(), startTicks: z.number(), bootId: z.string() })
+
+const LabMachine = z.object({
+  name: z.string(),
+  uuid: z.string(),
+  bootMac: z.string(),
+  clusterMac: z.string(),
+  address: z.string(),
+  /** Port of the host's loopback that leads to the machine's store member. */
+  storePort: z.number(),
+  /** Port of the member for its peers; embedded clusters only, others have a network for it. */
+  peerPort: z.number().optional(),
+})
+export type LabMachine = z.output<typeof LabMachine>
+
+/** `lab.json`: what a cluster of virtual machines is made of; written once by `kiln up`. */
+export const LabRecord = z.object({
+  formatVersion: z.literal(1),
+  kind: z.enum(['virtual', 'embedded']),
+  createdAt: z.string(),
+  /** Release the machines were installed with. */
+  version: z.string(),
+  memoryMiB: z.number(),
+  cpus: z.number(),
+  accelerator: z.enum(['tcg', 'kvm']),
+  bootPort: z.number(),
+  bootTlsPort: z.number(),
+  machines: z.array(LabMachine),
+  /** False until the cluster was ready once: a cluster that never was is made anew. */
+  complete: z.boolean(),
+})
+export type LabRecord = z.output<typeof LabRecord>
+
+/** `processes.json`: who runs, so that a stale record is told from a running cluster. */
+export const LabProcesses = z.object({ host: Identity, others: z.record(z.string(), Identity) })
+export type LabProcesses = z.output<typeof LabProcesses>
+
+/** Paths of one cluster's state folder. */
+export type StateFolder = {
+  root: string
+  lab: string
+  processes: string
+  hostLog: string
+  bootData: string
+  bootLog: string
+  assets: string
+  releaseKey: string
+  adminPki: string
+  /** Store members of an embedded cluster. */
+  embedded: string
+  /** Short folder for sockets, see unix(7) on `sun_path`. */
+  sockets: string
+  control: string
+  machine(name: string): { folder: string; disk: string; vars: string; serialLog: string; qemuLog: string }
+}
+
+/** `--state DIR`, or `kiln/default` below the user's state directory (XDG base directory specification). */
+export function stateFolder(given: string | undefined, environment: NodeJS.ProcessEnv): StateFolder {
+  const base = environment['XDG_STATE_HOME'] || join(environment['HOME'] || '/root', '.local/state')
+  const root = resolve(given ?? join(base, 'kiln/default'))
+  const short = createHash('sha256').update(root).digest('hex').slice(0, 10)
+  const sockets = join(tmpdir(), `kiln-${short}`)
+  return {
+    root,
+    lab: join(root, 'lab.json'),
+    processes: join(root, 'processes.json'),
+    hostLog: join(root, 'host.log'),
+    bootData: join(root, 'boot'),
+    bootLog: join(root, 'boot.log'),
+    assets: join(root, 'boot/assets'),
+    releaseKey: join(root, 'release.key'),
+    adminPki: join(root, 'boot/pki'),
+    embedded: join(root, 'embedded'),
+    sockets,
+    control: join(sockets, 'control'),
+    machine: (name) => {
+      const folder = join(root, 'machines', name)
+      return {
+        folder,
+        disk: join(folder, 'disk.raw'),
+        vars: join(folder, 'vars.fd'),
+        serialLog: join(folder, 'serial.log'),
+        qemuLog: join(folder, 'qemu.log'),
+      }
+    },
+  }
+}
+
+export function createStateFolder(state: StateFolder): void {
+  try {
+    mkdirSync(state.root, { recursive: true, mode: 0o700 })
+  } catch (cause) {
+    throw new Fault('STATE_FOLDER', `cannot create the state folder ${state.root}`, { cause })
+  }
+}
+
+export function readLab(state: StateFolder): LabRecord | undefined {
+  return readRecord(state.lab, LabRecord)
+}
+
+export async function writeLab(state: StateFolder, record: LabRecord): Promise<void> {
+  await atomicWrite(state.lab, JSON.stringify(record, null, 2) + '\n')
+}
+
+/** Cluster of this folder, or a fault that says how to get one. */
+export function requireLab(state: StateFolder): LabRecord {
+  const lab = readLab(state)
+  if (lab) return lab
+  throw new Fault('CLUSTER_UNKNOWN', `no cluster in ${state.root}`, { remedy: 'start one with: kiln up' })
+}
+
+export function requireMachine(lab: LabRecord, name: string): LabMachine {
+  const found = lab.machines.find((machine) => machine.name === name)
+  if (found) return found
+  const names = lab.machines.map((machine) => machine.name).join(', ')
+  throw new Fault('MACHINE_UNKNOWN', `no machine ${name}; there are ${names}`)
+}
+
+export function readProcesses(state: StateFolder): LabProcesses | undefined {
+  return readRecord(state.processes, LabProcesses)
+}
+
+/** The process that owns the cluster, if it still is that process. */
+export function runningHost(state: StateFolder): ProcessIdentity | undefined {
+  const host = readProcesses(state)?.host
+  return host && isAlive(host) ? host : undefined
+}
+
+/** Whether the cluster of a folder runs now. */
+export function clusterRuns(given: string | undefined, environment: NodeJS.ProcessEnv): boolean {
+  return runningHost(stateFolder(given, environment)) !== undefined
+}
+
+function readRecord<T>(path: string, schema: z.ZodType<T>): T | undefined {
+  if (!existsSync(path)) return undefined
+  try {
+    return schema.parse(JSON.parse(readFileSync(path, 'utf8')))
+  } catch (cause) {
+    throw new Fault('STATE_INVALID', `${path} cannot be read`, {
+      cause,
+      remedy: 'remove the cluster with: kiln down',
+    })
+  }
+}

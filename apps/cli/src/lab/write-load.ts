@@ -1,0 +1,80 @@
+import type { EtcdClient } from '@kiln/etcd-api'
+
+/** Keys the load writes below. */
+export const loadPrefix = '/demo/writes/'
+
+/** Enough to hit every moment of a failover, little enough to leave emulated machines their CPU. */
+const pauseMs = 50
+
+export type LoadResult = {
+  acknowledged: number
+  /** Writes whose outcome nobody told; they may be there or not. */
+  unknown: number
+  refused: number
+  /** Acknowledged, and not there afterwards. Must be 0. */
+  lost: number
+  longestPauseSeconds: number
+}
+
+/** Writes numbered keys one after the other until it is stopped, and then looks for every acknowledged one. */
+export class WriteLoad {
+  readonly #store: EtcdClient
+  readonly #run: string
+  readonly #acknowledged: string[] = []
+  readonly #working: Promise<void>
+  #unknown = 0
+  #refused = 0
+  #lastAcknowledgedAt = performance.now()
+  #longestPauseMs = 0
+  #stopped = false
+
+  constructor(store: EtcdClient, run: string) {
+    this.#store = store
+    this.#run = run
+    this.#working = this.#write()
+  }
+
+  get acknowledged(): number {
+    return this.#acknowledged.length
+  }
+
+  async stop(): Promise<LoadResult> {
+    this.#stopped = true
+    await this.#working
+    const { entries } = await this.#store.getPrefix(this.#prefix)
+    const present = new Map(entries.map((entry) => [entry.key, entry.text]))
+    const lost = this.#acknowledged.filter((key) => present.get(key) !== demoValue(key)).length
+    await this.#store.deletePrefix(this.#prefix)
+    return {
+      acknowledged: this.#acknowledged.length,
+      unknown: this.#unknown,
+      refused: this.#refused,
+      lost,
+      longestPauseSeconds: Math.round(this.#longestPauseMs / 100) / 10,
+    }
+  }
+
+  get #prefix(): string {
+    return `${loadPrefix}${this.#run}/`
+  }
+
+  async #write(): Promise<void> {
+    for (let number = 0; !this.#stopped; number++) {
+      const key = `${this.#prefix}${number.toString().padStart(8, '0')}`
+      try {
+        await this.#store.put(key, demoValue(key))
+        this.#acknowledged.push(key)
+        const now = performance.now()
+        this.#longestPauseMs = Math.max(this.#longestPauseMs, now - this.#lastAcknowledgedAt)
+        this.#lastAcknowledgedAt = now
+      } catch (error) {
+        if ((error as { code?: string }).code === 'STORE_UNKNOWN_OUTCOME') this.#unknown++
+        else this.#refused++
+      }
+      await new Promise((resolve) => setTimeout(resolve, pauseMs))
+    }
+  }
+}
+
+/** Every key has a value of its own, so that a mixed-up read is seen too. */
+const demoValue = (key: string): string => `written as ${key}`

@@ -1,0 +1,2 @@
+export { stories } from './stories.ts'
+export type { Story, StoryContext } from './story.ts'

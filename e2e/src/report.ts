@@ -1,0 +1,36 @@
+/** How a story ended. */
+export type Outcome =
+  | { kind: 'passed'; seconds: number; figures: readonly Figure[] }
+  | { kind: 'failed'; seconds: number; figures: readonly Figure[]; reason: string }
+  | { kind: 'skipped'; reason: string }
+
+export type Figure = { name: string; value: string }
+
+export type StoryResult = { story: string; budgetSeconds: number; outcome: Outcome }
+
+const nameWidth = 16
+
+/** The line of one story. */
+export function resultLine({ story, budgetSeconds, outcome }: StoryResult): string {
+  const name = story.padEnd(nameWidth)
+  if (outcome.kind === 'skipped') return `SKIPPED  ${name} ${outcome.reason}`
+  const seconds = Math.round(outcome.seconds)
+  const over = seconds > budgetSeconds ? ', over budget' : ''
+  const time = `${seconds.toString().padStart(5)} s of ${budgetSeconds} s${over}`
+  const figures = outcome.figures.map((figure) => `  ${figure.name} ${figure.value}`).join(';')
+  const head = `${outcome.kind === 'passed' ? 'passed ' : 'FAILED '}  ${name} ${time}${figures}`
+  return outcome.kind === 'failed' ? `${head}\n         ${outcome.reason}` : head
+}
+
+/** The counting line, and the reason of each skip. */
+export function closingLines(results: readonly StoryResult[]): string[] {
+  const count = (kind: Outcome['kind']): number =>
+    results.filter(({ outcome }) => outcome.kind === kind).length
+  const skips = results.flatMap(({ story, outcome }) =>
+    outcome.kind === 'skipped' ? [`skipped ${story}: ${outcome.reason}`] : [],
+  )
+  return [...skips, `${count('passed')} passed, ${count('failed')} failed, ${count('skipped')} skipped`]
+}
+
+export const anyFailed = (results: readonly StoryResult[]): boolean =>
+  results.some(({ outcome }) => outcome.kind === 'failed')

@@ -1,0 +1,29 @@
+import { badConfig } from './stories/bad-config.ts'
+import { badHang, badPanic, badUnhealthy } from './stories/bad-image.ts'
+import { badVerity } from './stories/bad-verity.ts'
+import { lostLeader } from './stories/cluster.ts'
+import { corruptPart } from './stories/corrupt-part.ts'
+import { dnsmasqTap } from './stories/dnsmasq-tap.ts'
+import { install } from './stories/install.ts'
+import { podService } from './stories/pod-service.ts'
+import { powerCut } from './stories/power-cut.ts'
+import { unknownMachine } from './stories/unknown-machine.ts'
+import { update } from './stories/update.ts'
+import type { Story } from './story.ts'
+
+/** All stories, in the order they run; those of one fixture run in a row. */
+export const stories: readonly Story[] = [
+  unknownMachine,
+  badConfig,
+  install,
+  corruptPart,
+  badUnhealthy,
+  badPanic,
+  badHang,
+  podService,
+  lostLeader,
+  badVerity,
+  update,
+  powerCut,
+  dnsmasqTap,
+]

@@ -1,0 +1,62 @@
+import { existsSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { Cluster, serialLogPath } from '../cluster.ts'
+import { kiln } from '../kiln-command.ts'
+import type { Story } from '../story.ts'
+import { expect, until } from '../waiting.ts'
+
+/** An operator's mistake: a mode in quotes, in line 5 from column 38. */
+const config = `{
+  "ignition": { "version": "3.4.0" },
+  "storage": {
+    "files": [
+      { "path": "/etc/motd", "mode": "0644", "contents": { "source": "data:,hello" } }
+    ]
+  }
+}
+`
+const place = { path: '$.storage.files.0.mode', line: 5 }
+
+export const badConfig: Story = {
+  name: 'bad-config',
+  summary: 'a machine with an invalid config stops, and says where on console, in the records and in kiln up',
+  budgetSeconds: 90,
+  timeoutSeconds: 400,
+  needs: ['vms'],
+  memoryMiB: 1_224,
+  async run(context) {
+    const { signal, say } = context
+    const state = join(context.scratch, 'cluster')
+    const logPath = join(context.folder, 'kiln.log')
+    context.watch({ name: 'node1', path: serialLogPath(state, 'node1') })
+    context.keep({ name: 'boot.log', path: join(state, 'boot.log') })
+    context.onEnd(() => Cluster.remove(state, logPath))
+
+    const up = kiln(['up', '--keep', '--nodes', '1', '--state', state], { signal, logPath, mayFail: true })
+    // The machine takes seconds to its firmware's end, the file is read when it asks for its config.
+    const file = join(state, 'boot/ignition/kiln.ign')
+    await until('the cluster has a config', { timeoutMs: 200_000, signal, intervalMs: 50 }, () =>
+      existsSync(join(state, 'lab.json')) && existsSync(file) ? true : undefined,
+    )
+    writeFileSync(file, config)
+    const { code, stderr } = await up
+    const said = stderr.trim().split('\n').at(-1) ?? ''
+    say(`kiln up: ${said}`)
+    expect(code !== 0, 'kiln up fails')
+    expect(said.includes(place.path) && said.includes(`line ${place.line}`), `kiln up says where: ${said}`)
+
+    const { stdout } = await kiln(['machines', '--json', '--state', state], { signal, logPath })
+    const { records } = JSON.parse(stdout) as { records: Record<string, unknown>[] }
+    const [record] = records
+    say(`record: ${JSON.stringify(record)}`)
+    expect(record?.['state'] === 'failed', 'the record is failed')
+    expect(record['path'] === place.path && record['line'] === place.line, 'the record says where')
+    expect(Number(record['column']) > 1, 'the record has a column')
+
+    const shown = await kiln(['logs', 'node1', '--state', state], { signal, logPath })
+    const last = shown.stdout.trim().split('\n').at(-1) ?? ''
+    say(`console: ${last}`)
+    expect(last.includes(`${place.path}:${place.line}:`), `the console's last line says where: ${last}`)
+  },
+  allowedBadness: ['agent failure'],
+}
