@@ -140,6 +140,12 @@ refuse_installed() {
   umount /probe
 }
 
+# A clock that stands in the past gets the image's time, before the agent judges whether anything has expired.
+raise_clock() {
+  floor=$(stat -c %Y /sysusr/lib/clock-epoch) || return 0
+  [ "$(busybox date +%s)" -ge "$floor" ] || busybox date -s "@$floor" >/dev/null
+}
+
 network_install() {
   configure_network
   refuse_installed
@@ -150,11 +156,15 @@ network_install() {
     mount -t erofs -o ro /dev/mapper/image /sysusr || die fetch 30 "the image does not match its root hash"
   mark fetch done
   report fetch done
+  raise_clock
   enter_usr
   chroot /agent /usr/bin/kiln-ignition --platform "$arg_platform" --stage all --root /sysroot \
     --config-cache /run/kiln/ignition.json --disk auto --image /run/image/usr.img --boot-url "$arg_boot"
-  # The agent has said why on its last line; the machine waits here for someone to read it.
-  [ $? -eq 0 ] || while :; do sleep 3600; done
+  code=$?
+  # 1: the agent has said why on its last line; the machine waits here for someone to read it.
+  [ "$code" -ne 1 ] || while :; do sleep 3600; done
+  # Anything else: it was killed or could not even start, as with an image that was damaged on its way into memory.
+  [ "$code" -eq 0 ] || die image 30 "kiln-ignition did not run to its end (exit $code); the image may be damaged"
   leave_usr
   dmsetup remove image
   losetup -d /dev/loop0

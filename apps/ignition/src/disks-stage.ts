@@ -15,7 +15,7 @@ import {
   mayInstall,
 } from './install-layout.ts'
 import type { Run } from './run.ts'
-import { keepUnfinishedRoot, takeUpFolder } from './unfinished-root.ts'
+import { keepUnfinishedRoot, refuseInstalledRoot, takeUpFolder } from './unfinished-root.ts'
 
 /** The partitions of the system, when this run installs one. */
 export type InstallDisk = Record<(typeof installLabels)[number], PartitionPlace>
@@ -123,10 +123,10 @@ async function placesOf(disks: { port: DiskPort; table: GptTable }[]): Promise<I
 }
 
 /**
- * Formats the ESP first: from then on the firmware finds nothing to boot here until the install is complete. A ROOT of
+ * Formats the ESP first (of a disk that holds no installed system): from then on the firmware finds nothing to boot here until the install is complete. A ROOT of
  * an unfinished install is taken up; what the config says of EFI and ROOT is left in `filesystems`.
  */
-async function formatInstall(
+export async function formatInstall(
   install: InstallDisk,
   filesystems: IgnitionFilesystem[],
   run: Run,
@@ -138,6 +138,7 @@ async function formatInstall(
     takeUpFolder(run)
     return
   }
+  await refuseInstalledRoot(install.ROOT.path, run)
   const own = (label: 'EFI' | 'ROOT'): number =>
     filesystems.findIndex(
       ({ device }) => device === install[label].path || device.endsWith(`/by-partlabel/${label}`),

@@ -72,14 +72,15 @@ const installedSystem = ({ manifest }: Release): InstalledSystem => ({
 })
 
 /** Makes the disk bootable, then says that the install is complete. */
-async function finishInstall(
+export async function finishInstall(
   fetched: Fetched,
   install: InstallDisk | undefined,
   release: Release | undefined,
   run: Run,
 ): Promise<void> {
   if (!install) return
-  if (install.ROOT.device) await run.command('sync', ['--file-system', run.options.root])
+  // All filesystems: those of the config are as much part of what the marker promises as ROOT is.
+  if (install.ROOT.device) await run.command('sync', [])
   if (release) await enableBoot(install, release, run)
   await writeMarker(run.options.root, markerPaths.installed, {
     version: release?.manifest.version ?? 'unknown',

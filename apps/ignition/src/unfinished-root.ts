@@ -9,18 +9,24 @@ import type { Run } from './run.ts'
 const kept = ['etc', 'etc/kiln', 'etc/kiln/pki', 'etc/kiln/pki/machine.key', 'lost+found']
 
 /**
+ * Refuses a ROOT whose install is complete, unless the machine is set to reinstall. The initramfs looks too, but at the
+ * one moment it starts, when a slow disk may not be there yet.
+ */
+export async function refuseInstalledRoot(device: string, run: Run): Promise<void> {
+  if (run.kernel.reinstall) return
+  const installed = await withRoot(device, run, (root) => existsSync(join(root, markerPaths.installed)))
+  if (installed !== true) return
+  throw new Fault('INSTALLED_ALREADY', `${device} holds an installed system`, {
+    remedy: 'set the machine to reinstall to lose it',
+  })
+}
+
+/**
  * Keeps the ROOT of an install that a power cut ended, emptied but for the machine's key, so that enrolment can be
  * repeated with the same key. False when there is no such ROOT: it is then formatted.
  */
 export async function keepUnfinishedRoot(device: string, run: Run): Promise<boolean> {
-  const probe = await run.command('blkid', ['-p', '-o', 'export', device], { accepted: [0, 2] })
-  const found = parseBlkid(probe.stdout)
-  if (found?.type !== 'ext4' || found.label !== 'ROOT') return false
-  const root = run.options.root
-  mkdirSync(root, { recursive: true })
-  const mounted = await run.command('mount', ['-t', 'ext4', device, root], { accepted: [0, 32] })
-  if (mounted.code !== 0) return false
-  try {
+  const kept = await withRoot(device, run, (root) => {
     const unfinished =
       existsSync(join(root, markerPaths.installing)) && !existsSync(join(root, markerPaths.installed))
     if (unfinished) {
@@ -28,6 +34,21 @@ export async function keepUnfinishedRoot(device: string, run: Run): Promise<bool
       run.reporter.say(`disks: ${device} holds an install that did not finish; it is taken up again`)
     }
     return unfinished
+  })
+  return kept === true
+}
+
+/** Mounts a ROOT of ours for a look; undefined when the device holds none that can be mounted. */
+async function withRoot<T>(device: string, run: Run, look: (root: string) => T): Promise<T | undefined> {
+  const probe = await run.command('blkid', ['-p', '-o', 'export', device], { accepted: [0, 2] })
+  const found = parseBlkid(probe.stdout)
+  if (found?.type !== 'ext4' || found.label !== 'ROOT') return undefined
+  const root = run.options.root
+  mkdirSync(root, { recursive: true })
+  const mounted = await run.command('mount', ['-t', 'ext4', device, root], { accepted: [0, 32] })
+  if (mounted.code !== 0) return undefined
+  try {
+    return look(root)
   } finally {
     await run.command('umount', [root])
   }

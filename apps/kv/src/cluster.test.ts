@@ -1,3 +1,4 @@
+import { readdirSync } from 'node:fs'
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -96,6 +97,14 @@ test('all members killed at once come back with everything that was acknowledged
   expect(await client.leaseTimeToLive(id)).toMatchObject({ grantedSeconds: 600, keys: ['/leased'] })
 })
 
+/** Index of the newest snapshot in a data directory, 0 without one. */
+function newestSnapshot(dataDir: string): number {
+  const indexes = readdirSync(join(dataDir, 'log')).map(
+    (name) => /^snapshot-([0-9a-f]{14})\.snap$/.exec(name)?.[1],
+  )
+  return Math.max(0, ...indexes.map((index) => Number.parseInt(index ?? '0', 16)))
+}
+
 test('a member that was away longer than the log catches up from a snapshot, and its watchers with it', async () => {
   const cluster = await clusterOf({
     count: 3,
@@ -109,6 +118,11 @@ test('a member that was away longer than the log catches up from a snapshot, and
   for (let round = 0; round < 60; round++) {
     await Promise.all(Array.from({ length: 20 }, (_, i) => client.put(`/s/${round}/${i}`, value)))
   }
+  // The others drop their log only once their snapshot is on the disk, which a busy host may delay.
+  const present = cluster.members.filter((_member, at) => at !== away)
+  await expect
+    .poll(() => Math.min(...present.map((member) => newestSnapshot(member.dataDir))), { timeout: 20_000 })
+    .toBeGreaterThan(45)
   await cluster.members[away]!.start()
   const late = clientOf([cluster.endpoints[away]!])
   expect((await late.getPrefix('/s/', { keysOnly: true })).count).toBe(1200)

@@ -57,9 +57,16 @@ async function machine(options: { entry: string; kernel: string; state?: object 
   writeFileSync(join(folder, 'uptime'), '12.5 1')
   if (options.state) writeFileSync(join(folder, 'state/state.json'), JSON.stringify(options.state))
   const reports: string[] = []
+  const asked: string[] = []
+  const answers: { channel?: string; report?: number } = {}
   const server = createServer((request, response) => {
     request.on('data', (body: Buffer) => reports.push(body.toString()))
-    request.on('end', () => response.writeHead(request.method === 'GET' ? 404 : 204).end())
+    request.on('end', () => {
+      asked.push(`${request.method} ${request.url}`)
+      if (request.method !== 'GET') return response.writeHead(answers.report ?? 204).end()
+      const found = request.url?.startsWith('/v1/channels/') ? answers.channel : undefined
+      response.writeHead(found === undefined ? 404 : 200).end(found)
+    })
   }).listen(0, '127.0.0.1')
   servers.push(server)
   await new Promise((resolve) => server.once('listening', resolve))
@@ -77,6 +84,7 @@ async function machine(options: { entry: string; kernel: string; state?: object 
       consoleFile: join(folder, 'console'),
       healthUnits: '',
       runtimeSocket: '',
+      rebootCommand: 'true',
     }),
     facts: MachineFacts.parse({
       formatVersion: 1,
@@ -97,7 +105,7 @@ async function machine(options: { entry: string; kernel: string; state?: object 
     log: createLog('test', 'silent'),
   })
   const entries = (): string[] => readdirSync(join(folder, 'esp/loader/entries')).sort()
-  return { agent, store, published, reports, entries, folder }
+  return { agent, store, published, reports, asked, answers, entries, folder }
 }
 
 const turn = JSON.stringify({
@@ -154,4 +162,66 @@ test('the record follows the health of the machine in both directions', async ()
   for (let looks = 0; looks < 3; looks++) await one.agent.step()
   expect(one.published).toEqual(['degraded', 'ready', 'degraded', 'ready'])
   expect(one.reports.filter((report) => report.includes('"ready"'))).toHaveLength(1)
+})
+
+const stagedState = {
+  formatVersion: 1,
+  generationMax: 2,
+  staged: { version: '0.2.0', generation: 2, slot: 'b' },
+  failures: [],
+}
+
+test('a staged release becomes bootable only when the machine has the turn and reboots', async () => {
+  const one = await machine({ entry: 'kiln-2-0.2.0+2.conf.staged', kernel: oldSlot, state: stagedState })
+  await one.agent.step()
+  expect(one.entries()).toEqual(['kiln-1-0.1.0.conf', 'kiln-2-0.2.0+2.conf.staged'])
+  one.store.keys.set('/kiln/reboots/default/0', turn)
+  await one.agent.step()
+  expect(one.entries()).toEqual(['kiln-1-0.1.0.conf', 'kiln-2-0.2.0+2.conf'])
+  expect(readFileSync(join(one.folder, 'state/state.json'), 'utf8')).toContain('"attempt"')
+})
+
+test('a turn that is given back takes the boot entry back with it', async () => {
+  const one = await machine({ entry: 'kiln-2-0.2.0+2.conf', kernel: oldSlot, state: stagedState })
+  one.store.keys.set('/kiln/reboots/default/0', turn)
+  one.store.keys.set('/kiln/rollouts/default/0.1.0', '{"formatVersion":1,"state":"halted"}')
+  for (let looks = 0; looks < 3; looks++) await one.agent.step()
+  expect(one.store.keys.has('/kiln/reboots/default/0')).toBe(false)
+  expect(one.entries()).toEqual(['kiln-1-0.1.0.conf', 'kiln-2-0.2.0+2.conf.staged'])
+})
+
+test('records of others that cannot be read keep neither the blessing nor the turn', async () => {
+  const one = await machine({ entry: 'kiln-2-0.2.0+1-1.conf', kernel: newSlot, state: attempted })
+  one.store.keys.set('/kiln/reboots/default/0', turn)
+  one.store.keys.set('/kiln/machines/node9', '{"formatVersion":2}')
+  one.store.keys.set('/kiln/rollouts/default/0.2.0', 'nonsense')
+  for (let looks = 0; looks < 4; looks++) await one.agent.step()
+  expect(one.entries()).toEqual(['kiln-1-0.1.0.conf', 'kiln-2-0.2.0.conf'])
+  expect(one.store.keys.has('/kiln/reboots/default/0')).toBe(false)
+})
+
+test('a downgrade that only the plain channel asks for is not begun', async () => {
+  const one = await machine({ entry: 'kiln-2-0.2.0.conf', kernel: newSlot })
+  const channel = { version: '0.1.5', manifestUrl: '/x', state: 'rolling', allowDowngrade: true }
+  one.answers.channel = JSON.stringify(channel)
+  for (let looks = 0; looks < 3; looks++) await one.agent.step()
+  const seen = JSON.parse(readFileSync(join(one.folder, 'run/update.json'), 'utf8'))
+  expect(seen.action.kind).toBe('wait')
+})
+
+test('a boot server that was away is told of the ready machine until it takes it, and then no more', async () => {
+  const one = await machine({ entry: 'kiln-2-0.2.0.conf', kernel: newSlot })
+  one.answers.report = 503
+  for (let looks = 0; looks < 3; looks++) await one.agent.step()
+  delete one.answers.report
+  for (let looks = 0; looks < 3; looks++) await one.agent.step()
+  expect(one.reports.filter((report) => report.includes('"ready"'))).toHaveLength(3)
+})
+
+test('an install that fails pauses before it is tried again', async () => {
+  const one = await machine({ entry: 'kiln-2-0.2.0.conf', kernel: newSlot })
+  one.answers.channel = JSON.stringify({ version: '0.3.0', manifestUrl: '/manifest.json', state: 'rolling' })
+  await expect(one.agent.step()).rejects.toMatchObject({ code: 'BOOT_SERVER_ANSWER' })
+  for (let looks = 0; looks < 5; looks++) await one.agent.step()
+  expect(one.asked.filter((line) => line === 'GET /manifest.json')).toHaveLength(1)
 })

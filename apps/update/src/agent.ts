@@ -3,19 +3,27 @@ import { readFile, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import type { EtcdClient } from '@kiln/etcd-api'
-import type {
-  ChannelAnswer,
-  MachineFacts,
-  MachineStatus,
-  RebootTurn,
-  RolloutRecord,
-  StageReport,
+import {
+  type ChannelAnswer,
+  compareVersions,
+  type MachineFacts,
+  type MachineStatus,
+  type RebootTurn,
+  type RolloutRecord,
+  type StageReport,
 } from '@kiln/schemas'
 import { atomicWrite, describeError, Fault, type Log } from '@kiln/service'
-import { fetchChannel, fetchRelease, haltChannel, openPart, sendReport } from './boot-server.ts'
+import {
+  confirmDowngrade,
+  fetchChannel,
+  fetchRelease,
+  haltChannel,
+  openPart,
+  sendReport,
+} from './boot-server.ts'
 import { readBooted } from './booted.ts'
 import { type Action, type Booted, decide, type Failure, type View } from './decide.ts'
-import { blessEntry, readEntries } from './esp.ts'
+import { armEntry, blessEntry, disarmEntry, readEntries } from './esp.ts'
 import { findGateProblems } from './health.ts'
 import { installRelease } from './install.ts'
 import type { Settings } from './settings.ts'
@@ -47,6 +55,8 @@ const fatalCodes = [
   'RELEASE_INCOMPLETE',
   'SLOT_TOO_SMALL',
 ]
+/** Longest pause between two tries of an install that fails here, as on a full ESP: each may read the whole slot. */
+const installPauseMsMax = 15 * 60_000
 /** A corrupt image may be the network's fault or the disk's: so many tries, then it counts as the release's. */
 const corruptTriesMax = 3
 
@@ -68,8 +78,12 @@ export class UpdateAgent {
   #booted: Booted
   #state: SavedState
   #greenLooks = 0
-  #ready = false
+  #marked = false
+  #readyReported = false
+  #reportMissed = false
   #corruptTries = 0
+  /** Installs of one release that failed in a row, and when the next may begin. */
+  #retry = { version: '', failures: 0, notBeforeMs: 0 }
   #waiting = ''
   #status: MachineStatus | undefined
 
@@ -90,7 +104,7 @@ export class UpdateAgent {
     while (!stopping.aborted) {
       let again = false
       try {
-        again = await this.step()
+        again = await this.step(stopping)
       } catch (error) {
         this.#ports.log.warn({ error }, describeError(error))
       }
@@ -99,8 +113,11 @@ export class UpdateAgent {
   }
 
   /** One look and one action. True when there is something to do right away. */
-  async step(): Promise<boolean> {
+  async step(stopping?: AbortSignal): Promise<boolean> {
     const view = await this.#look()
+    // While the machine goes down its daemons do too: that says nothing about its health.
+    if (stopping?.aborted) return false
+    if (this.#booted.onTrial) await this.#noteGate(view.gateProblems)
     await this.#announceHealth(view)
     const action = decide(view)
     await this.#explain(view, action)
@@ -118,15 +135,17 @@ export class UpdateAgent {
     this.#greenLooks = problems.length === 0 ? this.#greenLooks + 1 : 0
     const settling = problems.length === 0 && this.#greenLooks < greenLooks
     const gateProblems = settling ? [`healthy since ${this.#greenLooks} of ${greenLooks} looks`] : problems
-    if (this.#booted.onTrial) await this.#noteGate(gateProblems)
 
-    const channel = await reachable<ChannelAnswer | undefined>(() => fetchChannel(facts))
+    const channel = await this.#reachable(() => this.#channel())
     const version = typeof channel === 'object' ? channel.version : this.#booted.version
-    const turn = await reachable<RebootTurn | undefined>(() => readTurn(store, facts.group))
-    const rollout = await reachable<RolloutRecord | undefined>(() =>
-      readRollout(store, { group: facts.group, version }),
-    )
-    const mayTakeTurn = this.#state.staged?.version === version && turn === undefined && !this.#booted.onTrial
+    const turn = await this.#reachable<RebootTurn | undefined>(() => readTurn(store, facts.group))
+    const rolloutOf = (of: string): Promise<RolloutRecord | undefined | 'unreachable'> =>
+      this.#reachable(() => readRollout(store, { group: facts.group, version: of }))
+    const rollout = await rolloutOf(version)
+    const others = typeof turn === 'object' && turn.machine !== facts.id ? turn : undefined
+    const othersRollout = others && (others.version === version ? rollout : await rolloutOf(others.version))
+    const free = turn === undefined || (turn !== 'unreachable' && turn.machine === facts.id)
+    const mayReboot = this.#state.staged !== undefined && free && !this.#booted.onTrial
     return {
       machine: facts.id,
       nowMs: this.#ports.nowMs(),
@@ -136,7 +155,8 @@ export class UpdateAgent {
       channel,
       rollout,
       turn,
-      voterProblems: mayTakeTurn
+      turnHalted: othersRollout === 'unreachable' || othersRollout?.state === 'halted',
+      voterProblems: mayReboot
         ? await findVoterProblems(store).catch((error: unknown) => [describeError(error)])
         : [],
       windowOpen: windowOpen(
@@ -173,7 +193,9 @@ export class UpdateAgent {
         await this.#announce(action.failure)
         return true
       case 'release-turn':
-        await finishRollout(store, { group: facts.group, version: this.#booted.version })
+        await this.#finishRollout()
+        if (this.#state.staged && this.#booted.generation < this.#state.staged.generation)
+          await disarmEntry(settings.espDir, this.#state.staged)
         await releaseTurn(store, facts.group, facts.id)
         log.info({ why: action.why }, 'turn released')
         return true
@@ -198,9 +220,12 @@ export class UpdateAgent {
         return won
       }
       case 'install':
+        if (action.version === this.#retry.version && this.#pausing()) return false
         await this.#install(action.version, action.slot, view)
         return true
       case 'reboot':
+        // First the entry: a cut in between starts the release, and the turn for it is held.
+        await armEntry(settings.espDir, action)
         await this.#save({
           ...this.#state,
           attempt: { version: action.version, generation: action.generation, bootId: this.#booted.bootId },
@@ -218,9 +243,47 @@ export class UpdateAgent {
     }
   }
 
+  /** What the group should run; that an older release is asked for counts only over TLS. */
+  async #channel(): Promise<ChannelAnswer | undefined> {
+    const { facts, pki } = this.#ports
+    const channel = await fetchChannel(facts)
+    if (!channel?.allowDowngrade || compareVersions(channel.version, this.#booted.version) >= 0)
+      return channel
+    return { ...channel, allowDowngrade: await confirmDowngrade(facts, pki, channel.version) }
+  }
+
+  /** A record of another machine that cannot be read (a later format, say) must not keep the turn from everybody. */
+  async #finishRollout(): Promise<void> {
+    const { facts, store, log } = this.#ports
+    await finishRollout(store, { group: facts.group, version: this.#booted.version }).catch(
+      (error: unknown) => {
+        if (!(error instanceof Fault && error.code === 'STORE_RECORD_INVALID')) throw error
+        log.warn({ error }, 'the rollout is not marked done')
+      },
+    )
+  }
+
+  /** An answer that cannot be read counts as none: it holds back what needs it, not this machine's own boot. */
+  async #reachable<T>(ask: () => Promise<T>): Promise<T | 'unreachable'> {
+    try {
+      return await ask()
+    } catch (error) {
+      if (error instanceof Fault && error.code === 'STORE_RECORD_INVALID')
+        this.#ports.log.warn({ error }, describeError(error))
+      return 'unreachable'
+    }
+  }
+
+  /** Not longer than the longest pause, so that a clock set back does not stretch it. */
+  #pausing(): boolean {
+    const leftMs = this.#retry.notBeforeMs - this.#ports.nowMs()
+    return leftMs > 0 && leftMs <= installPauseMsMax
+  }
+
   async #install(version: string, slot: 'a' | 'b', view: View): Promise<void> {
     const { settings, facts, log } = this.#ports
     const channel = view.channel as ChannelAnswer
+    if (this.#retry.version !== version) this.#retry = { version, failures: 0, notBeforeMs: 0 }
     const generation = this.#state.generationMax + 1
     try {
       const release = await fetchRelease(facts, channel, {
@@ -254,6 +317,9 @@ export class UpdateAgent {
         await this.#fail({ version, generation, reason: describeError(error) })
         return
       }
+      const pauseMs = Math.min(installPauseMsMax, settings.pollSeconds * 1000 * 2 ** this.#retry.failures)
+      this.#retry.failures += 1
+      this.#retry.notBeforeMs = this.#ports.nowMs() + pauseMs
       throw error
     }
   }
@@ -303,7 +369,7 @@ export class UpdateAgent {
   }
 
   async #noteGate(problems: string[]): Promise<void> {
-    const text = problems.join('; ')
+    const text = problems.join('; ').replaceAll(/\s+/g, ' ')
     if (text === '') return
     await atomicWrite(gateFile(this.#ports.settings.stateDir, this.#booted.generation), `${text}\n`)
   }
@@ -313,15 +379,20 @@ export class UpdateAgent {
     const green = view.gateProblems.length === 0
     const state = !green ? 'degraded' : this.#booted.onTrial ? 'updating' : 'ready'
     if (state !== this.#status?.state) this.#publish(state)
-    if (state !== 'ready' || this.#ready) return
-    this.#ready = true
+    if (state !== 'ready') return
+    if (!this.#marked) await this.#markReady()
+    // Whoever waits for this machine must hear of it, also when the boot server was away just then.
+    if (!this.#readyReported) this.#readyReported = await this.#report('ready', 'done')
+  }
+
+  async #markReady(): Promise<void> {
+    this.#marked = true
     const uptime = await this.#uptimeSeconds()
     const { version, slot, generation } = this.#booted
     await writeFile(
       this.#ports.settings.consoleFile,
       `MARK:ready uptime=${uptime.toFixed(2)} version=${version} slot=${slot} generation=${generation}\n`,
     ).catch((error: unknown) => this.#ports.log.debug({ error }, 'no console'))
-    await this.#report('ready', 'done')
   }
 
   #publish(state: MachineStatus['state']): void {
@@ -344,19 +415,18 @@ export class UpdateAgent {
     this.#ports.publish(this.#status)
   }
 
-  async #report(stage: StageReport['stage'], status: StageReport['status']): Promise<void> {
+  /** True when the boot server took it. */
+  async #report(stage: StageReport['stage'], status: StageReport['status']): Promise<boolean> {
     const { version, slot, generation, bootId } = this.#booted
     const uptimeSeconds = await this.#uptimeSeconds()
-    await sendReport(this.#ports.facts, {
-      stage,
-      status,
-      uptimeSeconds,
-      bootId,
-      version,
-      slot,
-      generation,
-    }).catch((error: unknown) =>
-      this.#ports.log.info({ stage, error }, 'the boot server did not take the report'),
+    const report: StageReport = { stage, status, uptimeSeconds, bootId, version, slot, generation }
+    return await sendReport(this.#ports.facts, report).then(
+      () => true,
+      (error: unknown) => {
+        if (!this.#reportMissed) this.#ports.log.info({ stage, error }, 'the boot server took no report')
+        this.#reportMissed = true
+        return false
+      },
     )
   }
 
@@ -387,14 +457,5 @@ export class UpdateAgent {
     ).catch((error: unknown) => this.#ports.log.debug({ error }, 'status file not written'))
     if (why !== this.#waiting) this.#ports.log.info({ action: action.kind, why }, 'next step')
     this.#waiting = why
-  }
-}
-
-async function reachable<T>(ask: () => Promise<T>): Promise<T | 'unreachable'> {
-  try {
-    return await ask()
-  } catch (error) {
-    if (error instanceof Fault && error.code === 'STORE_RECORD_INVALID') throw error
-    return 'unreachable'
   }
 }

@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import { verifyManifest } from '@kiln/pki/release'
 import { ChannelAnswer, type MachineFacts, type ReleaseManifest, type StageReport } from '@kiln/schemas'
 import { Fault } from '@kiln/service'
+import type { Pki } from './store.ts'
 
 const manifestBytesMax = 256 * 1024
 const timeoutMs = 10_000
@@ -19,10 +20,23 @@ export async function fetchChannel(facts: MachineFacts): Promise<ChannelAnswer |
   const response = await get(url)
   if (response.status === 404) return undefined
   const result = ChannelAnswer.safeParse(
-    JSON.parse(Buffer.from(await readBody(response, url)).toString('utf8')),
+    parseJson(Buffer.from(await readBody(response, url)).toString('utf8')),
   )
   if (!result.success) throw new Fault('BOOT_SERVER_ANSWER', `${url} did not answer with a channel`)
   return result.data
+}
+
+/**
+ * Whether the boot server itself, shown by its certificate, asks for an older release. The channel comes over plain HTTP:
+ * without this, anybody in between could send machines back to an old release that is still signed and in date.
+ */
+export async function confirmDowngrade(facts: MachineFacts, pki: Pki, version: string): Promise<boolean> {
+  const url = new URL(`/v1/channels/${facts.group}`, facts.bootTlsUrl)
+  const { status, text } = await callSecurely(url, pki, 'GET')
+  if (status !== 200) throw new Fault('BOOT_SERVER_ANSWER', `${url} was answered with ${status}`)
+  const result = ChannelAnswer.safeParse(parseJson(text))
+  if (!result.success) throw new Fault('BOOT_SERVER_ANSWER', `${url} did not answer with a channel`)
+  return result.data.version === version && result.data.allowDowngrade === true
 }
 
 /** Fetches a release's manifest and refuses it unless one of the machine's release keys signed it and it is in date. */
@@ -96,7 +110,7 @@ export async function openPart(
 
 /** Tells kiln-boot where this machine is; it may be away, which changes nothing here. */
 export async function sendReport(facts: MachineFacts, report: StageReport): Promise<void> {
-  await fetch(new URL(`/v1/machines/${facts.id}/report`, facts.bootUrl), {
+  const response = await fetch(new URL(`/v1/machines/${facts.id}/report`, facts.bootUrl), {
     method: 'POST',
     headers: { 'content-type': 'application/json' },
     body: JSON.stringify(report),
@@ -104,33 +118,54 @@ export async function sendReport(facts: MachineFacts, report: StageReport): Prom
   }).catch((cause: unknown) => {
     throw new Fault('BOOT_SERVER_UNREACHABLE', `reporting to ${facts.bootUrl}`, { cause })
   })
+  await response.body?.cancel()
+  if (!response.ok) throw new Fault('BOOT_SERVER_ANSWER', `the report was answered with ${response.status}`)
 }
 
 /** Halts the group's rollout at the boot server, with this machine's certificate. */
-export async function haltChannel(
-  facts: MachineFacts,
-  pki: { ca: string; cert: string; key: string },
-  reason: string,
-): Promise<void> {
+export async function haltChannel(facts: MachineFacts, pki: Pki, reason: string): Promise<void> {
   const url = new URL(`/v1/channels/${facts.group}/halt`, facts.bootTlsUrl)
   const body = JSON.stringify({ reason: reason.slice(0, 2000), machine: facts.id })
-  await new Promise<void>((resolve, reject) => {
-    const call = request(
-      url,
-      { method: 'POST', ...pki, timeout: timeoutMs, headers: { 'content-type': 'application/json' } },
-      (response) => {
-        response.resume()
-        const status = response.statusCode ?? 0
-        if (status < 300) resolve()
-        else reject(new Fault('BOOT_SERVER_ANSWER', `halting the rollout was answered with ${status}`))
-      },
-    )
+  const { status } = await callSecurely(url, pki, 'POST', body)
+  if (status >= 300) throw new Fault('BOOT_SERVER_ANSWER', `halting the rollout was answered with ${status}`)
+}
+
+/** One request to the TLS port, as this machine. */
+async function callSecurely(
+  url: URL,
+  pki: Pki,
+  method: 'GET' | 'POST',
+  body?: string,
+): Promise<{ status: number; text: string }> {
+  return await new Promise((resolve, reject) => {
+    const fail = (cause: unknown): void =>
+      reject(new Fault('BOOT_SERVER_UNREACHABLE', `asking ${url}`, { cause }))
+    const options = { method, ...pki, timeout: timeoutMs, headers: { 'content-type': 'application/json' } }
+    const call = request(url, options, (response) => {
+      const chunks: Buffer[] = []
+      let length = 0
+      response.on('data', (chunk: Buffer) => {
+        length += chunk.length
+        if (length > manifestBytesMax) call.destroy(new Error('the answer is too long'))
+        else chunks.push(chunk)
+      })
+      response.on('error', fail)
+      response.on('end', () =>
+        resolve({ status: response.statusCode ?? 0, text: Buffer.concat(chunks).toString('utf8') }),
+      )
+    })
     call.on('timeout', () => call.destroy(new Error('no answer in time')))
-    call.on('error', (cause) =>
-      reject(new Fault('BOOT_SERVER_UNREACHABLE', `halting the rollout at ${url}`, { cause })),
-    )
+    call.on('error', fail)
     call.end(body)
   })
+}
+
+function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text)
+  } catch {
+    return undefined
+  }
 }
 
 async function get(url: URL): Promise<Response> {

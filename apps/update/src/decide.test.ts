@@ -26,6 +26,7 @@ const quiet: View = {
   channel: channelOf('0.1.0'),
   rollout: undefined,
   turn: undefined,
+  turnHalted: false,
   voterProblems: [],
   windowOpen: true,
   unannounced: undefined,
@@ -73,6 +74,18 @@ test('the turn is taken only while everybody is healthy and the window is open',
 test('the window is looked at again after the grant', () => {
   expect(decide(granted).kind).toBe('reboot')
   expect(decide({ ...granted, windowOpen: false })).toMatchObject({ kind: 'release-turn' })
+})
+
+test('a member that went while this daemon was away gives the turn back', () => {
+  expect(decide({ ...granted, voterProblems: ['node3 does not answer'] })).toMatchObject({
+    kind: 'release-turn',
+    why: expect.stringContaining('node3 does not answer'),
+  })
+})
+
+test('a turn for a release that is no longer the published one is given back', () => {
+  expect(decide({ ...granted, channel: channelOf('0.3.0') })).toMatchObject({ kind: 'release-turn' })
+  expect(decide({ ...granted, channel: 'unreachable' }).kind).toBe('reboot')
 })
 
 test('a rollout that was halted meanwhile gives the turn back', () => {
@@ -128,7 +141,14 @@ test('a daemon that died between grant and reboot goes on with the reboot', () =
 test("another machine's turn past its deadline halts the rollout but is not taken", () => {
   const stale = { ...turnOf('node2', 7), deadlineAt: '2026-01-01T11:59:00Z' }
   expect(decide({ ...staged, turn: stale })).toEqual({ kind: 'halt-stale', turn: stale })
-  expect(decide({ ...staged, turn: stale, rollout: { formatVersion: 1, state: 'halted' } }).kind).toBe('wait')
+  expect(decide({ ...staged, turn: stale, turnHalted: true }).kind).toBe('wait')
+})
+
+test('a stale turn of an older release is halted once, whatever is published now', () => {
+  const stale = { ...turnOf('node2', 7), deadlineAt: '2026-01-01T11:59:00Z' }
+  const newer: View = { ...quiet, turn: stale, channel: channelOf('0.3.0') }
+  expect(decide(newer).kind).toBe('halt-stale')
+  expect(decide({ ...newer, turnHalted: true }).kind).toBe('install')
 })
 
 test('without the store or the boot server nothing is started', () => {

@@ -38,6 +38,8 @@ export type View = {
   rollout: RolloutRecord | undefined | 'unreachable'
   /** The turn of this group: who may be down for a reboot. Held without a lease. */
   turn: RebootTurn | undefined | 'unreachable'
+  /** Another machine's turn belongs to a rollout that is halted already, or nobody can say. */
+  turnHalted: boolean
   /** Why the voters of the store do not allow one of them to leave; empty means all are healthy and caught up. */
   voterProblems: string[]
   windowOpen: boolean
@@ -91,13 +93,20 @@ export function decide(view: View): Action {
     }
     const stop = halted(view)
     if (stop) return { kind: 'release-turn', why: stop }
-    // The window may have closed while the turn was being granted.
+    const offered = view.channel === 'unreachable' ? undefined : view.channel?.version
+    if (offered !== undefined && offered !== turn.version)
+      return { kind: 'release-turn', why: `${turn.version} was superseded by ${offered}` }
+    // The window may have closed, and a member may have gone, while the turn was being granted or this daemon was away.
     if (!view.windowOpen) return { kind: 'release-turn', why: 'the reboot window is closed' }
+    if (view.voterProblems.length > 0)
+      return {
+        kind: 'release-turn',
+        why: `the store cannot spare a member: ${view.voterProblems.join('; ')}`,
+      }
     return { kind: 'reboot', version: turn.version, generation: turn.generation }
   }
-  if (turn && Date.parse(turn.deadlineAt) < view.nowMs && view.rollout !== 'unreachable') {
-    if (view.rollout?.state !== 'halted') return { kind: 'halt-stale', turn }
-  }
+  if (turn && Date.parse(turn.deadlineAt) < view.nowMs && !view.turnHalted)
+    return { kind: 'halt-stale', turn }
 
   const channel = view.channel
   if (channel === 'unreachable') return { kind: 'wait', why: 'the boot server does not answer' }

@@ -31,6 +31,15 @@ export function parseEntryName(file: string): Entry | undefined {
 export const trialEntryName = (generation: number, version: string): string =>
   `kiln-${generation}-${version}+${trialBoots}.conf`
 
+/**
+ * Name of an entry that systemd-boot does not read: a release waits under it until the machine has the turn, so that a
+ * power cut of the whole site does not start on every machine what only one was to try.
+ */
+export const stagedEntryName = (generation: number, version: string): string =>
+  `${trialEntryName(generation, version)}${stagedSuffix}`
+
+export const stagedSuffix = '.staged'
+
 export const blessedEntryName = (entry: Entry): string => `kiln-${entry.generation}-${entry.version}.conf`
 
 /** What the entry of a release says; `version` is the generation, so newer installs sort first. */

@@ -1,7 +1,14 @@
 import { mkdir, readdir, rename, rm } from 'node:fs/promises'
 import { join } from 'node:path'
-import { atomicWrite, syncDirectory } from '@kiln/service'
-import { blessedEntryName, type Entry, parseEntryName } from './entries.ts'
+import { atomicWrite, Fault, syncDirectory } from '@kiln/service'
+import {
+  blessedEntryName,
+  type Entry,
+  parseEntryName,
+  stagedEntryName,
+  stagedSuffix,
+  trialEntryName,
+} from './entries.ts'
 
 const entriesDir = (espDir: string): string => join(espDir, 'loader/entries')
 
@@ -11,10 +18,12 @@ export async function readEntries(espDir: string): Promise<Entry[]> {
   return files.sort().flatMap((file) => parseEntryName(file) ?? [])
 }
 
-/** Removes entries and makes that durable before anything they point to changes. */
+/** Removes entries, and those that wait, and makes that durable before anything they point to changes. */
 export async function removeEntries(espDir: string, entries: Entry[]): Promise<void> {
-  for (const entry of entries) await rm(join(entriesDir(espDir), entry.file), { force: true })
-  if (entries.length > 0) await syncDirectory(entriesDir(espDir))
+  const waiting = (await readdir(entriesDir(espDir))).filter((file) => file.endsWith(stagedSuffix))
+  const files = [...entries.map((entry) => entry.file), ...waiting]
+  for (const file of files) await rm(join(entriesDir(espDir), file), { force: true })
+  if (files.length > 0) await syncDirectory(entriesDir(espDir))
 }
 
 /** Versions whose kernels lie on the ESP. */
@@ -40,9 +49,38 @@ export async function writeKernelPart(
   await syncDirectory(join(espDir, 'kiln'))
 }
 
-/** The last step of an install: from here on the boot loader tries the release. */
+/** The last step of an install: the entry, complete, under a name the boot loader does not read yet. */
 export async function writeEntry(espDir: string, file: string, text: string): Promise<void> {
   await atomicWrite(join(entriesDir(espDir), file), text)
+}
+
+/** From here on the boot loader tries the release. May run twice. */
+export async function armEntry(
+  espDir: string,
+  release: { version: string; generation: number },
+): Promise<void> {
+  if ((await readEntries(espDir)).some((one) => one.generation === release.generation)) return
+  const names = [stagedEntryName, trialEntryName].map((name) => name(release.generation, release.version))
+  const [from, to] = names.map((name) => join(entriesDir(espDir), name))
+  await rename(from!, to!).catch((cause: unknown) => {
+    throw new Fault('UPDATE_ENTRY_MISSING', `${from} of the staged release cannot be put in place`, {
+      cause,
+      remedy: 'run "kiln-update reset" and restart the daemon: the release is then installed anew',
+    })
+  })
+  await syncDirectory(entriesDir(espDir))
+}
+
+/** Takes an armed release back: the turn was given up before the reboot. May run twice. */
+export async function disarmEntry(
+  espDir: string,
+  release: { version: string; generation: number },
+): Promise<void> {
+  const armed = trialEntryName(release.generation, release.version)
+  if (!(await readEntries(espDir)).some((one) => one.file === armed)) return
+  const to = stagedEntryName(release.generation, release.version)
+  await rename(join(entriesDir(espDir), armed), join(entriesDir(espDir), to))
+  await syncDirectory(entriesDir(espDir))
 }
 
 /** Blesses a boot: drops the counter from the entry's name and syncs its directory. May run twice. */

@@ -7,8 +7,9 @@ import { createLog, Fault } from '@kiln/service'
 import { expect, test } from 'vitest'
 import type { SignedRelease } from './boot-server.ts'
 import type { Booted } from './decide.ts'
-import { blessEntry, readEntries } from './esp.ts'
+import { armEntry, blessEntry, disarmEntry, readEntries } from './esp.ts'
 import { type InstallPorts, installRelease } from './install.ts'
+import { loadProgress, saveProgress } from './state.ts'
 
 const content: Record<string, Buffer> = {
   'usr.img': Buffer.alloc(3_000_000, 'usr image '),
@@ -64,6 +65,8 @@ function machine(openPart: InstallPorts['openPart']): InstallPorts & { folder: s
 async function* chunks(bytes: Buffer, offset: number): AsyncGenerator<Uint8Array> {
   for (let at = offset; at < bytes.length; at += 65_536) yield bytes.subarray(at, at + 65_536)
 }
+const entryFiles = (ports: InstallPorts): string[] => readdirSync(join(ports.espDir, 'loader/entries')).sort()
+
 const served: InstallPorts['openPart'] = async (_release, name, offset) => ({
   offset,
   body: chunks(content[name]!, offset),
@@ -76,10 +79,49 @@ test('an install writes the slot, the kernel and last the entry, and only the ru
   expect(readFileSync(ports.slotPath('a'), 'utf8')).toBe('running')
   expect(readFileSync(join(ports.espDir, 'kiln/0.2.0/initrd'), 'utf8')).toBe('initramfs')
   expect(readdirSync(join(ports.espDir, 'kiln')).sort()).toEqual(['0.1.0', '0.2.0'])
-  expect((await readEntries(ports.espDir)).map((entry) => entry.file)).toEqual([
-    'kiln-1-0.1.0.conf',
-    'kiln-2-0.2.0+2.conf',
-  ])
+  expect(entryFiles(ports)).toEqual(['kiln-1-0.1.0.conf', 'kiln-2-0.2.0+2.conf.staged'])
+})
+
+test('an installed release boots only once it is armed, and no more when that is taken back', async () => {
+  const ports = machine(served)
+  await installRelease(release, to, ports)
+  const staged = { version: '0.2.0', generation: 2 }
+  for (let twice = 0; twice < 2; twice++) await armEntry(ports.espDir, staged)
+  expect(entryFiles(ports)).toEqual(['kiln-1-0.1.0.conf', 'kiln-2-0.2.0+2.conf'])
+  for (let twice = 0; twice < 2; twice++) await disarmEntry(ports.espDir, staged)
+  expect(entryFiles(ports)).toEqual(['kiln-1-0.1.0.conf', 'kiln-2-0.2.0+2.conf.staged'])
+  await installRelease(release, { ...to, generation: 3 }, ports)
+  expect(entryFiles(ports)).toEqual(['kiln-1-0.1.0.conf', 'kiln-3-0.2.0+2.conf.staged'])
+  await expect(armEntry(ports.espDir, staged)).rejects.toMatchObject({ code: 'UPDATE_ENTRY_MISSING' })
+})
+
+test('a download cut before its first sync does not go on from where another release had got', async () => {
+  const ports = machine(served)
+  await saveProgress(ports.stateDir, { manifestSha256: 'of another', slot: 'b', bytes: 1_000_000 })
+  let opened = 0
+  ports.openPart = async (one, name, offset) => {
+    if (opened++ === 0) throw new Fault('RELEASE_UNREACHABLE', 'cut')
+    return served(one, name, offset)
+  }
+  await installRelease(release, to, ports)
+  expect(readFileSync(ports.slotPath('b')).equals(content['usr.img']!)).toBe(true)
+})
+
+test('a connection that breaks long before a sync is due still gets the download on', async () => {
+  let opened = 0
+  const ports = machine(async (_release, name, offset) => {
+    async function* body(): AsyncGenerator<Uint8Array> {
+      for await (const chunk of chunks(content[name]!, offset)) {
+        yield chunk
+        if (name === 'usr.img') throw new Fault('RELEASE_UNREACHABLE', 'connection reset')
+      }
+    }
+    opened += 1
+    return { offset, body: body() }
+  })
+  await installRelease(release, to, ports)
+  expect(opened).toBeGreaterThan(40)
+  expect((await loadProgress(ports.stateDir))?.bytes).toBe(content['usr.img']!.length)
 })
 
 test('a download that breaks resumes where it was synced and fetches nothing twice', async () => {
@@ -114,7 +156,7 @@ test('a corrupt image is refused before any entry points to it, and the next try
   expect((await readEntries(ports.espDir)).map((entry) => entry.generation)).toEqual([1])
   corrupt = false
   await installRelease(release, to, ports)
-  expect((await readEntries(ports.espDir)).map((entry) => entry.generation)).toEqual([1, 2])
+  expect(entryFiles(ports)).toHaveLength(2)
 })
 
 test('an image longer than its manifest is refused', async () => {
@@ -151,6 +193,7 @@ test('a cut at any point of an install leaves the running release the only one t
       () => true,
       () => false,
     )
+    if (finished) await armEntry(ports.espDir, { version: '0.2.0', generation: 2 })
     const entries = (await readEntries(ports.espDir)).map((entry) => entry.generation)
     expect(entries).toEqual(finished ? [1, 2] : [1])
     await installRelease(release, to, { ...ports, openPart: served, sleep: async () => undefined })
@@ -162,6 +205,7 @@ test('a cut at any point of an install leaves the running release the only one t
 test('blessing drops the counter, once or twice', async () => {
   const ports = machine(served)
   await installRelease(release, to, ports)
+  await armEntry(ports.espDir, { version: '0.2.0', generation: 2 })
   await blessEntry(ports.espDir, 2)
   await blessEntry(ports.espDir, 2)
   expect((await readEntries(ports.espDir)).map((entry) => entry.file)).toContain('kiln-2-0.2.0.conf')

@@ -6,7 +6,7 @@ import { compareVersions, type ReleaseManifest, type ReleasePart } from '@kiln/s
 import { assert, Fault, type Log } from '@kiln/service'
 import type { SignedRelease } from './boot-server.ts'
 import type { Booted, Slot } from './decide.ts'
-import { entriesToRemove, entryText, kernelsToRemove, trialEntryName } from './entries.ts'
+import { entriesToRemove, entryText, kernelsToRemove, stagedEntryName } from './entries.ts'
 import {
   readEntries,
   readKernelFolders,
@@ -40,7 +40,8 @@ export type InstallPorts = {
 
 /**
  * Puts a release into the inactive slot, in the order that leaves a bootable disk at every power cut: remove the
- * slot's entry; write USR, sync, read it back; kernel and initramfs; the entry last.
+ * slot's entry; write USR, sync, read it back; kernel and initramfs; the entry last. The entry is bootable only once
+ * `armEntry` gave it its name, when the machine has the turn.
  */
 export async function installRelease(
   release: SignedRelease,
@@ -66,7 +67,7 @@ export async function installRelease(
   }
   await writeEntry(
     ports.espDir,
-    trialEntryName(to.generation, manifest.version),
+    stagedEntryName(to.generation, manifest.version),
     entryText({
       version: manifest.version,
       generation: to.generation,
@@ -102,6 +103,8 @@ async function downloadToSlot(
       : 0
   const device = await openSlot(ports.slotPath(slot), part)
   try {
+    // What another release left there is about to be overwritten, so its mark goes first.
+    if (at === 0) await saveProgress(ports.stateDir, { manifestSha256, slot, bytes: 0 })
     for (let failures = 0; at < part.sizeBytes; ) {
       const before = at
       try {
@@ -162,18 +165,24 @@ async function copyToSlot(
 ): Promise<number> {
   let at = source.offset
   let synced = at
-  for await (const chunk of source.body) {
-    if (at + chunk.length > part.sizeBytes)
-      throw new Fault('IMAGE_CORRUPT', `${part.name} is longer than its manifest's ${part.sizeBytes} bytes`)
-    for (let done = 0; done < chunk.length; ) {
-      const { bytesWritten } = await device.write(chunk, done, chunk.length - done, at + done)
-      done += bytesWritten
+  try {
+    for await (const chunk of source.body) {
+      if (at + chunk.length > part.sizeBytes)
+        throw new Fault('IMAGE_CORRUPT', `${part.name} is longer than its manifest's ${part.sizeBytes} bytes`)
+      for (let done = 0; done < chunk.length; ) {
+        const { bytesWritten } = await device.write(chunk, done, chunk.length - done, at + done)
+        done += bytesWritten
+      }
+      at += chunk.length
+      if (at - synced >= syncEveryBytes) {
+        await checkpoint(at)
+        synced = at
+      }
     }
-    at += chunk.length
-    if (at - synced >= syncEveryBytes) {
-      await checkpoint(at)
-      synced = at
-    }
+  } catch (error) {
+    // A connection that breaks often still gets on: what came is kept.
+    if (error instanceof Fault && error.code === 'RELEASE_UNREACHABLE' && at > synced) await checkpoint(at)
+    throw error
   }
   await checkpoint(at)
   return at
@@ -187,9 +196,10 @@ async function verifySlot(
   slot: Slot,
   release: SignedRelease,
 ): Promise<void> {
-  await writeFile('/proc/sys/vm/drop_caches', '1').catch(() =>
-    ports.log.debug({}, 'page cache stays: not root'),
-  )
+  if ((await deviceSize(path)) !== undefined)
+    await writeFile('/proc/sys/vm/drop_caches', '1').catch(() =>
+      ports.log.debug({}, 'page cache stays: not root'),
+    )
   const hash = createHash('sha256')
   const device = await open(path, 'r')
   try {

@@ -16,8 +16,12 @@ export async function readPki(folder: string): Promise<Pki> {
   return { ca: ca!, cert: cert!, key: key! }
 }
 
-/** Store endpoints with this machine's own member first. */
+/**
+ * Store endpoints with this machine's own member first. In a cluster without a store it is this machine's own address,
+ * where nobody answers: the machine proves its boots and never updates, because nobody can give it a turn.
+ */
 export function orderEndpoints(facts: MachineFacts): string[] {
+  if (facts.storeEndpoints.length === 0) return [`https://${facts.address}:2379`]
   const own = (endpoint: string): boolean => new URL(endpoint).hostname === facts.address
   return [...facts.storeEndpoints.filter(own), ...facts.storeEndpoints.filter((endpoint) => !own(endpoint))]
 }

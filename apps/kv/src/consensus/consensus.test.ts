@@ -73,7 +73,8 @@ async function startMember(options: {
     clock: systemClock,
     random: Math.random,
     tickMs: 20,
-    electionTicks: 10,
+    // A second: a busy host's slow fsync must not cost the leader its place.
+    electionTicks: 50,
     log: quiet,
     onFatal: () => undefined,
     limits: { segmentBytes: options.segmentBytes ?? 1 << 20, requestTimeoutMs: 20_000 },

@@ -13,6 +13,8 @@ export class Observer {
   restores = 0
   #leaders = new Map<number, bigint>()
   #entries = new Map<number, { signature: string; node: string }>()
+  /** Terms of the entries that were seen to be the last one applied, those without data too. */
+  #appliedTerms = new Map<number, { term: number; node: string }>()
 
   breach(node: string, what: string): void {
     this.breaches.push({ tick: this.tick, node, what })
@@ -47,6 +49,14 @@ export class Observer {
     }
     if (status.committedIndex > status.lastIndex) {
       this.breach(node, `committed ${status.committedIndex} of ${status.lastIndex} entries`)
+    }
+    const applied = this.#appliedTerms.get(status.appliedIndex)
+    if (applied === undefined) this.#appliedTerms.set(status.appliedIndex, { term: status.appliedTerm, node })
+    else if (applied.term !== status.appliedTerm) {
+      this.breach(
+        node,
+        `applied entry ${status.appliedIndex} of term ${status.appliedTerm}, but on ${applied.node} it is of term ${applied.term}`,
+      )
     }
     if (status.role !== 'leader') return
     const known = this.#leaders.get(status.term)
