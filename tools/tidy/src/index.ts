@@ -1,2 +1,10 @@
 export { readPackages, readSources } from './packages.ts'
-export { checkBudgets, checkLayers, checkProcess, checkPurity, checkReferences, checkShape } from './rules.ts'
+export {
+  checkBudgets,
+  checkErrorCodes,
+  checkLayers,
+  checkProcess,
+  checkPurity,
+  checkReferences,
+  checkShape,
+} from './rules.ts'

@@ -1,7 +1,15 @@
 import { readFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { readPackages, readSources } from './packages.ts'
-import { checkBudgets, checkLayers, checkProcess, checkPurity, checkReferences, checkShape } from './rules.ts'
+import {
+  checkBudgets,
+  checkErrorCodes,
+  checkLayers,
+  checkProcess,
+  checkPurity,
+  checkReferences,
+  checkShape,
+} from './rules.ts'
 
 const root = fileURLToPath(new URL('../../../', import.meta.url))
 const packages = readPackages(root)
@@ -11,6 +19,7 @@ const problems = [
   ...checkReferences(packages),
   ...checkShape(packages),
   ...checkProcess(packages),
+  ...checkErrorCodes(packages, readFileSync(`${root}docs/reference/errors.md`, 'utf8')),
   ...checkBudgets(readSources(root, 'libs/linux/native'), {
     path: 'kiln',
     text: readFileSync(`${root}kiln`, 'utf8'),

@@ -1,6 +1,14 @@
 import { expect, test } from 'vitest'
 import type { Package } from './packages.ts'
-import { checkBudgets, checkLayers, checkProcess, checkPurity, checkReferences, checkShape } from './rules.ts'
+import {
+  checkBudgets,
+  checkErrorCodes,
+  checkLayers,
+  checkProcess,
+  checkPurity,
+  checkReferences,
+  checkShape,
+} from './rules.ts'
 
 const sound: Package = {
   folder: 'libs/raft',
@@ -54,6 +62,13 @@ test('only process owners end the process', () => {
   const owner = { ...sound, sources: [{ path: 'apps/kv/src/main.ts', text }] }
   expect(checkProcess([owner])).toEqual([])
   expect(checkProcess([{ ...sound, sources: [{ path: 'apps/kv/src/watch.ts', text }] }])).toHaveLength(1)
+})
+
+test('a fault code without a row in the errors page is found', () => {
+  const text = "throw new Fault('DISK_FULL', 'writing')"
+  const one = { ...sound, sources: [{ path: 'libs/raft/src/a.ts', text }] }
+  expect(checkErrorCodes([one], '| `DISK_FULL` | no space |')).toEqual([])
+  expect(checkErrorCodes([one], '| `DISK_FULLER` | no space |')).toHaveLength(1)
 })
 
 test('native code and the launcher have budgets', () => {

@@ -118,6 +118,19 @@ export function checkProcess(packages: Package[]): Problem[] {
     }))
 }
 
+/** Every fault that is thrown with a code of its own has a row that says what happened and what to do. */
+export function checkErrorCodes(packages: Package[], errorsPage: string): Problem[] {
+  return packages
+    .filter((one) => one.layer !== 'kit')
+    .flatMap((one) => one.sources.filter((source) => !isTest(source)))
+    .flatMap((source) =>
+      [...source.text.matchAll(/new Fault\(\s*'([A-Z][A-Z0-9_]+)'/g)]
+        .map((match) => match[1]!)
+        .filter((code) => !errorsPage.includes(`\`${code}\``))
+        .map((code) => ({ path: source.path, message: `${code} is not in docs/reference/errors.md` })),
+    )
+}
+
 /** Budgets of the places where growth is a smell: native code and the launcher. */
 export function checkBudgets(native: Source[], launcher: Source): Problem[] {
   const nativeLines = native.reduce((sum, source) => sum + source.text.split('\n').length, 0)
