@@ -67,10 +67,20 @@ export async function demo(
       title: `Update to ${version}, one machine at a time`,
       run: async (report) => {
         const started = performance.now()
-        await new BootClient(state, lab).publish(labGroup, { version })
+        const boot = new BootClient(state, lab)
+        await boot.publish(labGroup, { version })
         summary = await waitForCluster({
           ...{ state, lab, report, version, signal: context.signal },
           timeoutMs: updateTimeoutMs,
+          check: async () => {
+            const channel = await boot.channel(labGroup).catch(() => undefined)
+            if (channel?.state === 'halted') {
+              throw new Fault(
+                'ROLLOUT_HALTED',
+                `the rollout of ${version} was halted: ${channel.reason ?? ''}`,
+              )
+            }
+          },
         })
         result.updateSeconds = Math.round((performance.now() - started) / 1000)
         return `${lab.machines.length} machines in ${result.updateSeconds} s`
@@ -90,6 +100,7 @@ export async function demo(
     await runSteps(steps, {
       live: context.live && !options.json,
       stream: options.json ? process.stderr : process.stdout,
+      signal: context.signal,
     })
   } catch (error) {
     await load?.stop().catch(() => undefined)

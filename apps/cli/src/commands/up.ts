@@ -127,6 +127,7 @@ async function startCluster(
     await runSteps(steps, {
       live: context.live && !options.json,
       stream: options.json ? process.stderr : process.stdout,
+      signal: context.signal,
     })
   } catch (error) {
     if (!options.keep) await stopLabHost(state, 0)

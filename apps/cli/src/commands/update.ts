@@ -10,7 +10,10 @@ import type { CommandContext } from './context.ts'
 
 type Options = { state?: string; group?: string }
 
-/** `kiln update publish VERSION`: what the machines of a group should run; `image` stages and signs it first. */
+/**
+ * `kiln update publish VERSION`: what the machines of a group should run; `image` stages and signs it first. Publishing a release
+ * whose rollout was halted resumes it; machines on which it failed stay where they are until `kiln-update reset` there.
+ */
 export async function publish(
   options: Options & { version?: string; image?: string; allowDowngrade: boolean },
   context: CommandContext,
@@ -31,6 +34,19 @@ export async function publish(
   const change = options.allowDowngrade ? { version, allowDowngrade: true } : { version }
   await new BootClient(state, lab).publish(group, change)
   context.print(`${group}: ${version} published`)
+  const resumed = await withStore(state, lab, async (store) => {
+    const key = storeKeys.rollout({ group, version })
+    const found = await store.get(key)
+    if (!found || RolloutRecord.safeParse(jsonOf(found)).data?.state !== 'halted') return false
+    return (await store.compareAndDelete(key, found.modRevision)).deleted
+  }).catch((error: unknown) => {
+    if (!(error instanceof Fault)) throw error
+    context.print(
+      `the store did not answer (${error.code}): had this rollout been halted, publish it again later`,
+    )
+    return false
+  })
+  if (resumed) context.print(`${group}: the halted rollout of ${version} goes on`)
 }
 
 /** `kiln update halt`. */

@@ -115,6 +115,8 @@ export async function waitForCluster(at: {
   /** Release every machine should run. */
   version?: string
   timeoutMs?: number
+  /** Throws when it cannot come about any more. */
+  check?: () => Promise<void>
 }): Promise<ClusterSummary> {
   const started = performance.now()
   let said = ''
@@ -123,6 +125,7 @@ export async function waitForCluster(at: {
     const summary = await summarise(at.state, at.lab)
     const missing = findMissing(summary, at)
     if (missing === undefined) return summary
+    await at.check?.()
     if (performance.now() - started > (at.timeoutMs ?? clusterTimeoutMs))
       throw new Fault('CLUSTER_LATE', missing)
     if (missing !== said) at.report.note(`waiting: ${missing}`)

@@ -1,8 +1,8 @@
-import { chmod, glob, mkdir, readFile, stat } from 'node:fs/promises'
+import { chmod, glob, mkdir, stat } from 'node:fs/promises'
 import { join } from 'node:path'
-import { writeImageArchive } from '@kiln/oci'
 import { Fault } from '@kiln/service'
 import { defaultCacheDir } from '../image/build-image.ts'
+import { buildHelloImage } from './hello-image.ts'
 import type { StateFolder } from './state-folder.ts'
 
 /** Name of the demonstration's pod and service, and the port it is reached at on every machine. */
@@ -11,24 +11,34 @@ export const demoPort = 8000
 
 const archiveName = 'pods/hello.tar'
 
-/** A web server of busybox that says which machine it runs on. */
+/** Answers on its port of every machine with the machine's name, as few rights as it can have. */
 const podFile = `apiVersion: v1
 kind: Pod
 metadata:
   name: ${demoPod}
+  labels:
+    kiln.dev/service: ${demoPod}
 spec:
+  restartPolicy: Always
   terminationGracePeriodSeconds: 5
   containers:
     - name: web
       image: boot://${archiveName}
+      env:
+        - name: KILN_MACHINE
+          valueFrom: { fieldRef: { fieldPath: spec.nodeName } }
+        - name: KILN_POD
+          valueFrom: { fieldRef: { fieldPath: metadata.name } }
       ports:
-        - containerPort: 80
+        - name: http
+          containerPort: ${demoPort}
           hostPort: ${demoPort}
       resources:
-        limits:
-          memory: 16Mi
-          cpu: 100m
-          kiln.dev/pids: 16
+        limits: { memory: 32Mi, cpu: 500m, kiln.dev/pids: 32 }
+      securityContext:
+        readOnlyRootFilesystem: true
+        allowPrivilegeEscalation: false
+        capabilities: { drop: [ALL] }
 `
 
 /** Pod files of the machines of `kiln up`, by name. */
@@ -38,25 +48,7 @@ export const demoPods: ReadonlyMap<string, string> = new Map([[`${demoPod}.yaml`
 export async function stageDemoImage(state: StateFolder, environment: NodeJS.ProcessEnv): Promise<void> {
   const target = join(state.assets, archiveName)
   await mkdir(join(target, '..'), { recursive: true })
-  // Process 1 ignores signals that it does not handle: without the trap a stop takes the whole grace period.
-  const script = 'hostname > /www/index.html; trap "exit 0" TERM; /bin/httpd -f -p 80 -h /www & wait'
-  await writeImageArchive(target, {
-    layers: [
-      [
-        { path: 'bin/', type: 'directory' },
-        { path: 'bin/busybox', content: await readFile(await findBusybox(environment)), mode: 0o755 },
-        ...['sh', 'httpd', 'hostname'].map((name) => ({
-          path: `bin/${name}`,
-          type: 'symlink' as const,
-          target: 'busybox',
-        })),
-        { path: 'www/', type: 'directory' as const },
-        { path: 'tmp/', type: 'directory' as const, mode: 0o1777 },
-      ],
-    ],
-    tag: demoPod,
-    config: { Cmd: ['/bin/sh', '-c', script], Env: ['PATH=/bin'], WorkingDir: '/' },
-  })
+  await buildHelloImage(target, await findBusybox(environment))
   await chmod(target, 0o644)
 }
 

@@ -1,3 +1,4 @@
+import { Fault } from '@kiln/service'
 import { Listr } from 'listr2'
 
 /** What a step can say while it runs. */
@@ -16,13 +17,30 @@ export type Step = {
   run(report: StepReport): Promise<string | undefined>
 }
 
-/** Runs steps one after the other, live on a terminal, as plain lines to `out` otherwise. The first failure ends it. */
+/**
+ * Runs steps one after the other, live on a terminal, as plain lines to `stream` otherwise. The first failure ends it, and
+ * so does `signal`: no step begins after it, and what a step says because of it is not told.
+ */
 export async function runSteps(
   steps: readonly Step[],
-  out: { live: boolean; stream: NodeJS.WritableStream },
+  out: { live: boolean; stream: NodeJS.WritableStream; signal: AbortSignal },
 ): Promise<void> {
-  if (out.live) await runLive(steps)
-  else await runPlain(steps, out.stream)
+  const cancelled = (): Fault => new Fault('CANCELLED', 'cancelled')
+  const guarded = steps.map(
+    ({ title, run }): Step => ({
+      title,
+      run: async (report) => {
+        if (out.signal.aborted) throw cancelled()
+        try {
+          return await run(report)
+        } catch (error) {
+          throw out.signal.aborted ? cancelled() : error
+        }
+      },
+    }),
+  )
+  if (out.live) await runLive(guarded)
+  else await runPlain(guarded, out.stream)
 }
 
 async function runLive(steps: readonly Step[]): Promise<void> {

@@ -1,14 +1,7 @@
-import { execFile } from 'node:child_process'
-import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
-import { promisify } from 'node:util'
+import { readFile } from 'node:fs/promises'
 import { type LayerEntry, writeImageArchive } from '@kiln/oci'
-import { Fault } from '@kiln/service'
 
-const run = promisify(execFile)
-
-export const helloVersion = '1.0.0'
+const helloVersion = '1.0.0'
 
 const applets = [
   'sh',
@@ -43,12 +36,10 @@ wait $server
 
 /**
  * Builds the image of the demo pod: a static busybox whose httpd answers with machine, pod and version as JSON. The
- * same busybox gives the same bytes. Without one at hand it comes from Debian's busybox-static (needs apt and dpkg).
+ * same busybox gives the same bytes.
  */
-export async function buildHelloImage(outFile: string, options: { busybox?: string } = {}): Promise<string> {
-  const busybox = await readFile(options.busybox ?? (await findBusybox())).catch((error: unknown) => {
-    throw new Fault('BUSYBOX_MISSING', 'the demo image needs a static busybox', { cause: error })
-  })
+export async function buildHelloImage(outFile: string, busyboxFile: string): Promise<string> {
+  const busybox = await readFile(busyboxFile)
   const folder = (path: string, mode = 0o755): LayerEntry => ({ path, type: 'directory', mode })
   const layer: LayerEntry[] = [
     folder('bin'),
@@ -76,29 +67,4 @@ export async function buildHelloImage(outFile: string, options: { busybox?: stri
       Labels: { 'org.opencontainers.image.version': helloVersion },
     },
   })
-}
-
-async function findBusybox(): Promise<string> {
-  for (const path of ['/bin/busybox', '/usr/bin/busybox']) {
-    const head = await readFile(path).catch(() => undefined)
-    // A dynamic one would need libraries that the image does not have: its interpreter is named in the file.
-    if (head && !head.subarray(0, 4096).includes('/lib64/ld-linux')) return path
-  }
-  return downloadBusybox()
-}
-
-async function downloadBusybox(): Promise<string> {
-  const folder = await mkdtemp(join(tmpdir(), 'kiln-busybox-'))
-  try {
-    await run('apt-get', ['download', '-q', 'busybox-static'], { cwd: folder })
-    const archive = (await readdir(folder)).find((name) => name.endsWith('.deb'))
-    await run('dpkg-deb', ['-x', join(folder, archive ?? 'nothing'), folder])
-    return join(folder, 'bin/busybox')
-  } catch (error) {
-    await rm(folder, { recursive: true, force: true })
-    throw new Fault('BUSYBOX_MISSING', 'fetching busybox-static from Debian failed', {
-      cause: error,
-      remedy: 'install busybox-static',
-    })
-  }
 }
