@@ -97,6 +97,20 @@ test('all members killed at once come back with everything that was acknowledged
   expect(await client.leaseTimeToLive(id)).toMatchObject({ grantedSeconds: 600, keys: ['/leased'] })
 })
 
+test('a leader that is asked to stop hands its place over, so that nobody waits for an election', async () => {
+  const cluster = await clusterOf({
+    count: 3,
+    flags: ['--heartbeat-interval=500', '--election-timeout=15000'],
+  })
+  const leader = await leaderOf(cluster)
+  const others = cluster.endpoints.filter((_endpoint, at) => at !== leader)
+  const began = performance.now()
+  expect(await cluster.members[leader]!.stop()).toBe(0)
+  await clientOf(others).put('/after', '1')
+  // An election would have had to wait for at least the election timeout.
+  expect(performance.now() - began).toBeLessThan(12_000)
+})
+
 /** Index of the newest snapshot in a data directory, 0 without one. */
 function newestSnapshot(dataDir: string): number {
   const indexes = readdirSync(join(dataDir, 'log')).map(
