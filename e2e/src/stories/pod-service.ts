@@ -42,7 +42,17 @@ export const podService: Story = {
       expect(output.includes(machine.name), `the pod of ${machine.name} says where it runs`)
     }
     figure('services', String(services.length))
+    const { output } = await cluster.shell('node1', 'ps -eo rss=,args=', { signal })
+    const memory = daemonMemory(output)
+    expect(memory.size > 0, `the daemons are in the process list: ${output.slice(0, 200)}`)
+    for (const [name, mebibytes] of memory) figure(`RSS ${name}`, `${mebibytes} MiB`)
   },
+}
+
+/** Resident memory of Kiln's daemons in MiB, from lines of `ps -eo rss=,args=`. */
+export function daemonMemory(list: string): Map<string, number> {
+  const found = [...list.matchAll(/^\s*(\d+) .*\/usr\/lib\/kiln\/(kiln-[a-z]+)\.mjs/gm)]
+  return new Map(found.map(([, kibibytes, name]) => [name!, Math.round(Number(kibibytes) / 1024)]))
 }
 
 /** The image has no HTTP client: bash speaks TCP by itself. */
