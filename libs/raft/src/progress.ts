@@ -75,6 +75,8 @@ export function becomeReplicate(progress: Progress): void {
 export function becomeSnapshot(progress: Progress, index: number): void {
   progress.state = 'snapshot'
   progress.pendingSnapshot = index
+  // The appends that told it were refused; the next one does even if there is nothing else to send.
+  progress.sentCommit = 0
   clearInflight(progress)
 }
 

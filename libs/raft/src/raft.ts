@@ -7,10 +7,10 @@ import { committedInTerm, confirmRounds, onReadResponse, requestRead, sendHeartb
 import {
   broadcastAppend,
   bytesOf,
-  commitTo,
   maybeCommit,
   onAppend,
   onAppendResponse,
+  onCommitTold,
   onSnapshot,
   onSnapshotSent,
   sendAppend,
@@ -123,6 +123,7 @@ function onMessage(raft: Raft, message: Message): void {
     case 'heartbeat':
       follow(raft, message)
       onHeartbeat(raft, message)
+      maybeRelease(raft)
       return
     case 'snapshot':
       follow(raft, message)
@@ -198,7 +199,7 @@ function follow(raft: Raft, message: Message): void {
 }
 
 function onHeartbeat(raft: Raft, message: MessageOf<'heartbeat'>): void {
-  commitTo(raft, Math.min(message.commit, lastIndex(raft.log)))
+  onCommitTold(raft, message.from, message.commit)
   raft.out.messages.push({
     type: 'heartbeat-response',
     from: raft.id,

@@ -4,6 +4,7 @@ import {
   entryBytes,
   findConflict,
   lastIndex,
+  lastTerm,
   matches,
   resetLog,
   sliceEntries,
@@ -134,22 +135,13 @@ export function maybeCommit(raft: Raft): boolean {
 export function onAppend(raft: Raft, message: MessageOf<'append'>): void {
   if (message.previousIndex < raft.committed) {
     // What is committed agrees; the answer tells the leader where to go on.
+    assertSameCommitted(raft, message)
+    noteAgreed(raft, raft.committed, message.commit)
     acknowledge(raft, message.from, raft.committed)
     return
   }
   if (!matches(raft.log, message.previousIndex, message.previousTerm)) {
-    const hint = findConflict(raft.log, message.previousIndex, message.previousTerm)
-    raft.out.messages.push({
-      type: 'append-response',
-      from: raft.id,
-      to: message.from,
-      term: raft.term,
-      index: message.previousIndex,
-      rejected: true,
-      hintIndex: hint.index,
-      hintTerm: hint.term,
-      refill: !raft.mayVote,
-    })
+    refuse(raft, message.from, message.previousIndex, message.previousTerm)
     return
   }
   const fresh = message.entries.findIndex((entry) => !matches(raft.log, entry.index, entry.term))
@@ -160,13 +152,51 @@ export function onAppend(raft: Raft, message: MessageOf<'append'>): void {
     appendEntries(raft.log, message.entries.slice(fresh))
   }
   const lastNew = message.previousIndex + message.entries.length
-  raft.refillUntil = message.commit
+  noteAgreed(raft, lastNew, message.commit)
   commitTo(raft, Math.min(message.commit, lastNew))
   acknowledge(raft, message.from, lastNew)
 }
 
+/** An append of the leader showed that our log is its own up to `index`; `commit` is its commit index. */
+function noteAgreed(raft: Raft, index: number, commit: number): void {
+  raft.agreed = Math.max(raft.agreed, index)
+  raft.refillUntil = commit
+}
+
+/** The newest committed entry of an append that we have too; if it is the same, so are those before it. */
+function assertSameCommitted(raft: Raft, { previousIndex, entries }: MessageOf<'append'>): void {
+  const entry = entries[Math.min(raft.committed - previousIndex, entries.length) - 1]
+  const term = entry && termAt(raft.log, entry.index)
+  assert(term === undefined || term === entry!.term, `entry ${entry?.index} contradicts a committed one`)
+}
+
+function refuse(raft: Raft, to: NodeId, index: number, term: number): void {
+  const hint = findConflict(raft.log, index, term)
+  raft.out.messages.push({
+    type: 'append-response',
+    from: raft.id,
+    to,
+    term: raft.term,
+    index,
+    rejected: true,
+    hintIndex: hint.index,
+    hintTerm: hint.term,
+    refill: !raft.mayVote,
+  })
+}
+
+/**
+ * A heartbeat tells the commit index, no further than what we acknowledged. A damaged log does not hold that any more: what is at
+ * its place may be an older entry that had been overwritten. So it follows no further than appends have shown, and asks for more.
+ */
+export function onCommitTold(raft: Raft, from: NodeId, commit: number): void {
+  const last = lastIndex(raft.log)
+  if (!raft.mayVote && commit > raft.agreed) refuse(raft, from, last, lastTerm(raft.log))
+  commitTo(raft, Math.min(commit, raft.mayVote ? last : raft.agreed))
+}
+
 /** Followers learn of commits from the leader, up to what they know to agree with it. */
-export function commitTo(raft: Raft, index: number): void {
+function commitTo(raft: Raft, index: number): void {
   assert(
     index <= lastIndex(raft.log),
     `commit ${index} is beyond the log, which ends at ${lastIndex(raft.log)}`,
@@ -191,6 +221,7 @@ export function onSnapshot(raft: Raft, message: MessageOf<'snapshot'>): void {
     raft.out.install = snapshot
     raft.out.installMarker = snapshot
   }
+  raft.agreed = Math.max(raft.agreed, snapshot.index)
   acknowledge(raft, message.from, snapshot.index)
 }
 

@@ -9,6 +9,7 @@ export function becomeFollower(raft: Raft, term: number, leader: NodeId): void {
   if (term !== raft.term) {
     raft.term = term
     raft.vote = 0n
+    raft.agreed = 0
   }
   raft.role = 'follower'
   raft.leader = leader

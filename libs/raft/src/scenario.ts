@@ -8,6 +8,8 @@ type Node = {
   id: NodeId
   raft: Raft
   disk: Recovered
+  /** As it was before the last write. */
+  diskBefore: Recovered
   /** Snapshots that are on the disk or on their way, by index. */
   machine: string
   writes: Persist[]
@@ -38,6 +40,7 @@ export function runScenario(): (lines: readonly string[]) => string {
     id,
     raft: createRaft({ id, electionTicks }, disk),
     disk,
+    diskBefore: disk,
     machine: snapshots.get(disk.snapshot.index) ?? '',
     writes: [],
     diskHeld: false,
@@ -58,6 +61,7 @@ export function runScenario(): (lines: readonly string[]) => string {
     let moved = effects.messages.length > 0 || effects.snapshots.length > 0 || effects.committed.length > 0
     while (!at.diskHeld && at.writes.length > 0) {
       const write = at.writes.shift()!
+      if (write.hardState) at.diskBefore = at.disk
       at.disk = written(at.disk, write)
       wires.push(...write.messages)
       step(at.raft, { kind: 'persisted', seq: write.seq, lastIndex: write.lastIndex })
@@ -198,15 +202,16 @@ export function runScenario(): (lines: readonly string[]) => string {
         node(first).up = false
         break
       case 'restart': {
-        // `forget-vote` is a broken disk, `lost=N` one that lost its last N entries and knows it.
-        const { id, disk } = node(first)
+        // `forget-vote` is a broken disk, `lost=N` one that lost its last N entries and knows it, `lost-write` its last write.
+        const { id } = node(first)
+        const disk = second === 'lost-write' ? node(first).diskBefore : node(first).disk
         const hardState = { ...disk.hardState, vote: second === 'forget-vote' ? 0n : disk.hardState.vote }
         const lost = second.startsWith('lost=') ? Number(second.slice(5)) : 0
         const entries = disk.entries.slice(0, disk.entries.length - lost)
         const last = disk.snapshot.index + entries.length
         hardState.commit = Math.min(hardState.commit, last)
         const fresh = start(id, { ...disk, hardState, entries })
-        fresh.raft.mayVote = lost === 0
+        fresh.raft.mayVote = lost === 0 && second !== 'lost-write'
         nodes.set(id, fresh)
         break
       }

@@ -67,6 +67,8 @@ export type Raft = {
   mayVote: boolean
   /** Commit index that the last append we took from a leader told. */
   refillUntil: number
+  /** Up to here our log is that of the leader of this term, as appends have shown since we started. */
+  agreed: number
 
   /** Ticks since the leader was heard (follower), since the election began, or since the quorum was checked (leader). */
   elapsed: number
@@ -125,6 +127,7 @@ export function createRaft(options: Partial<RaftOptions> & { id: NodeId }, recov
     snapshot,
     mayVote: full.mayVote,
     refillUntil: Number.MAX_SAFE_INTEGER,
+    agreed: 0,
     elapsed: 0,
     timeout: full.electionTicks,
     redraw: true,

@@ -38,7 +38,7 @@ export type Message = Envelope &
         rejected: boolean
         hintIndex: number
         hintTerm: number
-        /** This member lost durable entries: what it acknowledged before does not count. */
+        /** This member lost durable entries: what it acknowledged before does not count. Answers heartbeats, too. */
         refill: boolean
       }
     | { type: 'heartbeat'; commit: number; round: number }
