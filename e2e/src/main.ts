@@ -1,4 +1,5 @@
 import { existsSync, mkdirSync } from 'node:fs'
+import { rename, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { describeError, Fault } from '@kiln/service'
@@ -21,6 +22,7 @@ usage: node e2e/src/main.ts [options] [story...]
   --list             print the stories
   --budget MINUTES   skip stories that no longer fit
   --state DIR        folder for shared clusters (default: dist/e2e/clusters)
+  --retries N        try a failed story again on fresh machines; it is then reported as flaky
   --keep             leave shared clusters running for the next run
   --verbose          print what each story says as it happens
   --help
@@ -40,6 +42,7 @@ async function main(argv: string[]): Promise<number> {
       budget: { type: 'string' },
       state: { type: 'string' },
       keep: { type: 'boolean', default: false },
+      retries: { type: 'string', default: '0' },
       verbose: { type: 'boolean', default: false },
       help: { type: 'boolean', default: false },
     },
@@ -89,7 +92,12 @@ async function main(argv: string[]): Promise<number> {
   try {
     const results = await runStories(
       plan,
-      { quarantine, budgetMs: budgetMs(values.budget), cancelled: cancelled.signal },
+      {
+        quarantine,
+        budgetMs: budgetMs(values.budget),
+        cancelled: cancelled.signal,
+        retries: retryCount(values.retries),
+      },
       {
         nowMs: () => performance.now(),
         unmet: (story) => unmetNeed(story, host, print),
@@ -105,6 +113,11 @@ async function main(argv: string[]): Promise<number> {
           await fixtures.end(name)
           held.get(name)?.()
           held.delete(name)
+        },
+        async keepOutput({ name }) {
+          const aside = join(outDir, `${name}.first`)
+          await rm(aside, { recursive: true, force: true })
+          await rename(join(outDir, name), aside).catch(() => print(`         no output of ${name} to keep`))
         },
         started: (story) => print(`         ${story.name}: ${story.summary}`),
         finished: (result) => print(resultLine(result)),
@@ -126,6 +139,12 @@ function budgetMs(minutes: string | undefined): number | undefined {
   const value = Number(minutes)
   if (!(value > 0)) throw new Fault('USAGE', '--budget is a number of minutes')
   return value * 60_000
+}
+
+function retryCount(text: string): number {
+  const value = Number(text)
+  if (!Number.isInteger(value) || value < 0 || value > 3) throw new Fault('USAGE', '--retries is 0 to 3')
+  return value
 }
 
 try {

@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest'
-import type { StoryResult } from './report.ts'
+import { closingLines, type StoryResult } from './report.ts'
 import { type RunnerPorts, type RunOptions, runStories, type Stage } from './runner.ts'
 import type { Story, StoryContext } from './story.ts'
 
@@ -29,6 +29,7 @@ function host(more: Partial<RunnerPorts> = {}) {
       end: async (failed) => void seen.ended.push(`${one.name} ${failed ? 'failed' : 'passed'}`),
     }),
     endFixture: async (name) => void seen.fixtures.push(name),
+    keepOutput: async () => undefined,
     started: () => undefined,
     finished: (result) => void seen.results.push(result),
     timer: (ms, fire) => {
@@ -178,4 +179,36 @@ test('memory is given back after a story, also after one that failed', async () 
   })
   await runStories([story('a', { run: () => Promise.reject(new Error('x')) }), story('b')], options(), ports)
   expect(held).toBe(0)
+})
+
+test('with retries a failed story runs again on a fresh fixture and is told as flaky', async () => {
+  const { ports, seen } = host()
+  let tries = 0
+  const shaky = story('shaky', {
+    fixture: 'one-machine',
+    run: async () => {
+      if (++tries === 1) throw new Error('the console was late')
+    },
+  })
+  const [result] = await runStories([shaky], options({ retries: 1 }), ports)
+  expect(result?.outcome).toMatchObject({ kind: 'passed', flaky: 'the console was late' })
+  expect(seen.fixtures).toEqual(['one-machine', 'one-machine'])
+  expect(closingLines([result!])[0]).toBe('flaky shaky: the console was late')
+})
+
+test('a story that fails every time has failed, and without retries it runs once', async () => {
+  for (const [retries, tries] of [
+    [1, 2],
+    [0, 1],
+  ] as const) {
+    let runs = 0
+    const bad = story('bad', {
+      run: async () => {
+        runs++
+        throw new Error('no')
+      },
+    })
+    expect(kinds(await runStories([bad], options({ retries }), host().ports))).toEqual(['failed'])
+    expect(runs).toBe(tries)
+  }
 })

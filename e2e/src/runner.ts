@@ -26,11 +26,19 @@ export type RunnerPorts = {
   endFixture(name: FixtureName): Promise<void>
   started(story: Story): void
   finished(result: StoryResult): void
+  /** Puts the output of a failed try aside before the story is tried again. */
+  keepOutput(story: Story): Promise<void>
   /** Calls `fire` after a time; answers how to call it off. */
   timer(ms: number, fire: () => void): () => void
 }
 
-export type RunOptions = { quarantine: Quarantine; budgetMs?: number; cancelled: AbortSignal }
+export type RunOptions = {
+  quarantine: Quarantine
+  budgetMs?: number
+  cancelled: AbortSignal
+  /** Tries after a failure. A story that needs one is reported as flaky, never silently. */
+  retries?: number
+}
 
 /** Runs the stories one after the other. A story that failed takes its fixture with it: the next one gets a fresh one. */
 export async function runStories(
@@ -41,10 +49,13 @@ export async function runStories(
   const began = ports.nowMs()
   const results: StoryResult[] = []
   for (const [index, story] of plan.entries()) {
-    const leftMs = options.budgetMs === undefined ? undefined : options.budgetMs - (ports.nowMs() - began)
-    const outcome = options.cancelled.aborted
-      ? skipped('the run was ended')
-      : await runOrSkip(story, leftMs, options, ports)
+    const attempt = async (): Promise<Outcome> => {
+      const leftMs = options.budgetMs === undefined ? undefined : options.budgetMs - (ports.nowMs() - began)
+      return options.cancelled.aborted
+        ? skipped('the run was ended')
+        : await runOrSkip(story, leftMs, options, ports)
+    }
+    const outcome = await tryAgain(story, await attempt(), attempt, options, ports)
     const result = { story: story.name, budgetSeconds: story.budgetSeconds, outcome }
     results.push(result)
     ports.finished(result)
@@ -53,6 +64,27 @@ export async function runStories(
     }
   }
   return results
+}
+
+/** Runs a failed story again on fresh machines; where the second try cannot run, the first one's failure stands. */
+async function tryAgain(
+  story: Story,
+  first: Outcome,
+  attempt: () => Promise<Outcome>,
+  options: RunOptions,
+  ports: RunnerPorts,
+): Promise<Outcome> {
+  let outcome = first
+  for (let left = options.retries ?? 0; left > 0 && outcome.kind === 'failed'; left--) {
+    if (options.cancelled.aborted) break
+    ports.finished({ story: story.name, budgetSeconds: story.budgetSeconds, outcome })
+    await ports.keepOutput(story)
+    if (story.fixture) await ports.endFixture(story.fixture)
+    const next = await attempt()
+    if (next.kind === 'skipped') break
+    outcome = next.kind === 'passed' ? { ...next, flaky: outcome.reason } : next
+  }
+  return outcome
 }
 
 const skipped = (reason: string): Outcome => ({ kind: 'skipped', reason })

@@ -69,8 +69,8 @@ export function testStages(root: string, node: string): TestStage[] {
       [
         {
           title: 'stories',
-          budgetSeconds: 1_320,
-          commands: [script('e2e/src/main.ts', '--budget', String(storyMinutesMax))],
+          budgetSeconds: 2_700,
+          commands: [script('e2e/src/main.ts', '--budget', String(storyMinutesMax), '--retries', '1')],
           slow: true,
         },
       ],
