@@ -68,6 +68,16 @@ export function testStages(root: string, node: string): TestStage[] {
     [
       [
         {
+          title: 'reproducible',
+          budgetSeconds: 120,
+          commands: [kiln('image', '--verify-reproducible')],
+          slow: true,
+        },
+      ],
+    ],
+    [
+      [
+        {
           title: 'stories',
           budgetSeconds: 2_700,
           commands: [script('e2e/src/main.ts', '--budget', String(storyMinutesMax), '--retries', '1')],
