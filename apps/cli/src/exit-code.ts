@@ -18,6 +18,7 @@ const codes: Record<string, number> = {
   CLUSTER_STOPPED: 4,
   STATE_LOCKED: 4,
   TURN_FREE: 4,
+  ROLLOUT_NOT_HALTED: 4,
   MACHINE_LATE: 5,
   UPDATE_LATE: 5,
   QMP_TIMEOUT: 5,

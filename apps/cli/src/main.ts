@@ -14,7 +14,7 @@ import { pods, services } from './commands/store-lists.ts'
 import { test } from './commands/test.ts'
 import { printSummary, up } from './commands/up.ts'
 import { upEmbedded } from './commands/up-embedded.ts'
-import { halt, publish, releaseTurn, updateStatus } from './commands/update.ts'
+import { halt, publish, releaseTurn, resume, updateStatus } from './commands/update.ts'
 import { exitCodeOf } from './exit-code.ts'
 import { clusterRuns } from './lab/state-folder.ts'
 import { MachineFailed } from './lab/watch-machines.ts'
@@ -142,6 +142,12 @@ update
   .addOption(groupOption())
   .addOption(stateOption())
   .action((options) => halt(options, context))
+update
+  .command('resume')
+  .description('let the halted rollout of the published release go on')
+  .addOption(groupOption())
+  .addOption(stateOption())
+  .action((options) => resume(options, context))
 update
   .command('release-turn')
   .argument('[machine]', 'refused if another machine holds it')

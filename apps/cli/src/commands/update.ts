@@ -10,10 +10,7 @@ import type { CommandContext } from './context.ts'
 
 type Options = { state?: string; group?: string }
 
-/**
- * `kiln update publish VERSION`: what the machines of a group should run; `image` stages and signs it first. Publishing a release
- * whose rollout was halted resumes it; machines on which it failed stay where they are until `kiln-update reset` there.
- */
+/** `kiln update publish VERSION`: what the machines of a group should run; `image` stages and signs it first. */
 export async function publish(
   options: Options & { version?: string; image?: string; allowDowngrade: boolean },
   context: CommandContext,
@@ -34,19 +31,6 @@ export async function publish(
   const change = options.allowDowngrade ? { version, allowDowngrade: true } : { version }
   await new BootClient(state, lab).publish(group, change)
   context.print(`${group}: ${version} published`)
-  const resumed = await withStore(state, lab, async (store) => {
-    const key = storeKeys.rollout({ group, version })
-    const found = await store.get(key)
-    if (!found || RolloutRecord.safeParse(jsonOf(found)).data?.state !== 'halted') return false
-    return (await store.compareAndDelete(key, found.modRevision)).deleted
-  }).catch((error: unknown) => {
-    if (!(error instanceof Fault)) throw error
-    context.print(
-      `the store did not answer (${error.code}): had this rollout been halted, publish it again later`,
-    )
-    return false
-  })
-  if (resumed) context.print(`${group}: the halted rollout of ${version} goes on`)
 }
 
 /** `kiln update halt`. */
@@ -55,6 +39,31 @@ export async function halt(options: Options & { reason: string }, context: Comma
   const group = options.group ?? labGroup
   await new BootClient(state, requireLab(state)).halt(group, options.reason)
   context.print(`${group}: halted`)
+}
+
+/**
+ * `kiln update resume`: lets the halted rollout of the published release go on. Machines on which it failed stay where they are
+ * until `kiln-update reset` there.
+ */
+export async function resume(options: Options, context: CommandContext): Promise<void> {
+  const state = stateFolder(options.state, context.environment)
+  const lab = requireLab(state)
+  const group = options.group ?? labGroup
+  const boot = new BootClient(state, lab)
+  const channel = await boot.channel(group)
+  if (!channel) throw new Fault('ROLLOUT_NOT_HALTED', `nothing was published to ${group}`)
+  const { version, allowDowngrade } = channel
+  const cleared = await withStore(state, lab, async (store) => {
+    const key = storeKeys.rollout({ group, version })
+    const found = await store.get(key)
+    if (!found || RolloutRecord.safeParse(jsonOf(found)).data?.state !== 'halted') return false
+    return (await store.compareAndDelete(key, found.modRevision)).deleted
+  })
+  if (!cleared && channel.state !== 'halted') {
+    throw new Fault('ROLLOUT_NOT_HALTED', `the rollout of ${version} in ${group} is not halted`)
+  }
+  await boot.publish(group, allowDowngrade ? { version, allowDowngrade } : { version })
+  context.print(`${group}: the rollout of ${version} goes on`)
 }
 
 /** `kiln update status`: what should run, what runs where, whose turn it is. */
