@@ -210,14 +210,17 @@ program
   .requiredOption('--boot-url <url>')
   .action((options) => simulatedMachine(options))
 
-// Commands that are daemons have their own signals.
-if (process.argv[2] !== 'lab-host' && process.argv[2] !== 'simulated-machine') {
+// Commands that are daemons have their own signals and their own end.
+const isDaemon = process.argv[2] === 'lab-host' || process.argv[2] === 'simulated-machine'
+if (!isDaemon) {
   process.once('SIGINT', () => cancel.abort())
   process.once('SIGTERM', () => cancel.abort())
 }
 
 try {
   await program.parseAsync()
+  // Not left to the event loop: a connection to a machine that stands still would keep the command alive.
+  if (!isDaemon) process.exit()
 } catch (error) {
   if (error instanceof CommanderError) process.exit(error.exitCode === 0 ? 0 : 2)
   if (error instanceof MachineFailed) {
