@@ -1,3 +1,4 @@
+import { ensurePackages } from '../lab/host-setup.ts'
 import { requireRepository } from '../programs.ts'
 import type { CommandContext } from './context.ts'
 
@@ -16,6 +17,7 @@ export async function buildEverything(options: {
 
 /** `kiln build`. */
 export async function build(context: CommandContext): Promise<void> {
+  await ensurePackages(context, ['gcc', 'libc6-dev'])
   const { buildBundles } = await import('../bundle/build-bundles.ts')
   await buildBundles({ rootDir: requireRepository(), say: (line) => context.print(line) })
 }

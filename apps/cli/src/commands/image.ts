@@ -1,4 +1,5 @@
 import { Fault } from '@kiln/service'
+import { ensurePackages } from '../lab/host-setup.ts'
 import { firstVersion } from '../lab/release.ts'
 import { requireRepository } from '../programs.ts'
 import { buildEverything } from './build.ts'
@@ -10,6 +11,7 @@ export async function image(
   context: CommandContext,
 ): Promise<void> {
   const rootDir = requireRepository()
+  await ensurePackages(context)
   const { defaultCacheDir, imageVariants, verifyReproducible } = await import('../image/build-image.ts')
   const say = (line: string): void => context.print(line)
   const variant = imageVariants.find((name) => name === options.variant)

@@ -2,7 +2,7 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describeError, Fault } from '@kiln/service'
-import { ensureHostPackages, packageHost } from '../lab/host-setup.ts'
+import { ensurePackages } from '../lab/host-setup.ts'
 import { requireRepository } from '../programs.ts'
 import { table } from '../progress/table.ts'
 import type { CommandContext } from './context.ts'
@@ -41,15 +41,10 @@ export async function test(options: { fast: boolean }, context: CommandContext):
 
 /** Parts that lack packages say so themselves, so a host that cannot install them is no failure here. */
 async function installPackages(context: CommandContext): Promise<void> {
-  const say = (text: string): void => context.print(text)
   try {
-    await ensureHostPackages(packageHost(context.environment), {
-      note: say,
-      event: say,
-      live: () => undefined,
-    })
+    await ensurePackages(context)
   } catch (error) {
-    say(describeError(error))
+    context.print(describeError(error))
   }
 }
 

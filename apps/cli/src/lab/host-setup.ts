@@ -32,6 +32,18 @@ export function packageHost(environment: NodeJS.ProcessEnv): PackageHost {
   }
 }
 
+/** For commands that print lines and nothing else. `only` names the packages that matter to the command; all by default. */
+export async function ensurePackages(
+  context: { environment: NodeJS.ProcessEnv; print(text: string): void },
+  only?: readonly string[],
+): Promise<void> {
+  const host = packageHost(context.environment)
+  const say = (text: string): void => context.print(text)
+  const missing = async (): Promise<string[]> =>
+    (await host.missing()).filter((name) => only?.includes(name) ?? true)
+  await ensureHostPackages({ ...host, missing }, { note: say, event: say, live: () => undefined })
+}
+
 /** Installs missing Debian packages, or says which they are and stops. */
 export async function ensureHostPackages(host: PackageHost, report: StepReport): Promise<string | undefined> {
   const missing = await host.missing()
