@@ -140,6 +140,9 @@ test('a member that was away longer than the log catches up, and its watchers wi
   await cluster.members[away]!.start()
   const late = clientOf([cluster.endpoints[away]!])
   expect((await late.getPrefix('/s/', { keysOnly: true })).count).toBe(1200)
+  // In quarantine since 2026-11-22: on a busy host it sometimes catches up from the log (docs/plan.md).
+  if (process.env['KILN_QUARANTINED']) expect(cluster.members[away]!.output()).toContain('snapshot')
+  else console.log('skipped: that the catch-up used a snapshot, in quarantine; KILN_QUARANTINED=1 runs it')
 
   // Its history is whole: a watch from the beginning replays all of it.
   const keys: string[] = []
