@@ -150,8 +150,10 @@ type Wanted = { spec: PartitionSpec; number: number; startLba: number; endLba: n
 function resolve(specs: PartitionSpec[], table: GptTable, refusals: string[]): Wanted[] {
   const byNumber = new Map(table.partitions.map((partition) => [partition.number, partition]))
   const ordered = [...specs.filter((spec) => spec.number), ...specs.filter((spec) => !spec.number)]
-  const taken = new Set([...byNumber.keys(), ...specs.map((spec) => spec.number ?? 0)])
-  const numbered = ordered.map((spec) => ({ spec, number: spec.number || numberFor(spec, table, taken) }))
+  const claimed = new Set(specs.map((spec) => spec.number ?? 0))
+  const taken = new Set([...byNumber.keys(), ...claimed])
+  const unclaimed = table.partitions.filter((partition) => !claimed.has(partition.number))
+  const numbered = ordered.map((spec) => ({ spec, number: spec.number || numberFor(spec, unclaimed, taken) }))
   const named = new Set(numbered.map(({ number }) => number))
   const placed = table.partitions.filter((partition) => !named.has(partition.number))
   const wanted: Wanted[] = []
@@ -170,8 +172,9 @@ function resolve(specs: PartitionSpec[], table: GptTable, refusals: string[]): W
   return wanted
 }
 
-function numberFor(spec: PartitionSpec, table: GptTable, taken: Set<number>): number {
-  const labelled = table.partitions.find((partition) => spec.label && partition.label === spec.label)
+/** The number of the partition with this label, unless another entry claims it by its number; else the next free one. */
+function numberFor(spec: PartitionSpec, unclaimed: GptPartition[], taken: Set<number>): number {
+  const labelled = unclaimed.find((partition) => spec.label && partition.label === spec.label)
   if (labelled) return labelled.number
   let number = 1
   while (taken.has(number)) number++
