@@ -123,7 +123,9 @@ export class Cluster {
 
   /** Shuts a machine down from within and waits until it is off. */
   async shutDown(machine: string, signal: AbortSignal): Promise<void> {
-    const { code, output } = await this.shell(machine, 'systemctl poweroff', { signal })
+    // A moment later, so that the shell can answer before it is ended itself.
+    const order = '(sleep 1; exec systemctl poweroff) </dev/null >/dev/null 2>&1 & true'
+    const { code, output } = await this.shell(machine, order, { signal })
     expect(code === 0, `${machine} takes the order to shut down: ${output}`)
     await until(`${machine} shuts down`, { timeoutMs: powerOffTimeoutMs, signal }, async () => {
       const { machines } = await this.labStatus()

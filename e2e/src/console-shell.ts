@@ -7,6 +7,9 @@ export type ShellResult = { code: number; output: string }
 
 let lastCommand = 0
 
+/** How long a shell may take to answer before it is called again. */
+const helloMs = 2_000
+
 /**
  * Runs a command in a machine, through the root shell that development images have on the serial console. The words
  * that enclose the output are written in two halves, so that the echo of the typed line does not look like them.
@@ -14,7 +17,7 @@ let lastCommand = 0
 export async function runOnConsole(
   socketPath: string,
   command: string,
-  options: { timeoutMs: number; signal: AbortSignal },
+  options: { timeoutMs: number; signal: AbortSignal; helloMs?: number },
 ): Promise<ShellResult> {
   const id = `${process.pid}-${++lastCommand}`
   const socket = await open(socketPath)
@@ -24,22 +27,33 @@ export async function runOnConsole(
     text += chunk
   })
   try {
-    // A shell that just started may lose what is typed before its prompt; asking again is harmless.
-    socket.write('\n')
-    await sleep(300, options.signal)
-    socket.write(`echo "KILN-BEG""IN-${id}"; { ${command}; } 2>&1; echo "KILN-E""ND-${id} $?"\n`)
     const deadline = performance.now() + options.timeoutMs
-    for (;;) {
-      const result = readResult(text, id)
-      if (result) return result
-      if (performance.now() > deadline) {
-        throw new Fault(
-          'SHELL_TIMEOUT',
-          `no end of "${command}" on the console within ${options.timeoutMs} ms`,
-        )
+    const waitFor = async <T>(
+      what: string,
+      read: () => T | undefined,
+      untilMs: number,
+    ): Promise<T | undefined> => {
+      for (;;) {
+        const result = read()
+        if (result !== undefined) return result
+        if (performance.now() > deadline)
+          throw new Fault('SHELL_TIMEOUT', `${what} within ${options.timeoutMs} ms`)
+        if (performance.now() > untilMs) return undefined
+        await sleep(100, options.signal)
       }
-      await sleep(100, options.signal)
     }
+    // The console comes after the machine is ready, and a shell that starts loses what was typed before its prompt.
+    const isUp = (): true | undefined => (text.includes(`KILN-UP-${id}`) ? true : undefined)
+    do socket.write(`\necho "KILN-U""P-${id}"\n`)
+    while (
+      !(await waitFor(
+        'no shell answers on the console',
+        isUp,
+        performance.now() + (options.helloMs ?? helloMs),
+      ))
+    )
+    socket.write(`echo "KILN-BEG""IN-${id}"; { ${command}; } 2>&1; echo "KILN-E""ND-${id} $?"\n`)
+    return (await waitFor(`no end of "${command}" on the console`, () => readResult(text, id), Infinity))!
   } finally {
     socket.destroy()
   }

@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import { ReleaseManifest } from '@kiln/schemas'
 import { labMachine, labMemoryMiB, MachineLab } from '../machine-lab.ts'
 import type { Story, StoryContext } from '../story.ts'
-import { expect, sleep, until } from '../waiting.ts'
+import { expect, until } from '../waiting.ts'
 import { secondVersion } from './update.ts'
 
 /** Unsynced bytes that only the writing of an image leaves at once. */
@@ -72,8 +72,6 @@ async function sameImage(
   const manifest = ReleaseManifest.parse(JSON.parse(await readFile(join(image, 'manifest.json'), 'utf8')))
   const part = manifest.parts.find(({ name }) => name === 'usr.img')
   expect(part, 'the release has an image')
-  // The login prompt comes a moment after the machine is ready.
-  await sleep(2_000, signal)
   const { output } = await lab.shell(
     `head -c ${part.sizeBytes} /dev/disk/by-partlabel/USR-${slot} | sha256sum`,
     { signal, timeoutMs: 120_000 },
