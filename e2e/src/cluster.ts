@@ -30,6 +30,7 @@ export type ClusterMachine = {
 }
 
 const powerOffTimeoutMs = 60_000
+const snapshotTimeoutMs = 180_000
 
 /** A cluster of virtual machines that `kiln up` made, driven as an operator would, and hurt over its control socket. */
 export class Cluster {
@@ -119,6 +120,26 @@ export class Cluster {
 
   async switchOn(machine: string): Promise<void> {
     await this.ask({ command: 'power', machine, action: 'on' })
+  }
+
+  /** Saves all machines and the boot server at one moment; they go on. */
+  async saveSnapshot(name: string): Promise<void> {
+    await askLab(this.#summary.control, { command: 'snapshot', action: 'save', name }, snapshotTimeoutMs)
+  }
+
+  /**
+   * Puts the whole cluster back to a snapshot. The machines go on with the wall clock they had, so it is set through
+   * their consoles; the kernel itself sees that its random numbers need a new seed (vmgenid).
+   */
+  async restoreSnapshot(name: string, signal: AbortSignal): Promise<void> {
+    await askLab(this.#summary.control, { command: 'snapshot', action: 'restore', name }, snapshotTimeoutMs)
+    await Promise.all(
+      this.machines.map(async (machine) => {
+        const order = `date -s @${(Date.now() / 1000).toFixed(3)}`
+        const { code, output } = await this.shell(machine.name, order, { signal })
+        expect(code === 0, `${machine.name} sets its clock: ${output}`)
+      }),
+    )
   }
 
   /** Shuts a machine down from within and waits until it is off. */

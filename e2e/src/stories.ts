@@ -7,6 +7,7 @@ import { dnsmasqTap } from './stories/dnsmasq-tap.ts'
 import { install } from './stories/install.ts'
 import { podService } from './stories/pod-service.ts'
 import { powerCut } from './stories/power-cut.ts'
+import { snapshot } from './stories/snapshot.ts'
 import { unknownMachine } from './stories/unknown-machine.ts'
 import { update } from './stories/update.ts'
 import type { Story } from './story.ts'
@@ -21,6 +22,7 @@ export const stories: readonly Story[] = [
   badPanic,
   badHang,
   podService,
+  snapshot,
   lostLeader,
   badVerity,
   update,

@@ -30,6 +30,11 @@ export const LabRequest = z.discriminatedUnion('command', [
   /** Replaces all faults of the switch. */
   z.object({ command: z.literal('faults'), rules: z.array(Rule) }),
   z.object({ command: z.literal('boot-server'), action: z.enum(['start', 'stop']) }),
+  /**
+   * Saves or restores all machines and the boot server as one: all stopped, all saved, and on a restore all loaded
+   * before any goes on. The guests' wall clocks stand where they were until somebody sets them.
+   */
+  z.object({ command: z.literal('snapshot'), action: z.enum(['save', 'restore']), name: z.string() }),
 ])
 export type LabRequest = z.input<typeof LabRequest>
 

@@ -14,6 +14,7 @@ import {
 } from '@kiln/vm'
 import type { z } from 'zod'
 import { bootServer } from './boot-server.ts'
+import { copyOver, requireSnapshot, snapshotFolder, writeSnapshot } from './cluster-snapshot.ts'
 import { machineSpec } from './lab-plan.ts'
 import type { ServiceProcess } from './service-process.ts'
 import { type LabMachine, type LabRecord, requireLab, type StateFolder } from './state-folder.ts'
@@ -99,6 +100,10 @@ export class LabHost {
         if (request.action === 'stop') await this.#bootServer.stop()
         else this.#bootServer.start()
         return undefined
+      case 'snapshot':
+        if (request.action === 'save') await this.#save(request.name)
+        else await this.#restore(request.name)
+        return undefined
     }
   }
 
@@ -138,17 +143,65 @@ export class LabHost {
     }
   }
 
-  async #powerOn(machine: Machine): Promise<void> {
-    prepareFirmwareVars(this.#state.machine(machine.plan.name).vars)
-    machine.vm = await VirtualMachine.start(
-      machineSpec({
-        state: this.#state,
-        lab: this.#lab,
-        machine: machine.plan,
-        switchSocket: join(this.#state.sockets, 'switch'),
-        firmwareCode: firmwareFiles.code,
+  /** Saves the whole cluster; it goes on afterwards. Machines that are off cannot be part of it. */
+  async #save(name: string): Promise<void> {
+    const machines = this.#machines.map(({ plan, vm }) => {
+      if (!vm?.running) throw new Fault('MACHINE_OFF', `${plan.name} is switched off`)
+      return { vm, paths: this.#state.machine(plan.name), name: plan.name }
+    })
+    this.#log.info({ name }, 'saving a snapshot')
+    await Promise.all(machines.map(({ vm }) => vm.pause()))
+    const bootServerRan = this.#bootServer.identity !== undefined
+    await this.#bootServer.stop()
+    try {
+      await writeSnapshot(snapshotFolder(this.#state, name), async (into) => {
+        await copyOver(this.#state.bootData, into.bootData)
+        await Promise.all(
+          machines.map(async ({ vm, paths, name: machine }) => {
+            const files = into.machine(machine)
+            await vm.saveState(files.memory)
+            await copyOver(paths.disk, files.disk)
+            await copyOver(paths.vars, files.vars)
+          }),
+        )
+      })
+    } finally {
+      if (bootServerRan) this.#bootServer.start()
+      await Promise.all(machines.map(({ vm }) => vm.resume()))
+    }
+  }
+
+  /** Puts the whole cluster back to where a snapshot was taken; what happened since is gone. */
+  async #restore(name: string): Promise<void> {
+    const snapshot = snapshotFolder(this.#state, name)
+    requireSnapshot(snapshot)
+    this.#log.info({ name }, 'restoring a snapshot')
+    await Promise.all(this.#machines.map(({ vm }) => vm?.powerOff()))
+    await this.#bootServer.stop()
+    await copyOver(snapshot.bootData, this.#state.bootData)
+    await Promise.all(
+      this.#machines.map(async (machine) => {
+        const [files, paths] = [snapshot.machine(machine.plan.name), this.#state.machine(machine.plan.name)]
+        await copyOver(files.disk, paths.disk)
+        await copyOver(files.vars, paths.vars)
+        await this.#powerOn(machine, files.memory)
       }),
     )
+    this.#bootServer.start()
+    await Promise.all(this.#machines.map(({ vm }) => vm?.resume()))
+  }
+
+  /** Switches a machine on, or loads it from a saved state, in which it stays paused. */
+  async #powerOn(machine: Machine, incomingPath?: string): Promise<void> {
+    prepareFirmwareVars(this.#state.machine(machine.plan.name).vars)
+    const spec = machineSpec({
+      state: this.#state,
+      lab: this.#lab,
+      machine: machine.plan,
+      switchSocket: join(this.#state.sockets, 'switch'),
+      firmwareCode: firmwareFiles.code,
+    })
+    machine.vm = await VirtualMachine.start(incomingPath ? { ...spec, incomingPath } : spec)
     machine.onSince = performance.now()
     machine.vm.exited.then(
       (exit) => this.#log.info({ machine: machine.plan.name, ...exit }, 'machine switched off'),
