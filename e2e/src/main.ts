@@ -1,5 +1,6 @@
 import { existsSync, mkdirSync } from 'node:fs'
 import { rename, rm } from 'node:fs/promises'
+import { availableParallelism } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { describeError, Fault } from '@kiln/service'
@@ -7,10 +8,10 @@ import { Fixtures, fixtureMemoryMiB } from './fixtures.ts'
 import { machineMemoryMiB, unmetNeed } from './host-needs.ts'
 import { repositoryRoot } from './kiln-command.ts'
 import { MemoryShelf } from './memory-shelf.ts'
-import { planRun } from './plan.ts'
+import { planLanes, planRun } from './plan.ts'
 import { readQuarantine } from './quarantine.ts'
-import { anyFailed, closingLines, resultLine } from './report.ts'
-import { runStories } from './runner.ts'
+import { anyFailed, closingLines, resultLine, type StoryResult } from './report.ts'
+import { type RunnerPorts, runStories } from './runner.ts'
 import { prepareStage } from './stage.ts'
 import { stories } from './stories.ts'
 import type { FixtureName, Story } from './story.ts'
@@ -24,6 +25,7 @@ usage: node e2e/src/main.ts [options] [story...]
   --state DIR        folder for shared clusters (default: dist/e2e/clusters)
   --retries N        try a failed story again on fresh machines; it is then reported as flaky
   --keep             leave shared clusters running for the next run
+  --lanes N          stories of one machine side by side: 1 or 2 (default: 2 on a host with two cores)
   --verbose          print what each story says as it happens
   --help
 
@@ -43,6 +45,7 @@ async function main(argv: string[]): Promise<number> {
       state: { type: 'string' },
       keep: { type: 'boolean', default: false },
       retries: { type: 'string', default: '0' },
+      lanes: { type: 'string', default: availableParallelism() > 1 ? '2' : '1' },
       verbose: { type: 'boolean', default: false },
       help: { type: 'boolean', default: false },
     },
@@ -87,46 +90,53 @@ async function main(argv: string[]): Promise<number> {
     }
     return memory.reserve(story.memoryMiB ?? 0)
   }
+  const ports: RunnerPorts = {
+    nowMs: () => performance.now(),
+    unmet: (story) => unmetNeed(story, host, print),
+    reserve,
+    prepare: async (story, signal) =>
+      prepareStage(story, signal, {
+        outDir,
+        fixtures,
+        echo: values.verbose ? print : () => undefined,
+        nowMs: () => performance.now(),
+      }),
+    async endFixture(name) {
+      await fixtures.end(name)
+      held.get(name)?.()
+      held.delete(name)
+    },
+    async keepOutput({ name }) {
+      const aside = join(outDir, `${name}.first`)
+      await rm(aside, { recursive: true, force: true })
+      await rename(join(outDir, name), aside).catch(() => print(`         no output of ${name} to keep`))
+    },
+    started: (story) => print(`         ${story.name}: ${story.summary}`),
+    finished: (result) => print(resultLine(result)),
+    timer: (ms, fire) => {
+      const timer = setTimeout(fire, ms)
+      return () => clearTimeout(timer)
+    },
+  }
   const cancelled = new AbortController()
   for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => cancelled.abort())
   try {
-    const results = await runStories(
-      plan,
-      {
-        quarantine,
-        budgetMs: budgetMs(values.budget),
-        cancelled: cancelled.signal,
-        retries: retryCount(values.retries),
-      },
-      {
-        nowMs: () => performance.now(),
-        unmet: (story) => unmetNeed(story, host, print),
-        reserve,
-        prepare: async (story, signal) =>
-          prepareStage(story, signal, {
-            outDir,
-            fixtures,
-            echo: values.verbose ? print : () => undefined,
-            nowMs: () => performance.now(),
-          }),
-        async endFixture(name) {
-          await fixtures.end(name)
-          held.get(name)?.()
-          held.delete(name)
+    const began = performance.now()
+    const budget = budgetMs(values.budget)
+    const run = (lane: readonly Story[]): Promise<StoryResult[]> =>
+      runStories(
+        lane,
+        {
+          quarantine,
+          budgetMs: budget === undefined ? undefined : budget - (performance.now() - began),
+          cancelled: cancelled.signal,
+          retries: numberIn('--retries', values.retries, 0, 3),
         },
-        async keepOutput({ name }) {
-          const aside = join(outDir, `${name}.first`)
-          await rm(aside, { recursive: true, force: true })
-          await rename(join(outDir, name), aside).catch(() => print(`         no output of ${name} to keep`))
-        },
-        started: (story) => print(`         ${story.name}: ${story.summary}`),
-        finished: (result) => print(resultLine(result)),
-        timer: (ms, fire) => {
-          const timer = setTimeout(fire, ms)
-          return () => clearTimeout(timer)
-        },
-      },
-    )
+        ports,
+      )
+    const lanes = planLanes(plan, numberIn('--lanes', values.lanes, 1, 2))
+    const results = (await Promise.all(lanes.beside.map(run))).flat()
+    results.push(...(await run(lanes.alone)))
     for (const line of closingLines(results)) print(line)
     return anyFailed(results) || cancelled.signal.aborted ? 1 : 0
   } finally {
@@ -141,9 +151,10 @@ function budgetMs(minutes: string | undefined): number | undefined {
   return value * 60_000
 }
 
-function retryCount(text: string): number {
+function numberIn(flag: string, text: string, min: number, max: number): number {
   const value = Number(text)
-  if (!Number.isInteger(value) || value < 0 || value > 3) throw new Fault('USAGE', '--retries is 0 to 3')
+  if (!Number.isInteger(value) || value < min || value > max)
+    throw new Fault('USAGE', `${flag} is ${min} to ${max}`)
   return value
 }
 

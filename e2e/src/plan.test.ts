@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest'
-import { checkStories, lastUse, planRun } from './plan.ts'
+import { checkStories, lastUse, planLanes, planRun } from './plan.ts'
 import { stories } from './stories.ts'
 import type { Story } from './story.ts'
 
@@ -37,4 +37,13 @@ test('only what is asked for runs, in the listed order; an unknown name is refus
   const all = [story('a'), story('b'), story('c')]
   expect(names(planRun(all, ['c', 'a']))).toEqual(['a', 'c'])
   expect(() => planRun(all, ['x'])).toThrow('there is no story x')
+})
+
+test('stories of one machine have two lanes, those of three run after them', () => {
+  const all = [story('a'), story('b', 'one-machine'), story('c', 'three-machines'), story('d')]
+  const { beside, alone } = planLanes(all, 2)
+  expect(beside.map(names)).toEqual([['b'], ['a', 'd']])
+  expect(names(alone)).toEqual(['c'])
+  expect(planLanes(all, 1).beside.map(names)).toEqual([['a', 'b', 'd']])
+  expect(planLanes([all[2]!], 2).beside).toEqual([])
 })

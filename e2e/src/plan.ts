@@ -39,3 +39,15 @@ export function lastUse(plan: readonly Story[], index: number): boolean {
   const fixture = plan[index]?.fixture
   return fixture !== undefined && !plan.slice(index + 1).some((later) => later.fixture === fixture)
 }
+
+/**
+ * What may run side by side: a lane of stories that share one machine, and a lane of those that start one of their own,
+ * since an emulated machine keeps one core busy. Stories of three machines want the host for themselves, afterwards.
+ */
+export function planLanes(plan: readonly Story[], lanes: number): { beside: Story[][]; alone: Story[] } {
+  const isAlone = ({ fixture }: Story): boolean => fixture === 'three-machines'
+  const small = plan.filter((story) => !isAlone(story))
+  const beside =
+    lanes < 2 ? [small] : [small.filter(({ fixture }) => fixture), small.filter(({ fixture }) => !fixture)]
+  return { beside: beside.filter((lane) => lane.length > 0), alone: plan.filter(isAlone) }
+}

@@ -34,7 +34,7 @@ export type RunnerPorts = {
 
 export type RunOptions = {
   quarantine: Quarantine
-  budgetMs?: number
+  budgetMs?: number | undefined
   cancelled: AbortSignal
   /** Tries after a failure. A story that needs one is reported as flaky, never silently. */
   retries?: number

@@ -85,8 +85,10 @@ exec "$node" "$here/../lib/${name}.mjs" "$@"
 
 async function linkNode(rootDir: string, libDir: string): Promise<void> {
   const arch = process.arch === 'arm64' ? 'arm64' : 'x64'
-  await rm(join(libDir, 'node'), { force: true })
-  await symlink(join(rootDir, `node_modules/node-linux-${arch}/bin/node`), join(libDir, 'node'))
+  const unfinished = join(libDir, `node.${process.pid}`)
+  await rm(unfinished, { force: true })
+  await symlink(join(rootDir, `node_modules/node-linux-${arch}/bin/node`), unfinished)
+  await rename(unfinished, join(libDir, 'node'))
 }
 
 /**
@@ -103,7 +105,9 @@ function nativeAddons(libDir: string): Plugin {
           (name) => name.endsWith('.node') && !name.includes('musl'),
         )
         if (!file) throw new Fault('BUNDLE_FAILED', `no addon for linux-${process.arch} in ${prebuilds}`)
-        await copyFile(join(prebuilds, file), join(libDir, 'classic-level.node'))
+        const unfinished = join(libDir, `classic-level.node.${process.pid}`)
+        await copyFile(join(prebuilds, file), unfinished)
+        await rename(unfinished, join(libDir, 'classic-level.node'))
         return { contents: "module.exports = require('./classic-level.node')", loader: 'js' }
       })
       bundle.onResolve({ filter: /^\.\/classic-level\.node$/ }, ({ path }) => ({ path, external: true }))
