@@ -1,3 +1,4 @@
+import { randomBytes } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { type EndpointStatus, EtcdClient } from '@kiln/etcd-api'
@@ -128,14 +129,16 @@ export class Cluster {
   }
 
   /**
-   * Puts the whole cluster back to a snapshot. The machines go on with the wall clock they had, so it is set through
-   * their consoles; the kernel itself sees that its random numbers need a new seed (vmgenid).
+   * Puts the whole cluster back to a snapshot. The machines go on with the wall clock and the random numbers they had, so
+   * both are refreshed through their consoles. The kernel takes the new seed into its pool at once and draws from it at
+   * its next reseeding, a minute later at most (random(4)).
    */
   async restoreSnapshot(name: string, signal: AbortSignal): Promise<void> {
     await askLab(this.#summary.control, { command: 'snapshot', action: 'restore', name }, snapshotTimeoutMs)
     await Promise.all(
       this.machines.map(async (machine) => {
-        const order = `date -s @${(Date.now() / 1000).toFixed(3)}`
+        const seed = randomBytes(32).toString('hex')
+        const order = `echo ${seed} >/dev/urandom; date -s @${(Date.now() / 1000).toFixed(3)}`
         const { code, output } = await this.shell(machine.name, order, { signal })
         expect(code === 0, `${machine.name} sets its clock: ${output}`)
       }),

@@ -70,8 +70,6 @@ export function qemuArguments(spec: MachineSpec): string[] {
     ['-chardev', socketChardev('monitor', monitorSocket(spec))],
     ['-mon', 'chardev=monitor,mode=control'],
     ['-device', 'virtio-rng-pci'],
-    // A new value at each start: a kernel that finds it changed after a restore reseeds its random numbers.
-    ['-device', 'vmgenid,guid=auto'],
     ...firmwareArguments(spec.firmware),
     ...diskArguments(spec.disk),
     ...spec.nics.flatMap((nic, index) => nicArguments(nic, index)),
