@@ -1,0 +1,170 @@
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { parseArgs } from 'node:util'
+import * as rpc from '@kiln/etcd-api/rpc'
+import { MvccStore } from '@kiln/mvcc'
+import { createLog, systemClock } from '@kiln/service'
+import { type RunningNode, startNode } from '../node.ts'
+import { loadSettings } from '../settings/settings.ts'
+import { encodeCommand } from '../state/command.ts'
+import { freePorts } from '../testing/member-process.ts'
+import { startCaller } from './caller.ts'
+import { measureGap, report, rssAnonBytes } from './gap-meter.ts'
+
+/**
+ * What many keys cost: memory a key, the longest pause while they are loaded and while the large operations run, and
+ * a restart. Prints figures and promises nothing: `node apps/kv/src/bench/load.ts [--keys N] [--value-bytes N] [--store]`.
+ */
+const { values } = parseArgs({
+  options: {
+    keys: { type: 'string', default: '1000000' },
+    'value-bytes': { type: 'string', default: '64' },
+    /** The store alone, without log and clients. */
+    store: { type: 'boolean', default: false },
+  },
+})
+const keys = Number(values.keys)
+const valueBytes = Number(values['value-bytes'])
+const keyBytes = 16
+const nothing = new Uint8Array(0)
+
+/** In no order, as random clients would write them. */
+const keyOf = (at: number): Buffer =>
+  Buffer.from(`/bench/${String((at * 7_919) % keys).padStart(9, '0')}`, 'latin1')
+
+const turn = (): Promise<void> => new Promise((resume) => setImmediate(resume))
+
+function reportMemory(name: string, before: number): void {
+  const perKey = (rssAnonBytes() - before) / keys
+  report(name, { rssPerKey: perKey, besideKeyAndValue: perKey - keyBytes - valueBytes })
+}
+
+async function benchStore(): Promise<void> {
+  const store = new MvccStore()
+  const before = rssAnonBytes()
+  const loaded = await measureGap(async () => {
+    for (let at = 0; at < keys; at++) {
+      store.put({ key: keyOf(at), value: Buffer.alloc(valueBytes, at) })
+      if (at % 256 === 255) await turn()
+    }
+  })
+  report('store: load', { s: loaded.ms / 1000, gapMs: loaded.gap.wallMs, gapCpuMs: loaded.gap.cpuMs })
+  reportMemory('store: memory', before)
+}
+
+const put = (at: number): Uint8Array =>
+  encodeCommand({
+    kind: 'put',
+    request: rpc.PutRequest.encode(
+      rpc.PutRequest.fromPartial({ key: keyOf(at), value: Buffer.alloc(valueBytes, at) }),
+    ).finish(),
+  })
+
+async function benchMember(): Promise<void> {
+  const folder = await mkdtemp(join(tmpdir(), 'kiln-kv-bench-'))
+  const [client, peer] = await freePorts(2)
+  const url = `http://127.0.0.1:${client}`
+  const { settings } = loadSettings({
+    argv: [
+      `--data-dir=${folder}`,
+      `--listen-client-urls=${url}`,
+      `--advertise-client-urls=${url}`,
+      `--listen-peer-urls=http://127.0.0.1:${peer}`,
+      `--initial-advertise-peer-urls=http://127.0.0.1:${peer}`,
+      `--initial-cluster=default=http://127.0.0.1:${peer}`,
+      '--quota-backend-bytes=-1',
+    ],
+    env: {},
+    readFile: () => '',
+  })
+  const start = async (): Promise<RunningNode> => {
+    const node = await startNode({
+      settings,
+      log: createLog('bench', 'error'),
+      clock: systemClock,
+      random: Math.random,
+      onFatal: (fault) => {
+        throw fault
+      },
+    })
+    await node.published
+    return node
+  }
+  try {
+    let node = await start()
+    const before = rssAnonBytes()
+    const loaded = await measureGap(async () => {
+      const inFlight = new Set<Promise<unknown>>()
+      for (let at = 0; at < keys; at++) {
+        const one = node.consensus.propose(put(at)).finally(() => inFlight.delete(one))
+        inFlight.add(one)
+        if (inFlight.size >= 1024) await Promise.race(inFlight)
+      }
+      await Promise.all(inFlight)
+    })
+    report('member: load', { s: loaded.ms / 1000, gapMs: loaded.gap.wallMs, gapCpuMs: loaded.gap.cpuMs })
+    reportMemory('member: memory', before)
+    await benchCalls(url)
+    await node.stop()
+    const restarted = await measureGap(async () => {
+      node = await start()
+    })
+    report('member: restart', {
+      s: restarted.ms / 1000,
+      gapMs: restarted.gap.wallMs,
+      gapCpuMs: restarted.gap.cpuMs,
+    })
+    await benchDelete(url)
+    await node.stop()
+  } finally {
+    await rm(folder, { recursive: true, force: true })
+  }
+}
+
+const range = (more: Partial<rpc.RangeRequest> = {}): Uint8Array =>
+  rpc.RangeRequest.encode(
+    rpc.RangeRequest.fromPartial({ key: Buffer.from('/bench/'), rangeEnd: Buffer.from('/bench0'), ...more }),
+  ).finish()
+const compaction = (revision: number): Uint8Array =>
+  rpc.CompactionRequest.encode({ revision: BigInt(revision), physical: true }).finish()
+
+type Call = [name: string, path: string, request: Uint8Array]
+
+async function runCalls(url: string, calls: Call[]): Promise<void> {
+  const caller = startCaller(url)
+  await caller.call('/etcdserverpb.Maintenance/Status', nothing)
+  for (const [name, path, request] of calls) {
+    const { value, ms, gap } = await measureGap(() => caller.call(`/etcdserverpb.${path}`, request))
+    report(`member: ${name}`, { s: ms / 1000, gapMs: gap.wallMs, gapCpuMs: gap.cpuMs, answerBytes: value })
+  }
+  await caller.close()
+}
+
+async function benchCalls(url: string): Promise<void> {
+  const half = Math.floor(keys / 2)
+  await runCalls(url, [
+    ['count', 'KV/Range', range({ countOnly: true })],
+    ['range', 'KV/Range', range()],
+    [
+      'range sorted by value',
+      'KV/Range',
+      range({ sortTarget: rpc.RangeRequest_SortTarget.VALUE, sortOrder: 1 }),
+    ],
+    ['hash', 'Maintenance/HashKV', nothing],
+    ['compaction, nothing to free', 'KV/Compact', compaction(half)],
+    ['defragment (saves a snapshot)', 'Maintenance/Defragment', nothing],
+  ])
+}
+
+async function benchDelete(url: string): Promise<void> {
+  const all = rpc.DeleteRangeRequest.encode(
+    rpc.DeleteRangeRequest.fromPartial({ key: Buffer.from('/bench/'), rangeEnd: Buffer.from('/bench0') }),
+  ).finish()
+  await runCalls(url, [
+    ['delete of all keys', 'KV/DeleteRange', all],
+    ['compaction, all to free', 'KV/Compact', compaction(keys + 2)],
+  ])
+}
+
+await (values.store ? benchStore() : benchMember())
