@@ -4,7 +4,14 @@ import { readCount } from './test-count.ts'
 
 test('our own closing line counts, the last one', () => {
   const output = 'x\n1 passed, 0 failed, 0 skipped\nskipped: no KVM here\n12 passed, 1 failed, 2 skipped\n'
-  expect(readCount(output, 1)).toEqual({ passed: 12, failed: 1, skipped: 2, reasons: ['no KVM here'] })
+  expect(readCount(output, 1)).toEqual({
+    passed: 12,
+    failed: 1,
+    skipped: 2,
+    reasons: ['no KVM here'],
+    failures: [],
+    flaky: [],
+  })
 })
 
 test('the line of vitest counts, with colours', () => {
@@ -29,6 +36,8 @@ test('a runner that counts what it skipped on a line of its own is understood', 
     failed: 0,
     skipped: 1,
     reasons: ['get: x (not served yet)'],
+    failures: [],
+    flaky: [],
   })
 })
 
@@ -37,19 +46,41 @@ test('a story that was skipped is named with its reason', () => {
   expect(readCount(output, 0).reasons).toEqual(['tap: needs root'])
 })
 
+test('what failed and what needed a second try is kept by name, and one of a second try did not fail', () => {
+  const output =
+    ' FAIL  |kv| src/a.test.ts > it holds\n FAIL  |kv| src/a.test.ts > it holds\n' +
+    'FAILED   install 3 s of 9 s\nflaky kv: b: expected 1\n5 passed, 2 failed, 0 skipped\n'
+  expect(readCount(output, 1)).toMatchObject({
+    failures: ['|kv| src/a.test.ts > it holds', 'install 3 s of 9 s'],
+    flaky: ['kv: b: expected 1'],
+  })
+})
+
 test('the last line counts everything, after the reasons', () => {
-  const part = { title: 'unit', seconds: 10, budgetSeconds: 9, failed: 0, reasons: [] as string[] }
+  const part = {
+    title: 'unit',
+    seconds: 10,
+    budgetSeconds: 9,
+    failed: 0,
+    reasons: [] as string[],
+    failures: ['|kv| a'],
+    flaky: ['kv: b'],
+  }
   const lines = closingLines(
     [
-      { ...part, passed: 5, skipped: 1, reasons: ['no root'] },
+      { ...part, passed: 5, failed: 1, skipped: 1, reasons: ['no root'] },
       { ...part, title: 'stories', passed: 2, skipped: 3 },
     ],
     20,
   )
-  expect(lines.slice(-3)).toEqual([
+  expect(lines.slice(2)).toEqual([
+    'total 20 s',
     'skipped: unit: no root',
     'skipped: stories: 3 gave no reason',
-    '7 passed, 0 failed, 4 skipped',
+    'failed: unit: |kv| a',
+    'flaky: unit: kv: b',
+    'flaky: stories: kv: b',
+    '7 passed, 1 failed, 4 skipped',
   ])
   expect(lines[1]).toContain('9 exceeded')
 })

@@ -1,22 +1,44 @@
-export type TestCount = { passed: number; failed: number; skipped: number; reasons: string[] }
+export type TestCount = {
+  passed: number
+  failed: number
+  skipped: number
+  /** Why what was skipped was. */
+  reasons: string[]
+  /** The lines that say what failed. */
+  failures: string[]
+  /** What passed only on a second try, with why the first one failed. */
+  flaky: string[]
+}
 
 /**
  * What a part of the tests counted, from what it printed: the plain closing line of our own runners, or vitest's
  * `Tests` line; a part that counts nothing is one test by its exit code. Lines `skipped: ...`, `skipped NAME: ...` and
- * `SKIP ...` are reasons.
+ * `SKIP ...` are reasons, `FAIL ...` and `FAILED ...` tell what failed, lines `flaky NAME: ...` tell what needed a second try.
  */
 export function readCount(output: string, exitCode: number | null): TestCount {
   const lines = plain(output).split('\n')
-  const reasons = lines.flatMap((line) => reasonPattern.exec(line)?.[1] ?? [])
+  const found = (pattern: RegExp): string[] => [
+    ...new Set(lines.flatMap((line) => pattern.exec(line)?.[1] ?? [])),
+  ]
   const counted = closingLine(lines) ?? vitestLine(lines) ?? (exitCode === 0 ? one('passed') : one('failed'))
   // A runner that dies after counting has failed all the same.
   const failed = counted.failed === 0 && exitCode !== 0 ? 1 : counted.failed
-  return { ...counted, failed, reasons: [...new Set(reasons)] }
+  return {
+    ...counted,
+    failed,
+    reasons: found(reasonPattern),
+    failures: found(failurePattern),
+    flaky: found(flakyPattern),
+  }
 }
 
-type Numbers = Omit<TestCount, 'reasons'>
+type Numbers = Pick<TestCount, 'passed' | 'failed' | 'skipped'>
 
 const reasonPattern = /^\s*(?:skipped: |skipped (?=\S+: )|SKIP )(.*)$/
+
+/** Lines of vitest (`FAIL  |kv| file > test`), of the stories and of the conformance scripts. */
+const failurePattern = /^\s*(?:FAIL|FAILED|not ok)\s+(.*)$/
+const flakyPattern = /^flaky (?=\S+: )(.*)$/
 
 const one = (what: keyof Numbers): Numbers => ({ passed: 0, failed: 0, skipped: 0, [what]: 1 })
 

@@ -48,7 +48,7 @@ async function installPackages(context: CommandContext): Promise<void> {
   }
 }
 
-/** The table of parts, why what was skipped was, and the line that counts everything, which is the last. */
+/** The table of parts, why what was skipped was, what failed, what needed a second try, and the line that counts everything, which is the last. */
 export function closingLines(outcomes: readonly PartOutcome[], seconds: number): string[] {
   const sum = (key: 'passed' | 'failed' | 'skipped'): number =>
     outcomes.reduce((total, outcome) => total + outcome[key], 0)
@@ -70,6 +70,11 @@ export function closingLines(outcomes: readonly PartOutcome[], seconds: number):
     table([['PART', 'PASSED', 'FAILED', 'SKIPPED', 'SECONDS', 'BUDGET'], ...rows]),
     `total ${seconds.toFixed(0)} s`,
     ...reasons,
+    // A try that failed before one that passed is told below.
+    ...outcomes.flatMap(({ title, failed, failures }) =>
+      failed > 0 ? failures.map((one) => `failed: ${title}: ${one}`) : [],
+    ),
+    ...outcomes.flatMap(({ title, flaky }) => flaky.map((one) => `flaky: ${title}: ${one}`)),
     `${sum('passed')} passed, ${sum('failed')} failed, ${sum('skipped')} skipped`,
   ]
 }
@@ -84,7 +89,16 @@ type PartOptions = {
 async function runPart(part: TestPart, options: PartOptions, context: CommandContext): Promise<PartOutcome> {
   const base = { title: part.title, budgetSeconds: part.budgetSeconds }
   if (part.slow && options.fast) {
-    return { ...base, seconds: 0, passed: 0, failed: 0, skipped: 1, reasons: ['left out by --fast'] }
+    return {
+      ...base,
+      seconds: 0,
+      passed: 0,
+      failed: 0,
+      skipped: 1,
+      reasons: ['left out by --fast'],
+      failures: [],
+      flaky: [],
+    }
   }
   const heading = `\n=== ${part.title} (budget ${part.budgetSeconds} s)`
   if (options.shown) context.print(heading)
@@ -120,7 +134,7 @@ function runTee(
     const child: ChildProcess = spawn(command, args, {
       cwd: root,
       stdio: ['ignore', 'pipe', 'pipe'],
-      env: { ...context.environment, FORCE_COLOR: '0', NO_COLOR: '1', CI: '1' },
+      env: { ...context.environment, FORCE_COLOR: '0', NO_COLOR: '1', CI: '1', KILN_TEST_RETRY: '1' },
     })
     let output = ''
     const keep = (chunk: string): void => {
