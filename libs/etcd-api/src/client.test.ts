@@ -1,3 +1,4 @@
+import net from 'node:net'
 import { createCa, issueCertificate } from '@kiln/pki'
 import { Fault } from '@kiln/service'
 import { afterEach, expect, test } from 'vitest'
@@ -275,4 +276,58 @@ test('a client shows its certificate, also a renewed one, and trusts its CA only
   const stranger = new EtcdClient({ endpoints: [member.url], tls: { ca: ca.certificate }, timeoutMs: 500 })
   open.push(stranger)
   expect(await codeOf(stranger.get('/k'))).toMatch(/^STORE_(UNREACHABLE|TIMEOUT)$/)
+})
+
+test('closing ends a connection whose handshake stalls', async () => {
+  const sockets: net.Socket[] = []
+  const silent = net.createServer((socket) => {
+    socket.on('error', () => {})
+    sockets.push(socket)
+  })
+  await new Promise<void>((resolve) => silent.listen(0, '127.0.0.1', resolve))
+  open.push({
+    close() {
+      for (const socket of sockets) socket.destroy()
+      silent.close()
+    },
+  })
+  const { port } = silent.address() as net.AddressInfo
+  const ca = await createCa({ name: 'cluster', days: 1, now: new Date() })
+  const client = new EtcdClient({
+    endpoints: [`https://127.0.0.1:${port}`],
+    tls: { ca: ca.certificate },
+    timeoutMs: 30_000,
+  })
+  const call = codeOf(client.get('/k'))
+  await expect.poll(() => sockets.length).toBe(1)
+  const ended = new Promise<void>((resolve) => sockets[0]!.once('close', () => resolve()))
+  sockets[0]!.resume()
+  client.close()
+  expect(await call).toBe('STORE_CLOSED')
+  await ended
+})
+
+test('certificates given by a function are asked for whenever a connection opens', async () => {
+  const ca = await createCa({ name: 'cluster', days: 1, now: new Date() })
+  const pair = await issueCertificate(ca, {
+    commonName: 'store',
+    names: ['127.0.0.1'],
+    days: 1,
+    now: new Date(),
+    use: ['server'],
+  })
+  const member = await startFakeMember(fakeState(), 1n, { cert: pair.certificate, key: pair.key })
+  open.push({ close: () => member.stop() })
+  const stranger = await createCa({ name: 'other', days: 1, now: new Date() })
+  let trusted = stranger.certificate
+  const client = new EtcdClient({
+    endpoints: [member.url],
+    tls: () => ({ ca: trusted }),
+    timeoutMs: 600,
+  })
+  open.push(client)
+  expect(await codeOf(client.get('/k'))).toBe('STORE_UNREACHABLE')
+  trusted = ca.certificate
+  // The next attempt to connect comes after a pause.
+  await expect.poll(() => codeOf(client.get('/k')), { timeout: 20_000 }).toBe('no fault: undefined')
 })

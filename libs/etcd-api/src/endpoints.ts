@@ -1,17 +1,13 @@
-import { isIP } from 'node:net'
-import { checkServerIdentity } from 'node:tls'
-import {
-  type ChannelCredentials,
-  type ChannelOptions,
-  Client,
-  type ClientDuplexStream,
-  connectivityState,
-  credentials,
-  Metadata,
-  type ServiceError,
-} from '@grpc/grpc-js'
 import { assert, Fault } from '@kiln/service'
-import type { Method } from './methods.ts'
+import {
+  type CallError,
+  type CallListener,
+  type ClientStream,
+  createWireClient,
+  type WireClient,
+  type WireLimits,
+} from '@kiln/wire'
+import { asBuffer, type Method } from './methods.ts'
 import { type Failure, readFailure, unknownOutcome } from './store-fault.ts'
 
 export type ClientTls = { ca: string | Buffer; cert?: string | Buffer; key?: string | Buffer }
@@ -21,31 +17,26 @@ const headStartMs = 300
 /** Between rounds over endpoints that all refused for now. */
 const roundPauseMs = 100
 
-const channelOptions: ChannelOptions = {
-  'grpc.max_receive_message_length': -1,
-  'grpc.max_send_message_length': -1,
-  'grpc.initial_reconnect_backoff_ms': 200,
-  'grpc.max_reconnect_backoff_ms': 2000,
-  // A machine that lost its power does not say goodbye. etcd allows a ping every five seconds.
-  'grpc.keepalive_time_ms': 10_000,
-  'grpc.keepalive_timeout_ms': 5000,
-}
+/** How large an answer may be: a whole prefix comes in one. */
+const answerBytesMax = 256 * 1024 * 1024
+const limits: Partial<WireLimits> = { messageBytesMax: answerBytesMax, partialBytesMax: answerBytesMax }
+const backoff = { backoffMinMs: 200, backoffMaxMs: 2000 }
 
-/** An address is no name to send in a handshake (RFC 6066, section 3); the certificate is checked against the address all the same. */
-const serverNameForAddresses = 'store'
+/** Fixed, or asked for whenever a connection opens. */
+export type ClientTlsSource = ClientTls | (() => ClientTls)
 
-type Endpoint = { url: string; target: string; secure: boolean; client: Client | undefined }
+type Endpoint = { url: string; secure: boolean; host: string; port: number; client: WireClient | undefined }
 
 /** The members of a cluster as a client sees them: connects when needed, prefers one that works, fails over. */
 export class Endpoints {
   private readonly all: Endpoint[]
   /** Order of preference; an endpoint that failed goes to the end. */
   private order: Endpoint[]
-  private tls: ClientTls | undefined
+  private tls: ClientTlsSource | undefined
   private closed = false
   private readonly timeoutMs: number
 
-  constructor(urls: readonly string[], tls: ClientTls | undefined, timeoutMs: number) {
+  constructor(urls: readonly string[], tls: ClientTlsSource | undefined, timeoutMs: number) {
     assert(urls.length > 0, 'a client has at least one endpoint')
     this.all = urls.map(parseEndpoint)
     this.order = [...this.all]
@@ -75,7 +66,7 @@ export class Endpoints {
       // Half of the time for the first try of a read, so that another endpoint gets its chance.
       const attemptMs = method.kind === 'read' && this.all.length > 1 ? Math.max(leftMs / 2, 200) : leftMs
       const outcome = await attempt(endpoint.client!, method.path, bytes, attemptMs, doing, endpoint.url)
-      if (!('kind' in outcome)) return method.decode(outcome)
+      if (outcome instanceof Uint8Array) return method.decode(asBuffer(outcome))
       if (outcome.kind === 'refused') throw outcome.fault
       this.demote(endpoint)
       if (outcome.kind === 'lost' && method.kind === 'write') throw unknownOutcome(outcome.fault, doing)
@@ -85,35 +76,29 @@ export class Endpoints {
     }
   }
 
-  /** Opens a stream of messages in both directions. */
+  /** Opens a stream of messages in both directions. `failed` puts its endpoint behind the others. */
   async open(
     path: string,
     doing: string,
+    listener: CallListener,
     options: { requireLeader?: boolean } = {},
-  ): Promise<{ stream: ClientDuplexStream<Buffer, Buffer>; url: string; failed(): void }> {
+  ): Promise<{ stream: ClientStream; url: string; failed(): void }> {
     const endpoint = await this.ready(Date.now() + this.timeoutMs, doing, undefined, undefined)
-    const metadata = new Metadata()
-    if (options.requireLeader) metadata.set('hasleader', 'true')
-    const stream = endpoint.client!.makeBidiStreamRequest(path, identity, identity, metadata)
+    const stream = endpoint.client!.stream(path, listener, {
+      headers: options.requireLeader ? requireLeader : undefined,
+    })
     return { stream, url: endpoint.url, failed: () => this.demote(endpoint) }
   }
 
-  /** New connections use this certificate; those there are end with what goes on over them. */
+  /** New connections use this certificate; watches go on over one, calls under way are waited for on the old. */
   renewTls(tls: ClientTls): void {
     this.tls = tls
-    this.disconnect()
+    for (const { client } of this.all) client?.reconnect()
   }
 
   close(): void {
     this.closed = true
-    this.disconnect()
-  }
-
-  private disconnect(): void {
-    for (const endpoint of this.all) {
-      endpoint.client?.close()
-      endpoint.client = undefined
-    }
+    for (const { client } of this.all) client?.close()
   }
 
   private demote(endpoint: Endpoint): void {
@@ -133,10 +118,10 @@ export class Endpoints {
     assert(candidates.length > 0, `endpoint ${only} is one of the client's`)
     for (const endpoint of candidates) this.connect(endpoint)
     const first = candidates[0]!
-    if (isReady(first)) return first
+    if (first.client!.connected) return first
     const attempts = candidates.map(async (endpoint, place) => {
       if (place > 0) await pause(headStartMs * place)
-      await waitForReady(endpoint, deadline)
+      await endpoint.client!.whenConnected(deadline - Date.now())
       return endpoint
     })
     try {
@@ -144,6 +129,7 @@ export class Endpoints {
     } catch (error) {
       const causes = (error as AggregateError).errors as Error[]
       const where = candidates.map((endpoint) => endpoint.url).join(', ')
+      if (this.closed) throw new Fault('STORE_CLOSED', `${doing}: the client is closed`)
       throw (
         last ?? new Fault('STORE_UNREACHABLE', `${doing}: no connection to ${where}`, { cause: causes[0] })
       )
@@ -151,74 +137,49 @@ export class Endpoints {
   }
 
   private connect(endpoint: Endpoint): void {
-    endpoint.client ??= new Client(endpoint.target, this.credentials(endpoint), {
-      ...channelOptions,
-      ...(isIP(hostOf(endpoint)) ? { 'grpc.ssl_target_name_override': serverNameForAddresses } : {}),
+    const { host, port, secure } = endpoint
+    endpoint.client ??= createWireClient({
+      host,
+      port,
+      tls: secure ? () => this.material() : undefined,
+      limits,
+      ...backoff,
     })
+    endpoint.client.connect()
   }
 
-  private credentials(endpoint: Endpoint): ChannelCredentials {
-    if (!endpoint.secure) return credentials.createInsecure()
-    const { ca, cert, key } = this.tls ?? {}
-    const host = hostOf(endpoint)
-    return credentials.createSsl(bufferOf(ca), bufferOf(key), bufferOf(cert), {
-      checkServerIdentity: (_name, certificate) => checkServerIdentity(host, certificate),
-    })
+  /** Without a CA of its own the client trusts those of the system. */
+  private material(): Partial<ClientTls> {
+    return (typeof this.tls === 'function' ? this.tls() : this.tls) ?? {}
   }
 }
+
+/** Asks a member to end the stream when it loses its leader. */
+const requireLeader = [['hasleader', 'true']] as const
 
 function parseEndpoint(url: string): Endpoint {
-  const match = /^(https?):\/\/([^/]+?)\/?$/.exec(url)
-  if (match === null)
+  const match = /^(https?):\/\/(\[[0-9a-fA-F:.]+\]|[^/:[\]]+)(?::([0-9]{1,5}))?\/?$/.exec(url)
+  const port = Number(match?.[3] ?? (match?.[1] === 'https' ? 443 : 80))
+  if (match === null || port > 65_535)
     throw new Fault('STORE_INVALID', `endpoint ${url} is not http://HOST:PORT or https://HOST:PORT`)
-  return { url, target: match[2]!, secure: match[1] === 'https', client: undefined }
-}
-
-function hostOf(endpoint: Endpoint): string {
-  return endpoint.target.replace(/:[0-9]+$/, '').replace(/^\[(.*)\]$/, '$1')
-}
-
-function isReady(endpoint: Endpoint): boolean {
-  return endpoint.client?.getChannel().getConnectivityState(true) === connectivityState.READY
-}
-
-function waitForReady(endpoint: Endpoint, deadline: number): Promise<void> {
-  return new Promise((resolve, reject) => {
-    if (endpoint.client === undefined) reject(new Error('client closed'))
-    else endpoint.client.waitForReady(deadline, (error) => (error ? reject(error) : resolve()))
-  })
+  const host = match[2]!.replace(/^\[(.*)\]$/, '$1')
+  return { url, secure: match[1] === 'https', host, port, client: undefined }
 }
 
 /** One try at one endpoint: the answer, or what its absence means. */
-function attempt(
-  client: Client,
+async function attempt(
+  client: WireClient,
   path: string,
   request: Buffer,
   timeoutMs: number,
   doing: string,
   url: string,
-): Promise<Buffer | Failure> {
-  return new Promise((resolve) => {
-    const done = (error: ServiceError | null, answer?: Buffer) =>
-      resolve(error === null && answer !== undefined ? answer : readFailure(error!, doing, url))
-    client.makeUnaryRequest(
-      path,
-      identity,
-      identity,
-      request,
-      new Metadata(),
-      { deadline: Date.now() + timeoutMs },
-      done,
-    )
-  })
-}
-
-function identity(bytes: Buffer): Buffer {
-  return bytes
-}
-
-function bufferOf(text: string | Buffer | undefined): Buffer | null {
-  return text === undefined ? null : Buffer.from(text)
+): Promise<Uint8Array | Failure> {
+  try {
+    return await client.unary(path, request, { timeoutMs })
+  } catch (error) {
+    return readFailure(error as CallError, doing, url)
+  }
 }
 
 function pause(ms: number): Promise<void> {

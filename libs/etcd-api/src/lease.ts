@@ -6,7 +6,7 @@ import {
   LeaseKeepAliveResponse,
   LeaseRevokeRequest,
 } from './generated/rpc.ts'
-import { asBuffer, methods } from './methods.ts'
+import { methods } from './methods.ts'
 
 export type HoldLeaseOptions = {
   ttlSeconds: number
@@ -53,30 +53,25 @@ export async function keepAliveOnce(
   timeoutMs: number,
 ): Promise<number> {
   const doing = `renew lease ${id.toString(16)}`
-  const { stream, url, failed } = await endpoints.open('/etcdserverpb.Lease/LeaseKeepAlive', doing)
+  const answer = Promise.withResolvers<number>()
+  const { stream, url, failed } = await endpoints.open('/etcdserverpb.Lease/LeaseKeepAlive', doing, {
+    onMessage: (bytes) => answer.resolve(Number(LeaseKeepAliveResponse.decode(bytes).TTL)),
+    onClose(cause) {
+      const how = cause === undefined ? 'the stream ended without an answer' : 'failed'
+      answer.reject(new Fault('STORE_UNREACHABLE', `${doing}: ${how}`, { cause }))
+    },
+  })
+  const cancelTimer = clock.after(timeoutMs, () =>
+    answer.reject(new Fault('STORE_TIMEOUT', `${doing} at ${url}: no answer within ${timeoutMs} ms`)),
+  )
+  stream.send(LeaseKeepAliveRequest.encode({ ID: id }).finish())
   try {
-    return await new Promise<number>((resolve, reject) => {
-      const cancelTimer = clock.after(timeoutMs, () => {
-        reject(new Fault('STORE_TIMEOUT', `${doing} at ${url}: no answer within ${timeoutMs} ms`))
-      })
-      stream.on('data', (bytes: Buffer) => {
-        cancelTimer()
-        resolve(Number(LeaseKeepAliveResponse.decode(bytes).TTL))
-      })
-      stream.on('error', (cause: Error) => {
-        cancelTimer()
-        reject(new Fault('STORE_UNREACHABLE', `${doing} at ${url} failed`, { cause }))
-      })
-      stream.on('end', () => {
-        cancelTimer()
-        reject(new Fault('STORE_UNREACHABLE', `${doing} at ${url}: the stream ended without an answer`))
-      })
-      stream.write(asBuffer(LeaseKeepAliveRequest.encode({ ID: id }).finish()))
-    })
+    return await answer.promise
   } catch (error) {
     failed()
     throw error
   } finally {
+    cancelTimer()
     stream.cancel()
   }
 }

@@ -1,5 +1,5 @@
-import { status as grpcStatus, type ServiceError } from '@grpc/grpc-js'
 import { Fault } from '@kiln/service'
+import { type CallError, grpcCode } from '@kiln/wire'
 
 /**
  * What a failed call says about the request: refused for good; certainly without effect, so that it may be sent again; or lost, when
@@ -18,37 +18,37 @@ const refusals: [fragment: string, code: string][] = [
 ]
 
 const byCode = new Map<number, string>([
-  [grpcStatus.INVALID_ARGUMENT, 'STORE_INVALID'],
-  [grpcStatus.NOT_FOUND, 'STORE_NOT_FOUND'],
-  [grpcStatus.ALREADY_EXISTS, 'STORE_PRECONDITION'],
-  [grpcStatus.PERMISSION_DENIED, 'STORE_DENIED'],
-  [grpcStatus.UNAUTHENTICATED, 'STORE_DENIED'],
-  [grpcStatus.RESOURCE_EXHAUSTED, 'STORE_BUSY'],
-  [grpcStatus.FAILED_PRECONDITION, 'STORE_PRECONDITION'],
-  [grpcStatus.OUT_OF_RANGE, 'STORE_INVALID'],
-  [grpcStatus.UNIMPLEMENTED, 'STORE_UNSUPPORTED'],
-  [grpcStatus.DATA_LOSS, 'STORE_CORRUPT'],
+  [grpcCode.invalidArgument, 'STORE_INVALID'],
+  [grpcCode.notFound, 'STORE_NOT_FOUND'],
+  [grpcCode.alreadyExists, 'STORE_PRECONDITION'],
+  [grpcCode.permissionDenied, 'STORE_DENIED'],
+  [grpcCode.unauthenticated, 'STORE_DENIED'],
+  [grpcCode.resourceExhausted, 'STORE_BUSY'],
+  [grpcCode.failedPrecondition, 'STORE_PRECONDITION'],
+  [grpcCode.outOfRange, 'STORE_INVALID'],
+  [grpcCode.unimplemented, 'STORE_UNSUPPORTED'],
+  [grpcCode.dataLoss, 'STORE_CORRUPT'],
 ])
 
 /** Reads the failure of a call that had reached a connected endpoint. */
-export function readFailure(error: ServiceError, doing: string, endpoint: string): Failure {
-  const cause = error
-  const details = error.details ?? error.message
-  const said = (code: string) => new Fault(code, `${doing} at ${endpoint}: ${details}`, { cause })
-  for (const [fragment, code] of refusals) {
-    if (details.includes(fragment)) return { kind: 'refused', fault: said(code) }
+export function readFailure(error: CallError, doing: string, endpoint: string): Failure {
+  const said = (code: string) =>
+    new Fault(code, `${doing} at ${endpoint}: ${error.message}`, { cause: error })
+  const { code, effect } = error
+  if (effect === 'answered') {
+    for (const [fragment, fault] of refusals) {
+      if (error.message.includes(fragment)) return { kind: 'refused', fault: said(fault) }
+    }
+    if (error.message.includes('etcdserver: no leader'))
+      return { kind: 'not-applied', fault: said('STORE_NO_LEADER') }
+    const refused = byCode.get(code)
+    if (refused !== undefined) return { kind: 'refused', fault: said(refused) }
   }
-  if (details.includes('etcdserver: no leader'))
-    return { kind: 'not-applied', fault: said('STORE_NO_LEADER') }
-  // What grpc-js says of a call that never left it, because the connection was gone before.
-  if (error.code === grpcStatus.UNAVAILABLE && details.startsWith('No connection established'))
-    return { kind: 'not-applied', fault: said('STORE_UNREACHABLE') }
-  const refused = byCode.get(error.code)
-  if (refused !== undefined) return { kind: 'refused', fault: said(refused) }
-  if (error.code === grpcStatus.DEADLINE_EXCEEDED || details.includes('etcdserver: request timed out'))
-    return { kind: 'lost', fault: said('STORE_TIMEOUT') }
-  if (error.code === grpcStatus.UNAVAILABLE) return { kind: 'lost', fault: said('STORE_UNREACHABLE') }
-  return { kind: 'lost', fault: said('STORE_FAILED') }
+  const kind = effect === 'none' ? 'not-applied' : 'lost'
+  if (code === grpcCode.deadlineExceeded || error.message.includes('etcdserver: request timed out'))
+    return { kind, fault: said('STORE_TIMEOUT') }
+  if (code === grpcCode.unavailable) return { kind, fault: said('STORE_UNREACHABLE') }
+  return { kind, fault: said(byCode.get(code) ?? 'STORE_FAILED') }
 }
 
 /** A write whose answer was lost. Whether it was applied can only be found out by reading. */

@@ -1,11 +1,10 @@
-import type { ClientDuplexStream } from '@grpc/grpc-js'
 import { type Clock, Fault } from '@kiln/service'
+import type { ClientStream } from '@kiln/wire'
 import { type Bytes, prefixRange, toBytes, toText } from './bytes.ts'
 import type { Endpoints } from './endpoints.ts'
 import { type StoreEntry, storeEntry } from './entry.ts'
 import { type Event, Event_EventType } from './generated/mvcc.ts'
 import { WatchRequest, WatchResponse } from './generated/rpc.ts'
-import { asBuffer } from './methods.ts'
 
 export type WatchEvent =
   | { kind: 'put'; entry: StoreEntry; previous: StoreEntry | undefined }
@@ -47,7 +46,8 @@ export function openWatch(
   const queue: WatchOutcome[] = []
   let next = options.startRevision ?? 0n
   let cluster: bigint | undefined
-  let stream: ClientDuplexStream<Buffer, Buffer> | undefined
+  let stream: ClientStream | undefined
+  let paused = false
   let ended = false
   let failure: Fault | undefined
   let wake: (() => void) | undefined
@@ -56,7 +56,10 @@ export function openWatch(
 
   function push(outcome: WatchOutcome): void {
     queue.push(outcome)
-    if (queue.length >= queueMax) stream?.pause()
+    if (queue.length >= queueMax) {
+      paused = true
+      stream?.pause()
+    }
     wake?.()
   }
 
@@ -105,41 +108,50 @@ export function openWatch(
 
   /** One connection, from its opening to its end. */
   async function follow(): Promise<void> {
-    const opened = await endpoints.open('/etcdserverpb.Watch/Watch', doing, { requireLeader: true })
-    if (ended) {
-      opened.stream.cancel()
-      return
-    }
-    const current = opened.stream
-    stream = current
+    const closed = Promise.withResolvers<void>()
+    let impatient = () => {}
+    let where = ''
     trouble = undefined
-    await new Promise<void>((resolve, reject) => {
-      const impatient = clock.after(timeoutMs, () => current.cancel())
-      current.on('data', (bytes: Buffer) => {
-        impatient()
-        if (!ended) onResponse(WatchResponse.decode(bytes))
-      })
-      current.on('error', (cause: Error) => {
-        impatient()
-        opened.failed()
-        const lost = new Fault('STORE_UNREACHABLE', `${doing} at ${opened.url} was interrupted`, { cause })
-        reject(trouble ?? lost)
-      })
-      current.on('end', () => {
-        impatient()
-        resolve()
-      })
-      current.write(createRequest())
+    paused = false
+    const opened = await endpoints.open(
+      '/etcdserverpb.Watch/Watch',
+      doing,
+      {
+        onMessage(bytes) {
+          impatient()
+          if (!ended) onResponse(WatchResponse.decode(bytes))
+        },
+        onClose(cause) {
+          impatient()
+          if (cause === undefined) closed.resolve()
+          else
+            closed.reject(
+              trouble ?? new Fault('STORE_UNREACHABLE', `${doing}${where} was interrupted`, { cause }),
+            )
+        },
+      },
+      { requireLeader: true },
+    )
+    where = ` at ${opened.url}`
+    // Whatever happens below, the end of the stream is awaited here.
+    const end = closed.promise.catch((error: unknown) => {
+      opened.failed()
+      throw error
     })
+    if (ended) opened.stream.cancel()
+    else {
+      stream = opened.stream
+      impatient = clock.after(timeoutMs, () => opened.stream.cancel())
+      opened.stream.send(createRequest())
+    }
+    await end
   }
 
-  function createRequest(): Buffer {
+  function createRequest(): Uint8Array {
     const value = { ...range, startRevision: next, prevKv: options.previous === true }
-    return asBuffer(
-      WatchRequest.encode(
-        WatchRequest.fromPartial({ requestUnion: { $case: 'createRequest', value } }),
-      ).finish(),
-    )
+    return WatchRequest.encode(
+      WatchRequest.fromPartial({ requestUnion: { $case: 'createRequest', value } }),
+    ).finish()
   }
 
   async function run(): Promise<void> {
@@ -168,7 +180,10 @@ export function openWatch(
         for (;;) {
           const outcome = queue.shift()
           if (outcome !== undefined) {
-            if (queue.length < queueMax / 2 && stream?.isPaused()) stream.resume()
+            if (queue.length < queueMax / 2 && paused) {
+              paused = false
+              stream?.resume()
+            }
             yield outcome
           } else if (ended) {
             if (failure !== undefined) throw failure

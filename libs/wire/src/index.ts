@@ -1,3 +1,12 @@
+export { createWireClient } from './client.ts'
+export type {
+  CallOptions,
+  ClientStream,
+  WireClient,
+  WireClientOptions,
+  WireClientStats,
+} from './client-options.ts'
+export type { WireClientTls } from './client-socket.ts'
 export type {
   CallInfo,
   CloseReason,
@@ -8,8 +17,16 @@ export type {
   UnaryCall,
   UnaryHandler,
 } from './grpc/call.ts'
+export type { CallListener } from './grpc/client-exchange.ts'
 export type { CallEnd } from './grpc/hooks.ts'
-export { GrpcError, grpcCode, okStatus, type Status } from './grpc/status.ts'
-export { defaultLimits, type WireLimits } from './limits.ts'
+export {
+  type CallEffect,
+  CallError,
+  GrpcError,
+  grpcCode,
+  okStatus,
+  type Status,
+} from './grpc/status.ts'
+export { defaultClientLimits, defaultLimits, type WireLimits } from './limits.ts'
 export type { WireTls } from './listener.ts'
 export { createWireServer, type WireServer, type WireServerOptions, type WireStats } from './server.ts'

@@ -1,4 +1,4 @@
-/** Every bound of the engine. All are per connection unless they say otherwise. */
+/** Every bound of the engine, server and client: what is said of requests and answers holds for a client the other way round. All are per connection unless they say otherwise. */
 export type WireLimits = {
   /** Connections of the whole server; more are closed at once. */
   connectionsMax: number
@@ -62,4 +62,18 @@ export const defaultLimits: WireLimits = {
   pingIntervalMinMs: 5000,
   keepAliveIntervalMs: 2 * 60 * 60 * 1000,
   keepAliveTimeoutMs: 20_000,
+}
+
+/**
+ * A client's bounds. Servers of the Go implementation measure the line with a ping for each burst of data; one that lost its power
+ * does not say goodbye, and etcd allows a ping every five seconds.
+ */
+export const defaultClientLimits: WireLimits = {
+  ...defaultLimits,
+  messageBytesMax: 4 * 1024 * 1024,
+  idleFramesBurst: 100_000,
+  idleFramesPerSecond: 20_000,
+  pingIntervalMinMs: 0,
+  keepAliveIntervalMs: 10_000,
+  keepAliveTimeoutMs: 5000,
 }

@@ -8,7 +8,9 @@ import { grpcCode } from './grpc/status.ts'
 import { openHttp } from './http-bridge.ts'
 import { Connection, type ConnectionPort } from './http2/connection.ts'
 import { preface } from './http2/frames.ts'
+import { ServerSide } from './http2/server-side.ts'
 import type { Http2Stream } from './http2/stream.ts'
+import { createTurn } from './http2/turn.ts'
 import { defaultLimits, type WireLimits } from './limits.ts'
 import { createListener, peerCommonName, type WireTls } from './listener.ts'
 
@@ -68,42 +70,11 @@ export function createWireServer(options: WireServerOptions = {}): WireServer {
   const plainSockets = new Set<net.Socket>()
   const gone = { bytesIn: 0, bytesOut: 0 }
   let closing = false
-  let dirty: Connection[] = []
-  let ended: Http2Stream[] = []
-  let flushScheduled = false
   let cancelSweep: (() => void) | undefined
 
-  /** The end of a turn: sinks hear of streams that are done, then every dirty connection writes once. */
-  function flush(): void {
-    flushScheduled = false
-    const done = ended
-    ended = []
-    for (const stream of done) stream.sink?.onClose('done')
-    const writing = dirty
-    dirty = []
-    for (const connection of writing) connection.flush()
-  }
-
-  function scheduleFlush(): void {
-    if (flushScheduled) return
-    flushScheduled = true
-    setImmediate(flush)
-  }
-
   const port: ConnectionPort = {
+    ...createTurn(),
     now: clock.now,
-    open(stream) {
-      if (stream.head.isGrpc) router.open(stream)
-      else openHttp(stream, httpServer)
-    },
-    dirty(connection) {
-      dirty.push(connection)
-      scheduleFlush()
-    },
-    later(stream) {
-      ended.push(stream)
-      scheduleFlush()
-    },
     protocolError(error, connection) {
       options.onProtocolError?.(error, connection.peer)
     },
@@ -114,6 +85,11 @@ export function createWireServer(options: WireServerOptions = {}): WireServer {
     },
   }
 
+  function openStream(stream: Http2Stream): void {
+    if (stream.head.isGrpc) router.open(stream)
+    else openHttp(stream, httpServer)
+  }
+
   function openConnection(socket: net.Socket, rest: Buffer): void {
     const peer = {
       address: socket.remoteAddress ?? '',
@@ -121,7 +97,13 @@ export function createWireServer(options: WireServerOptions = {}): WireServer {
       encrypted: 'encrypted' in socket,
       commonName: peerCommonName(socket),
     }
-    const connection = new Connection(socket, peer, port, limits)
+    const connection = new Connection(
+      socket,
+      peer,
+      port,
+      limits,
+      (connection) => new ServerSide(connection, openStream),
+    )
     connections.add(connection)
     socket.on('data', (chunk: Buffer) => connection.receive(chunk))
     if (rest.length > 0) connection.receive(rest)

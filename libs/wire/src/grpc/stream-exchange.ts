@@ -3,7 +3,7 @@ import { headerOf } from '../http2/request-head.ts'
 import type { Http2Stream, StreamSink } from '../http2/stream.ts'
 import type { CloseReason, Peer, StreamCall, StreamHandler, StreamListener } from './call.ts'
 import type { CallHooks } from './hooks.ts'
-import { MessageReader } from './message-reader.ts'
+import { Inbox } from './inbox.ts'
 import { GrpcError, grpcCode, okStatus, type Status } from './status.ts'
 import { trailers, trailersOnly } from './trailers.ts'
 
@@ -13,16 +13,9 @@ export class StreamExchange implements StreamCall, StreamSink {
   private readonly stream: Http2Stream
   private readonly hooks: CallHooks
   private readonly startedAt: number
-  private readonly reader: MessageReader
+  private readonly inbox: Inbox
   private listener: StreamListener = {}
   private headSent = false
-  private paused = false
-  /** Messages that came while paused, their bytes (counted with the connection's unfinished ones), and whether the end did. */
-  private held: Uint8Array[] = []
-  private heldBytes = 0
-  /** Credit of the body kept back while paused. */
-  private owed = 0
-  private endHeld = false
   private code: number = grpcCode.ok
   private reason: CloseReason | undefined
   private messagesIn = 0
@@ -32,7 +25,11 @@ export class StreamExchange implements StreamCall, StreamSink {
     this.stream = stream
     this.hooks = hooks
     this.startedAt = hooks.now()
-    this.reader = new MessageReader(stream.connection, (message) => this.onMessage(message))
+    this.inbox = new Inbox(stream, {
+      onMessage: (message) => this.onMessage(message),
+      onLast: () => this.guarded(() => this.listener.onEnd?.()),
+      onRefused: (status) => this.end(status),
+    })
     hooks.onCallStart?.(stream.head.path, 'stream')
   }
 
@@ -82,44 +79,28 @@ export class StreamExchange implements StreamCall, StreamSink {
   end(status: Status = okStatus): void {
     if (this.closed) return
     this.closed = true
+    this.inbox.close()
     this.code = status.code
     this.stream.sendEnd(this.headSent ? trailers(status) : trailersOnly(status))
   }
 
   pause(): void {
-    this.paused = true
+    this.inbox.pause()
   }
 
   resume(): void {
-    if (!this.paused) return
-    this.paused = false
-    while (this.held.length > 0 && !this.paused && !this.closed) {
-      const message = this.held.shift()!
-      this.unhold(message.length)
-      this.deliver(message)
-    }
-    if (this.paused) return
-    this.stream.consumed(this.owed)
-    this.owed = 0
-    if (this.endHeld && !this.closed) {
-      this.endHeld = false
-      this.guarded(() => this.listener.onEnd?.())
-    }
+    this.inbox.resume()
   }
 
   onData(chunk: Buffer, start: number, end: number): void {
-    const refused = this.closed ? undefined : this.reader.push(chunk, start, end)
-    if (this.paused) this.owed += end - start
-    else this.stream.consumed(end - start)
-    if (refused !== undefined) this.end(refused)
+    this.inbox.push(chunk, start, end)
   }
 
   onEnd(): void {
     if (this.closed) return
-    if (this.reader.incomplete)
+    if (this.inbox.incomplete)
       this.end({ code: grpcCode.internal, message: 'request ends before its message' })
-    else if (this.paused) this.endHeld = true
-    else this.guarded(() => this.listener.onEnd?.())
+    else this.inbox.end()
   }
 
   onDrain(): void {
@@ -141,9 +122,7 @@ export class StreamExchange implements StreamCall, StreamSink {
       this.closed = true
       this.code = reason === 'cancelled' ? grpcCode.cancelled : grpcCode.unavailable
     }
-    this.reader.release()
-    this.unhold(this.heldBytes)
-    this.held = []
+    this.inbox.close()
     this.hooks.onCallEnd?.({
       path: this.path,
       kind: 'stream',
@@ -158,25 +137,7 @@ export class StreamExchange implements StreamCall, StreamSink {
   private onMessage(message: Uint8Array): void {
     if (this.closed) return
     this.messagesIn++
-    if (!this.paused) {
-      this.deliver(message)
-      return
-    }
-    const { connection } = this.stream
-    this.held.push(message)
-    this.heldBytes += message.length
-    connection.partialBytes += message.length
-    if (connection.partialBytes > connection.limits.partialBytesMax)
-      this.end({ code: grpcCode.resourceExhausted, message: 'too many unread messages' })
-  }
-
-  private deliver(message: Uint8Array): void {
     this.guarded(() => this.listener.onMessage?.(message))
-  }
-
-  private unhold(bytes: number): void {
-    this.heldBytes -= bytes
-    this.stream.connection.partialBytes -= bytes
   }
 
   private guarded(run: () => void): void {

@@ -11,18 +11,16 @@ import {
   frameType,
   windowMax,
 } from './frames.ts'
-import { HeaderBlocks } from './header-blocks.ts'
-import { type Fields, HpackEncoder } from './hpack-encoder.ts'
+import type { HeaderBlocks } from './header-blocks.ts'
+import type { Fields, HeaderEncoder } from './hpack-encoder.ts'
 import { OutBuffer } from './out-buffer.ts'
-import { defaultPeerSettings, readPeerSettings, writeOurSettings } from './settings.ts'
-import { Http2Stream } from './stream.ts'
+import { defaultPeerSettings, readPeerSettings } from './settings.ts'
+import type { Http2Stream } from './stream.ts'
 import { TokenBucket } from './token-bucket.ts'
 
-/** What a connection needs of the server around it. */
+/** What a connection needs of the server or client around it. */
 export type ConnectionPort = {
   now(): number
-  /** A request has come: gives the stream its sink. */
-  open(stream: Http2Stream): void
   /** The connection wants `flush` at the end of this turn. */
   dirty(connection: Connection): void
   /** The sink of this stream wants to hear `done` at the end of this turn. */
@@ -32,11 +30,38 @@ export type ConnectionPort = {
   gone(connection: Connection): void
 }
 
+/** What differs between the two ends of a connection. */
+export type Side = {
+  /** The header blocks that the peer sends. */
+  readonly headers: HeaderBlocks<unknown>
+  readonly encoder: HeaderEncoder
+  /** Whether silence is probed while no stream is open. */
+  readonly pingsWhenIdle: boolean
+  /** A header block of a stream is complete in `headers`; it must be decoded in any case, to keep the compression state. */
+  onHeaders(streamId: number): void
+  /** The peer gave a stream up. */
+  onReset(stream: Http2Stream, code: number): void
+  /** The peer handles no stream above `lastStreamId`. */
+  onGoAway(lastStreamId: number, code: number, reason: string): void
+  /** The peer allows us so many streams at once. */
+  onStreamsMax(streamsMax: number): void
+  /** The peer's settings hold now. */
+  onSettings(): void
+  /** We sent the end of a stream. */
+  onSent(stream: Http2Stream): void
+  /** A stream has left the connection. */
+  onForgotten(): void
+  /** What was written is with the socket. */
+  onFlushed(): void
+}
+
 /** How long the peer may take to read our GOAWAY. */
 const lingerMs = 1000
 const pingStrikesMax = 2
+/** What is kept of the text of a GOAWAY. */
+const goAwayReasonBytesMax = 256
 
-/** The server's end of one HTTP/2 connection (RFC 9113). */
+/** One end of an HTTP/2 connection (RFC 9113): frames, windows and life; what only a server or only a client does is its side's. */
 export class Connection {
   readonly socket: Socket
   readonly peer: Peer
@@ -58,10 +83,22 @@ export class Connection {
   deadlines = 0
   bytesIn = 0
   bytesOut = 0
+  /** The newest stream that its client opened. */
+  lastStreamId = 0
+  /** The newest stream of which anything went to the socket. */
+  writtenStreamId = 0
+  lastHeardAt: number
+  /** We told the peer to open no more streams. */
+  closing = false
+  /** Nothing is read or written any more. */
+  ended = false
+  /** Why it ended, if the peer or the socket is to blame. */
+  failure: Error | undefined
 
+  private readonly side: Side
+  private readonly headers: HeaderBlocks<unknown>
+  private readonly encoder: HeaderEncoder
   private readonly reader: FrameReader
-  private readonly headers: HeaderBlocks
-  private readonly encoder = new HpackEncoder()
   private readonly out = new OutBuffer()
   private readonly resets: TokenBucket
   private readonly idleFrames: TokenBucket
@@ -69,21 +106,25 @@ export class Connection {
   private unreturned = 0
   /** Streams whose peer has sent everything, in the chunk being read. */
   private complete: Http2Stream[] = []
-  private lastStreamId = 0
   private settingsSeen = false
   private flushWanted = false
-  private closing = false
-  private ended = false
-  private lastHeardAt: number
   private pingSentAt: number | undefined
   private lastPingAt = Number.NEGATIVE_INFINITY
 
-  constructor(socket: Socket, peer: Peer, port: ConnectionPort, limits: WireLimits) {
+  constructor(
+    socket: Socket,
+    peer: Peer,
+    port: ConnectionPort,
+    limits: WireLimits,
+    sideOf: (connection: Connection) => Side,
+  ) {
     this.socket = socket
     this.peer = peer
     this.port = port
     this.limits = limits
-    this.headers = new HeaderBlocks(limits)
+    this.side = sideOf(this)
+    this.headers = this.side.headers
+    this.encoder = this.side.encoder
     this.reader = new FrameReader((type, flags, streamId, bytes, start, end) =>
       this.onFrame(type, flags, streamId, bytes, start, end),
     )
@@ -91,8 +132,10 @@ export class Connection {
     this.idleFrames = new TokenBucket(limits.idleFramesBurst, limits.idleFramesPerSecond)
     this.receiveWindow = limits.connectionWindowBytes
     this.lastHeardAt = port.now()
-    writeOurSettings(this.output(), limits)
     socket.on('drain', () => this.markDirty())
+    socket.on('error', (error) => {
+      this.failure ??= error
+    })
     socket.on('close', () => this.onSocketClose())
   }
 
@@ -164,6 +207,11 @@ export class Connection {
     out.uint32(bytes)
   }
 
+  /** Called by a stream that wrote its end. */
+  sentAll(stream: Http2Stream): void {
+    this.side.onSent(stream)
+  }
+
   /** Pumps the streams and writes once to the socket. Called by the server at the end of a turn. */
   flush(): void {
     this.flushWanted = false
@@ -181,9 +229,11 @@ export class Connection {
       this.socket.write(this.out.pending())
       if (this.socket.writableLength === 0) this.out.consumed()
       else this.out.handedOver()
+      this.writtenStreamId = this.lastStreamId
     }
     // What is left waits for a window, for the socket's drain event, or for the next turn.
     if (this.sending.size > 0 && this.sendWindow > 0 && this.hasRoom()) this.markDirty()
+    this.side.onFlushed()
   }
 
   /** Each waiting stream in turn sends a frame, while there is room. */
@@ -239,13 +289,13 @@ export class Connection {
         break
       case frameType.headers:
         if ((streamId & 1) === 0) throw protocolError("HEADERS on a stream that is not the client's")
-        if (this.headers.begin(flags, streamId, bytes, start, end)) this.onHeaders(streamId)
+        if (this.headers.begin(flags, streamId, bytes, start, end)) this.side.onHeaders(streamId)
         break
       case frameType.continuation:
-        if (this.headers.continue(flags, streamId, bytes, start, end)) this.onHeaders(streamId)
+        if (this.headers.continue(flags, streamId, bytes, start, end)) this.side.onHeaders(streamId)
         break
       case frameType.rstStream:
-        this.onReset(streamId, end - start)
+        this.onReset(streamId, bytes, start, end)
         break
       case frameType.settings:
         this.onSettings(flags, streamId, bytes, start, end)
@@ -261,10 +311,9 @@ export class Connection {
         this.countIdleFrame()
         break
       case frameType.pushPromise:
-        throw protocolError('PUSH_PROMISE from a client')
+        throw protocolError('PUSH_PROMISE, which no peer of ours may send')
       case frameType.goAway:
-        // The client opens no more streams; those it has go on.
-        if (streamId !== 0) throw protocolError('GOAWAY on a stream')
+        this.onGoAway(streamId, bytes, start, end)
         break
       default:
         // Section 4.1: unknown frames are ignored.
@@ -311,52 +360,26 @@ export class Connection {
     if (ends && !stream.closed) this.complete.push(stream)
   }
 
-  /** A header block is complete. It is decoded in any case, to keep the compression state. */
-  private onHeaders(streamId: number): void {
-    const { headers } = this
-    const stream = this.streams.get(streamId)
-    if (stream !== undefined || streamId <= this.lastStreamId) {
-      headers.skip()
-      if (stream === undefined) return
-      if (!headers.endsStream || stream.remoteEnded) stream.reset(errorCode.protocolError, 'cancelled')
-      else {
-        stream.remoteEnded = true
-        this.complete.push(stream)
-      }
-      return
-    }
-    this.lastStreamId = streamId
-    const head = headers.read()
-    if (typeof head === 'string') {
-      this.countReset()
-      this.writeReset(streamId, errorCode.protocolError)
-      return
-    }
-    if (this.closing || this.streams.size >= this.limits.streamsMax) {
-      this.countReset()
-      this.writeReset(streamId, errorCode.refusedStream)
-      return
-    }
-    const opened = new Http2Stream(this, streamId, head)
-    this.streams.set(streamId, opened)
-    if (headers.endsStream) opened.remoteEnded = true
-    if (head.timeoutMs !== undefined && head.timeoutMs >= 0) {
-      opened.deadline = this.lastHeardAt + head.timeoutMs
-      this.deadlines++
-    }
-    this.port.open(opened)
-    if (headers.endsStream && !opened.closed) this.complete.push(opened)
+  /** The peer has sent all of a stream: its sink hears of it when all that came with it was read. */
+  completed(stream: Http2Stream): void {
+    stream.remoteEnded = true
+    this.complete.push(stream)
   }
 
-  private onReset(streamId: number, length: number): void {
-    if (length !== 4) throw new ConnectionError(errorCode.frameSizeError, 'RST_STREAM of a wrong size')
+  private onReset(streamId: number, bytes: Buffer, start: number, end: number): void {
+    if (end - start !== 4) throw new ConnectionError(errorCode.frameSizeError, 'RST_STREAM of a wrong size')
     if (streamId === 0 || streamId > this.lastStreamId) throw protocolError('RST_STREAM on an idle stream')
     const stream = this.streams.get(streamId)
     if (stream === undefined) this.countIdleFrame()
-    else {
-      this.countReset()
-      stream.close('cancelled')
-    }
+    else this.side.onReset(stream, bytes.readUInt32BE(start))
+  }
+
+  private onGoAway(streamId: number, bytes: Buffer, start: number, end: number): void {
+    if (streamId !== 0) throw protocolError('GOAWAY on a stream')
+    if (end - start < 8) throw new ConnectionError(errorCode.frameSizeError, 'GOAWAY of a wrong size')
+    this.countIdleFrame()
+    const reason = bytes.toString('latin1', start + 8, Math.min(end, start + 8 + goAwayReasonBytesMax))
+    this.side.onGoAway(bytes.readUInt32BE(start) & windowMax, bytes.readUInt32BE(start + 4), reason)
   }
 
   private onSettings(flags: number, streamId: number, bytes: Buffer, start: number, end: number): void {
@@ -375,7 +398,9 @@ export class Connection {
       this.peerStreamWindow = settings.streamWindow
       for (const stream of this.streams.values()) this.addStreamWindow(stream, change)
     }
+    if (settings.streamsMax !== undefined) this.side.onStreamsMax(settings.streamsMax)
     this.output().frameHeader(0, frameType.settings, frameFlag.ack, 0)
+    this.side.onSettings()
   }
 
   private onPing(flags: number, streamId: number, bytes: Buffer, start: number, end: number): void {
@@ -421,17 +446,25 @@ export class Connection {
     }
   }
 
-  private countReset(): void {
+  countReset(): void {
     if (!this.resets.take(this.lastHeardAt))
       throw new ConnectionError(errorCode.enhanceYourCalm, 'too many resets')
   }
 
-  private countIdleFrame(): void {
+  countIdleFrame(): void {
     if (!this.idleFrames.take(this.lastHeardAt))
       throw new ConnectionError(errorCode.enhanceYourCalm, 'too many frames that carry nothing')
   }
 
   // --- Life
+
+  /** Takes on a stream that its client opened, until it is closed. */
+  adopt(stream: Http2Stream, deadline: number | undefined): void {
+    this.streams.set(stream.id, stream)
+    if (deadline === undefined) return
+    stream.deadline = deadline
+    this.deadlines++
+  }
 
   /** A closed stream takes itself off. */
   forget(stream: Http2Stream, queuedBytes: number): void {
@@ -440,9 +473,10 @@ export class Connection {
     this.queuedBytes -= queuedBytes
     if (stream.deadline !== undefined) this.deadlines--
     if (this.closing && this.streams.size === 0) this.markDirty()
+    this.side.onForgotten()
   }
 
-  /** Ends streams past their deadline and connections that went silent. Called by the server every now and then. */
+  /** Ends streams past their deadline and connections that went silent. Called every now and then. */
   sweep(now: number): void {
     if (this.ended) return
     if (this.deadlines > 0) {
@@ -452,14 +486,37 @@ export class Connection {
     }
     const silentMs = now - this.lastHeardAt
     if (this.pingSentAt !== undefined) {
-      if (now - this.pingSentAt > this.limits.keepAliveTimeoutMs) this.destroy('disconnected')
-    } else if (silentMs > this.limits.keepAliveIntervalMs) {
+      if (now - this.pingSentAt >= this.limits.keepAliveTimeoutMs) {
+        this.failure ??= new Error('no answer to a ping')
+        this.destroy('disconnected')
+      }
+    } else if (silentMs >= this.limits.keepAliveIntervalMs && this.probesSilence) {
       this.pingSentAt = now
       const out = this.output()
       out.frameHeader(8, frameType.ping, 0, 0)
       out.uint32(0)
       out.uint32(0)
     }
+  }
+
+  private get probesSilence(): boolean {
+    return this.streams.size > 0 || this.side.pingsWhenIdle
+  }
+
+  /** Nothing goes on that time could end. */
+  get isQuiet(): boolean {
+    return this.streams.size === 0 && (this.pingSentAt === undefined || this.ended)
+  }
+
+  /** When `sweep` has something to do next, on the connection's clock. */
+  get sweepDue(): number {
+    let due = Number.POSITIVE_INFINITY
+    if (this.pingSentAt !== undefined) due = this.pingSentAt + this.limits.keepAliveTimeoutMs
+    else if (this.probesSilence) due = this.lastHeardAt + this.limits.keepAliveIntervalMs
+    if (this.deadlines > 0)
+      for (const { deadline } of this.streams.values())
+        if (deadline !== undefined && deadline < due) due = deadline
+    return due
   }
 
   /** Tells the peer to open no more streams; the connection ends with its last one. */
@@ -486,6 +543,7 @@ export class Connection {
 
   private fail(error: ConnectionError): void {
     if (this.ended) return
+    this.failure = error
     this.port.protocolError(error, this)
     this.writeGoAway(error.code, error.message)
     this.socket.write(this.out.pending())
@@ -517,6 +575,6 @@ export class Connection {
   }
 }
 
-function protocolError(message: string): ConnectionError {
+export function protocolError(message: string): ConnectionError {
   return new ConnectionError(errorCode.protocolError, message)
 }

@@ -1,31 +1,37 @@
 import type { WireLimits } from '../limits.ts'
 import { ConnectionError, errorCode, frameFlag } from './frames.ts'
 import { HpackDecoder } from './hpack-decoder.ts'
-import { type RequestHead, readRequestHead } from './request-head.ts'
+import type { HeaderField } from './hpack-table.ts'
 
 const cachedBytesMax = 256
 const cachedMax = 64
 
+/** Fields read as a head; `tooLarge` if the list went over the limit and only its first fields are known. */
+type AnyHead = { readonly tooLarge: boolean; readonly fields: readonly HeaderField[] }
+
 /**
  * The header blocks of a connection: put together over CONTINUATION frames, decoded, and remembered by their exact bytes while
- * the compression table stays as it is, since clients send the same few blocks again and again.
+ * the compression table stays as it is, since peers send the same few blocks again and again.
  */
-export class HeaderBlocks {
+export class HeaderBlocks<Head> {
   /** The stream whose CONTINUATION must come next, or 0. */
   expecting = 0
   /** Whether the block read last ends its stream. */
   endsStream = false
   private readonly decoder = new HpackDecoder()
   private readonly limits: WireLimits
-  private readonly cache = new Map<string, RequestHead>()
+  private readonly readHead: (fields: readonly HeaderField[]) => (Head & AnyHead) | string
+  private readonly cache = new Map<string, Head>()
   private parts: Buffer[] = []
   private partBytes = 0
   private block: Buffer = Buffer.alloc(0)
   private start = 0
   private end = 0
 
-  constructor(limits: WireLimits) {
+  /** `readHead` makes a head of the fields; a string says why they are malformed. */
+  constructor(limits: WireLimits, readHead: (fields: readonly HeaderField[]) => (Head & AnyHead) | string) {
     this.limits = limits
+    this.readHead = readHead
   }
 
   /** Takes a HEADERS frame; true if the block is complete. */
@@ -66,8 +72,8 @@ export class HeaderBlocks {
     return true
   }
 
-  /** The complete block as a request head; a string says why it is malformed. */
-  read(): RequestHead | string {
+  /** The complete block as a head, to be shared and never changed; a string says why it is malformed. */
+  read(): Head | string {
     const { block, start, end, cache, decoder } = this
     this.block = Buffer.alloc(0)
     // Without hits to expect (a client whose every block changes the table) the key is not worth its cost.
@@ -78,7 +84,7 @@ export class HeaderBlocks {
     }
     const before = decoder.changes
     const { fields, tooLarge } = decoder.decode(block, start, end, this.limits.headerListBytesMax)
-    const head = readRequestHead(fields)
+    const head = this.readHead(fields)
     if (decoder.changes !== before) cache.clear()
     if (typeof head === 'string') return head
     if (tooLarge) return { ...head, tooLarge }

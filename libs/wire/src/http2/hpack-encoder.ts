@@ -1,7 +1,15 @@
+import { writeInteger, writeString } from './hpack-primitives.ts'
 import type { OutBuffer } from './out-buffer.ts'
 
 /** Header names and values to send, in order; `:status` first in a response head. Values are latin-1. */
 export type Fields = readonly (readonly [name: string, value: string])[]
+
+/** Writes header blocks, in the order in which they are sent. */
+export type HeaderEncoder = {
+  /** The peer's SETTINGS_HEADER_TABLE_SIZE. */
+  setTableSize(bytes: number): void
+  encode(out: OutBuffer, fields: Fields): void
+}
 
 /** The head of every gRPC answer, and the trailers of those that went well: known to the encoder by identity. */
 export const grpcHead: Fields = [
@@ -19,10 +27,10 @@ const tableBytesDefault = 4096
 const absent = -1
 
 /**
- * The sending half of HPACK for one connection. It puts two fields into the peer's table, so that the head and trailers of
+ * The sending half of HPACK for one connection of a server. It puts two fields into the peer's table, so that the head and trailers of
  * a usual gRPC answer are two bytes and one; everything else goes as it is.
  */
-export class HpackEncoder {
+export class HpackEncoder implements HeaderEncoder {
   private tableBytesMax = tableBytesDefault
   private sizeUpdate = false
   private inserted = 0
@@ -30,7 +38,6 @@ export class HpackEncoder {
   private contentType = absent
   private okStatus = absent
 
-  /** The peer's SETTINGS_HEADER_TABLE_SIZE. */
   setTableSize(bytes: number): void {
     const sizeMax = Math.min(bytes, tableBytesDefault)
     if (sizeMax === this.tableBytesMax) return
@@ -49,11 +56,11 @@ export class HpackEncoder {
         if (name === ':status' && value === '200') out.byte(indexedStatus200)
         else if (name === ':status') {
           out.byte(indexStatus)
-          this.string(out, value)
+          writeString(out, value)
         } else {
           out.byte(0)
-          this.string(out, name)
-          this.string(out, value)
+          writeString(out, name)
+          writeString(out, value)
         }
       }
     }
@@ -62,7 +69,7 @@ export class HpackEncoder {
   /** Section 4.2. Through zero, so that the table is empty and our idea of it right, whatever changes came in between. */
   private writeSizeUpdate(out: OutBuffer): void {
     out.byte(0x20)
-    this.integer(out, 5, 0x20, this.tableBytesMax)
+    writeInteger(out, 5, 0x20, this.tableBytesMax)
     this.sizeUpdate = false
   }
 
@@ -73,8 +80,8 @@ export class HpackEncoder {
       return
     }
     const keep = this.tableBytesMax >= ourEntriesBytes
-    this.integer(out, keep ? 6 : 4, keep ? 0x40 : 0, indexContentType)
-    this.string(out, 'application/grpc')
+    writeInteger(out, keep ? 6 : 4, keep ? 0x40 : 0, indexContentType)
+    writeString(out, 'application/grpc')
     if (keep) this.contentType = this.inserted++
   }
 
@@ -85,28 +92,8 @@ export class HpackEncoder {
     }
     const keep = this.tableBytesMax >= ourEntriesBytes
     out.byte(keep ? 0x40 : 0)
-    this.string(out, 'grpc-status')
-    this.string(out, '0')
+    writeString(out, 'grpc-status')
+    writeString(out, '0')
     if (keep) this.okStatus = this.inserted++
-  }
-
-  private string(out: OutBuffer, text: string): void {
-    this.integer(out, 7, 0, text.length)
-    out.latin1(text)
-  }
-
-  private integer(out: OutBuffer, prefixBits: number, first: number, value: number): void {
-    const mask = (1 << prefixBits) - 1
-    if (value < mask) {
-      out.byte(first | value)
-      return
-    }
-    out.byte(first | mask)
-    let rest = value - mask
-    while (rest >= 0x80) {
-      out.byte((rest & 0x7f) | 0x80)
-      rest >>>= 7
-    }
-    out.byte(rest)
   }
 }

@@ -32,6 +32,22 @@ const authorization = slotOf('authorization')
 const hasLeader = slotOf('hasleader')
 const firstConnectionHeader = slotOf('connection')
 
+/** Stands for the head of a request of ours. */
+export const emptyRequestHead: RequestHead = {
+  method: '',
+  scheme: '',
+  path: '',
+  authority: '',
+  contentType: '',
+  isGrpc: false,
+  timeoutMs: undefined,
+  encoding: 'identity',
+  token: undefined,
+  hasLeader: false,
+  tooLarge: false,
+  fields: [],
+}
+
 /**
  * Reads a field list as a request (RFC 9113, section 8.2 and 8.3). A string says why it is malformed.
  */

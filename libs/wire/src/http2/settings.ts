@@ -7,8 +7,13 @@ const initialWindow = 65_535
 /** What holds until the peer says otherwise (RFC 9113, section 6.5.2). */
 export const defaultPeerSettings = { streamWindow: initialWindow }
 
-/** The settings of a peer that matter to a server. */
-export type PeerSettings = { headerTableBytes?: number; streamWindow?: number; frameBytesMax?: number }
+/** The settings of a peer that matter to us. */
+export type PeerSettings = {
+  headerTableBytes?: number
+  streamWindow?: number
+  frameBytesMax?: number
+  streamsMax?: number
+}
 
 /** Reads a SETTINGS payload; later values of the same setting win. */
 export function readPeerSettings(bytes: Buffer, start: number, end: number): PeerSettings {
@@ -30,6 +35,9 @@ export function readPeerSettings(bytes: Buffer, start: number, end: number): Pee
           throw new ConnectionError(errorCode.protocolError, 'invalid maximum frame size')
         settings.frameBytesMax = Math.min(value, 65_536)
         break
+      case setting.maxConcurrentStreams:
+        settings.streamsMax = value
+        break
       case setting.enablePush:
         if (value > 1) throw new ConnectionError(errorCode.protocolError, 'invalid ENABLE_PUSH')
         break
@@ -38,13 +46,16 @@ export function readPeerSettings(bytes: Buffer, start: number, end: number): Pee
   return settings
 }
 
-/** Our side of the preface: SETTINGS, and the connection window opened to what we allow. */
-export function writeOurSettings(out: OutBuffer, limits: WireLimits): void {
+/**
+ * A server's or client's side of the preface: SETTINGS, and the connection window opened to what we allow. A client takes no
+ * pushed streams.
+ */
+export function writeOurSettings(out: OutBuffer, limits: WireLimits, end: 'server' | 'client'): void {
   const ours = [
-    [setting.maxConcurrentStreams, limits.streamsMax],
+    end === 'server' ? [setting.maxConcurrentStreams, limits.streamsMax] : [setting.enablePush, 0],
     [setting.initialWindowSize, limits.streamWindowBytes],
     [setting.maxHeaderListSize, limits.headerListBytesMax],
-  ] as const
+  ] as [id: number, value: number][]
   out.frameHeader(6 * ours.length, frameType.settings, 0, 0)
   for (const [id, value] of ours) {
     out.byte(0)

@@ -1,8 +1,9 @@
 import { assert } from '@kiln/service'
 import type { CloseReason } from '../grpc/call.ts'
 import type { Status } from '../grpc/status.ts'
+import type { AnswerHead } from './answer-head.ts'
 import type { Connection } from './connection.ts'
-import { errorCode, frameFlag, frameType } from './frames.ts'
+import { frameFlag, frameType } from './frames.ts'
 import { type Fields, grpcHead, grpcOkTrailers } from './hpack-encoder.ts'
 import type { RequestHead } from './request-head.ts'
 
@@ -18,15 +19,19 @@ export const deafSink: StreamSink = {
   onClose() {},
 }
 
-/** Who reads a stream: a gRPC call or an HTTP request. */
+/** Who reads a stream: a gRPC call or an HTTP request, or a client's call. */
 export type StreamSink = {
+  /** Head or trailers of the answer, for who asked; `last` if nothing follows. */
+  onHead?(head: AnswerHead, last: boolean): void
+  /** The peer gave the stream up with this code; `onClose` follows. */
+  onReset?(code: number): void
   /** Body bytes `chunk[start, end)`, which may be kept. Give their credit back with `stream.consumed`. */
   onData(chunk: Buffer, start: number, end: number): void
   /** The peer sent everything. */
   onEnd(): void
   /** The stream is no longer `full`. */
   onDrain(): void
-  /** The deadline in the request's headers has passed. */
+  /** The deadline of the request has passed. */
   onDeadline(): void
   /** The server closes: what may go on for long ends with this status. */
   onShutdown(status: Status): void
@@ -41,13 +46,14 @@ export type StreamSink = {
 export class Http2Stream {
   readonly id: number
   readonly connection: Connection
+  /** The request's head; empty if it is ours. */
   readonly head: RequestHead
   sink: StreamSink | undefined
   /** Milliseconds of the server's clock. */
   deadline: number | undefined
   closed = false
   remoteEnded = false
-  answered = false
+  localEnded = false
   sendWindow: number
   receiveWindow: number
   private unreturned = 0
@@ -73,13 +79,12 @@ export class Http2Stream {
 
   /** True while something waits to be sent. */
   get waiting(): boolean {
-    return this.headWaiting !== undefined || this.queuedBytes > 0 || this.ending
+    return this.headWaiting !== undefined || this.queuedBytes > 0 || (this.ending && !this.localEnded)
   }
 
-  /** The response head. */
+  /** The head of a response or request. */
   sendHead(fields: Fields): void {
     if (this.closed) return
-    this.answered = true
     if (this.connection.hasRoom() && !this.waiting) this.connection.writeHeaders(this.id, fields, false)
     else {
       this.headWaiting = fields
@@ -93,9 +98,8 @@ export class Http2Stream {
     const { connection, id } = this
     const bytes = message.length + 5
     if (!this.waiting && this.fits(bytes)) {
-      this.answered = true
       connection.writeHeaders(id, grpcHead, false)
-      this.writeMessage(bytes, message, undefined)
+      this.writeMessage(bytes, message, undefined, 0)
       connection.writeHeaders(id, grpcOkTrailers, true)
       this.finish()
     } else {
@@ -105,13 +109,27 @@ export class Http2Stream {
     }
   }
 
+  /** The only message of a call, and the end: one frame in the usual case. */
+  sendLastMessage(message: Uint8Array): void {
+    if (this.closed) return
+    const bytes = message.length + 5
+    if (!this.waiting && this.fits(bytes)) {
+      this.ending = true
+      this.writeMessage(bytes, message, undefined, frameFlag.endStream)
+      this.finish()
+    } else {
+      this.sendMessage(message, undefined)
+      this.sendEnd(undefined)
+    }
+  }
+
   /** A gRPC message: five bytes of prefix, then its one or two parts. */
   sendMessage(message: Uint8Array, tail: Uint8Array | undefined): void {
     if (this.closed) return
     assert(!this.ending, 'nothing is sent after the end')
     const bytes = 5 + message.length + (tail === undefined ? 0 : tail.length)
     if (!this.waiting && this.fits(bytes)) {
-      this.writeMessage(bytes, message, tail)
+      this.writeMessage(bytes, message, tail, 0)
       return
     }
     const prefix = Buffer.alloc(5)
@@ -132,7 +150,6 @@ export class Http2Stream {
   /** Ends our side after everything sent. Trailers that begin with `:status` are an answer of their own. */
   sendEnd(trailers: Fields | undefined): void {
     if (this.closed || this.ending) return
-    this.answered = true
     this.ending = true
     this.trailers = trailers
     if (this.headWaiting === undefined && this.queuedBytes === 0 && this.connection.hasRoom()) this.writeEnd()
@@ -181,7 +198,7 @@ export class Http2Stream {
       }
       if (this.queuedBytes > 0) return 'more'
     }
-    if (this.ending && !this.closed) this.writeEnd()
+    if (this.ending && !this.localEnded && !this.closed) this.writeEnd()
     return 'done'
   }
 
@@ -206,9 +223,14 @@ export class Http2Stream {
     )
   }
 
-  private writeMessage(bytes: number, message: Uint8Array, tail: Uint8Array | undefined): void {
+  private writeMessage(
+    bytes: number,
+    message: Uint8Array,
+    tail: Uint8Array | undefined,
+    flags: number,
+  ): void {
     const out = this.connection.output()
-    out.frameHeader(bytes, frameType.data, 0, this.id)
+    out.frameHeader(bytes, frameType.data, flags, this.id)
     out.byte(0)
     out.uint32(bytes - 5)
     out.append(message)
@@ -264,9 +286,8 @@ export class Http2Stream {
     this.finish()
   }
 
-  /** Our side has ended: if the peer has not, it need not go on (RFC 9113, section 8.1). */
   private finish(): void {
-    if (!this.remoteEnded) this.connection.writeReset(this.id, errorCode.noError)
-    this.close('done')
+    this.localEnded = true
+    this.connection.sentAll(this)
   }
 }
