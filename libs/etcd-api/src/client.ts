@@ -1,6 +1,6 @@
 import { type Clock, systemClock } from '@kiln/service'
 import { type Bytes, prefixRange, toBytes, toText } from './bytes.ts'
-import { type ClientTls, Endpoints } from './endpoints.ts'
+import { Endpoints, type TlsSource } from './endpoints.ts'
 import { type StoreEntry, storeEntry } from './entry.ts'
 import {
   CompactionRequest,
@@ -41,7 +41,8 @@ import { openWatch, type Watch, type WatchOptions } from './watch.ts'
 export type EtcdClientOptions = {
   /** `https://HOST:PORT` or `http://HOST:PORT`, in order of preference. */
   endpoints: readonly string[]
-  tls?: ClientTls
+  /** A function is asked at each new connection, so that a renewed certificate is used without a restart. */
+  tls?: TlsSource
   /** How long a call may take in all. Default 5000. */
   timeoutMs?: number
   clock?: Clock
@@ -305,7 +306,7 @@ export class EtcdClient {
   }
 
   /** Connects anew with a renewed certificate; watches and held leases go on, calls under way may fail. */
-  renewTls(tls: ClientTls): void {
+  renewTls(tls: TlsSource): void {
     this.endpoints.renewTls(tls)
   }
 

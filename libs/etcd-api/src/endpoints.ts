@@ -16,6 +16,9 @@ import { type Failure, readFailure, unknownOutcome } from './store-fault.ts'
 
 export type ClientTls = { ca: string | Buffer; cert?: string | Buffer; key?: string | Buffer }
 
+/** A certificate for good, or a function that gives the present one; it is asked whenever a connection is opened. */
+export type TlsSource = ClientTls | (() => ClientTls)
+
 /** How long an endpoint that comes first is waited for before the next is tried beside it. */
 const headStartMs = 300
 /** Between rounds over endpoints that all refused for now. */
@@ -34,18 +37,25 @@ const channelOptions: ChannelOptions = {
 /** An address is no name to send in a handshake (RFC 6066, section 3); the certificate is checked against the address all the same. */
 const serverNameForAddresses = 'store'
 
-type Endpoint = { url: string; target: string; secure: boolean; client: Client | undefined }
+type Endpoint = {
+  url: string
+  target: string
+  secure: boolean
+  client: Client | undefined
+  /** What the client connects with. */
+  tls: ClientTls | undefined
+}
 
 /** The members of a cluster as a client sees them: connects when needed, prefers one that works, fails over. */
 export class Endpoints {
   private readonly all: Endpoint[]
   /** Order of preference; an endpoint that failed goes to the end. */
   private order: Endpoint[]
-  private tls: ClientTls | undefined
+  private tls: TlsSource | undefined
   private closed = false
   private readonly timeoutMs: number
 
-  constructor(urls: readonly string[], tls: ClientTls | undefined, timeoutMs: number) {
+  constructor(urls: readonly string[], tls: TlsSource | undefined, timeoutMs: number) {
     assert(urls.length > 0, 'a client has at least one endpoint')
     this.all = urls.map(parseEndpoint)
     this.order = [...this.all]
@@ -99,7 +109,7 @@ export class Endpoints {
   }
 
   /** New connections use this certificate; those there are end with what goes on over them. */
-  renewTls(tls: ClientTls): void {
+  renewTls(tls: TlsSource): void {
     this.tls = tls
     this.disconnect()
   }
@@ -131,9 +141,9 @@ export class Endpoints {
     const candidates =
       only === undefined ? this.order : this.order.filter((endpoint) => endpoint.url === only)
     assert(candidates.length > 0, `endpoint ${only} is one of the client's`)
-    for (const endpoint of candidates) this.connect(endpoint)
     const first = candidates[0]!
     if (isReady(first)) return first
+    for (const endpoint of candidates) this.connect(endpoint, doing)
     const attempts = candidates.map(async (endpoint, place) => {
       if (place > 0) await pause(headStartMs * place)
       await waitForReady(endpoint, deadline)
@@ -150,16 +160,31 @@ export class Endpoints {
     }
   }
 
-  private connect(endpoint: Endpoint): void {
-    endpoint.client ??= new Client(endpoint.target, this.credentials(endpoint), {
+  /** A client reconnects with what it was made with, so one that is not connected makes room for one with the present certificate. */
+  private connect(endpoint: Endpoint, doing: string): void {
+    if (isReady(endpoint)) return
+    const tls = endpoint.secure ? this.present(doing) : undefined
+    if (endpoint.client && sameTls(endpoint.tls, tls)) return
+    endpoint.client?.close()
+    endpoint.tls = tls
+    endpoint.client = new Client(endpoint.target, this.credentials(endpoint), {
       ...channelOptions,
       ...(isIP(hostOf(endpoint)) ? { 'grpc.ssl_target_name_override': serverNameForAddresses } : {}),
     })
   }
 
+  private present(doing: string): ClientTls | undefined {
+    if (typeof this.tls !== 'function') return this.tls
+    try {
+      return this.tls()
+    } catch (cause) {
+      throw new Fault('STORE_UNREACHABLE', `${doing}: there is no certificate to connect with`, { cause })
+    }
+  }
+
   private credentials(endpoint: Endpoint): ChannelCredentials {
     if (!endpoint.secure) return credentials.createInsecure()
-    const { ca, cert, key } = this.tls ?? {}
+    const { ca, cert, key } = endpoint.tls ?? {}
     const host = hostOf(endpoint)
     return credentials.createSsl(bufferOf(ca), bufferOf(key), bufferOf(cert), {
       checkServerIdentity: (_name, certificate) => checkServerIdentity(host, certificate),
@@ -171,11 +196,17 @@ function parseEndpoint(url: string): Endpoint {
   const match = /^(https?):\/\/([^/]+?)\/?$/.exec(url)
   if (match === null)
     throw new Fault('STORE_INVALID', `endpoint ${url} is not http://HOST:PORT or https://HOST:PORT`)
-  return { url, target: match[2]!, secure: match[1] === 'https', client: undefined }
+  return { url, target: match[2]!, secure: match[1] === 'https', client: undefined, tls: undefined }
 }
 
 function hostOf(endpoint: Endpoint): string {
   return endpoint.target.replace(/:[0-9]+$/, '').replace(/^\[(.*)\]$/, '$1')
+}
+
+function sameTls(a: ClientTls | undefined, b: ClientTls | undefined): boolean {
+  const parts = (tls: ClientTls | undefined): string =>
+    [tls?.ca, tls?.cert, tls?.key].map((part) => part?.toString() ?? '').join()
+  return a === b || parts(a) === parts(b)
 }
 
 function isReady(endpoint: Endpoint): boolean {

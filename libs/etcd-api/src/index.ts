@@ -7,7 +7,7 @@ export {
   type PrefixEntries,
   type StoreMember,
 } from './client.ts'
-export type { ClientTls } from './endpoints.ts'
+export type { ClientTls, TlsSource } from './endpoints.ts'
 export type { StoreEntry } from './entry.ts'
 export type { HeldLease, HoldLeaseOptions } from './lease.ts'
 export type { CompareOperator, Comparison, Operation, OperationResult } from './txn.ts'
