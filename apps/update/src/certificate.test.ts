@@ -54,15 +54,18 @@ async function machine() {
     log: createLog('test', 'silent'),
   })
   const certificate = () => certificateLife(readFileSync(join(pkiDir!, 'machine.pem'), 'utf8'))
+  // What an earlier daemon left.
+  writeFileSync(renewalProblemFile(runDir!), 'an old problem')
   const problem = () => readFileSync(renewalProblemFile(runDir!), 'utf8')
   return { at, keeper, certificate, problem }
 }
 
 test('a certificate is renewed when two thirds of its life are over, and not before', async () => {
-  const { at, keeper, certificate } = await machine()
+  const { at, keeper, certificate, problem } = await machine()
   const first = certificate()
   at.nowMs = first.renewFromMs - 1
   expect(await keeper.step()).toBe(hourMs)
+  expect(problem()).toBe('')
   expect([at.asked, certificate().untilMs]).toEqual([0, first.untilMs])
   at.nowMs = first.renewFromMs + 10 * dayMs
   await keeper.step()

@@ -71,6 +71,8 @@ export class CertificateKeeper {
   readonly #ports: CertificatePorts
   readonly #place: number
   #failures = 0
+  /** What the file of the last problem says; unknown at the start, when an earlier daemon may have left one. */
+  #noted: string | undefined
 
   constructor(ports: CertificatePorts) {
     this.#ports = ports
@@ -98,7 +100,7 @@ export class CertificateKeeper {
           await replaceMachineCertificate(pkiDir, await this.#ask(createCsr(key, machine), plan.kind, life))
           log.info({ until: new Date(this.#untilMs()).toISOString() }, 'certificate renewed')
       }
-      if (this.#failures > 0 || plan.kind !== 'wait') await this.#note('')
+      await this.#note('')
       this.#failures = 0
       return ms
     } catch (error) {
@@ -128,8 +130,10 @@ export class CertificateKeeper {
   }
 
   async #note(problem: string): Promise<void> {
+    if (problem === this.#noted) return
     await atomicWrite(renewalProblemFile(this.#ports.runDir), problem).catch((error: unknown) =>
       this.#ports.log.debug({ error }, 'status file not written'),
     )
+    this.#noted = problem
   }
 }

@@ -1,3 +1,4 @@
+import { createPrivateKey, X509Certificate } from 'node:crypto'
 import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -40,6 +41,24 @@ test('a renewed certificate replaces the file whole and leaves the key alone', a
   expect(readMachineTls(folder).cert).toBe(renewed)
   expect([readMachineTls(folder).key, statSync(join(folder, 'machine.key')).ino]).toEqual(before)
   expect(readdirSync(folder).sort()).toEqual(['ca.pem', 'machine.key', 'machine.pem'])
+})
+
+test('whoever reads during a renewal gets a certificate that belongs to the key', async () => {
+  const { folder, certify } = await enrolled()
+  let renewing = true
+  const renewals = (async () => {
+    for (let days = 60; days < 70; days++) await replaceMachineCertificate(folder, await certify({ days }))
+    renewing = false
+  })()
+  const seen = new Set<string>()
+  while (renewing) {
+    const { cert, key } = readMachineTls(folder)
+    expect(new X509Certificate(cert).checkPrivateKey(createPrivateKey(key))).toBe(true)
+    seen.add(cert)
+    await new Promise((resolve) => setImmediate(resolve))
+  }
+  await renewals
+  expect(seen.size).toBeGreaterThan(2)
 })
 
 test('a certificate that would leave the machine worse off is refused and changes nothing', async () => {
