@@ -51,10 +51,21 @@ export class ChannelFiles {
     }))
   }
 
-  /** Stops a rollout; a second halt keeps the first reason. */
-  halt(group: string, at: { reason: string; machine?: string }): Promise<ChannelRecord> {
+  /**
+   * Stops the rollout of a release (by default of the published one); a second halt keeps the first reason. Word of a release
+   * that is no longer the published one comes too late to be about this rollout, and changes nothing.
+   */
+  halt(
+    group: string,
+    at: { version: string | undefined; reason: string; machine: string | undefined },
+  ): Promise<ChannelRecord> {
     return this.#change(group, (before) => {
       if (!before) throw new Fault('CHANNEL_UNKNOWN', `group ${group} has no channel`)
+      if (at.version !== undefined && at.version !== before.version)
+        throw new Fault(
+          'HALT_OUTDATED',
+          `group ${group} should run ${before.version}, so a halt of ${at.version} stops nothing`,
+        )
       if (before.state === 'halted') return before
       return { ...before, state: 'halted', reason: at.reason, machine: at.machine }
     })

@@ -19,6 +19,7 @@ settings (also KILN_BOOT_* and, where matchbox has them, MATCHBOX_*; /etc/kiln/b
   --tls-names LIST            names and addresses in our certificate (10.0.2.2,127.0.0.1,localhost)
   --store-endpoints LIST      the store as this server reaches it (default: the members' addresses)
   --machine-store-endpoints LIST  the store of machines whose groups have no store members
+  --renew-expired-days N      renew machines' certificates that ended no longer ago than this (0: none)
   --rescan-seconds N          read the data directory again at least this often (10)
   --log-level LEVEL           debug, info, warn or error (info)
   --help, --version

@@ -133,6 +133,11 @@ export class EnrolmentDesk {
     })
   }
 
+  /** sha256 of the key that the machine's last install enrolled with; undefined while it has not. */
+  async enrolledKey(id: string): Promise<string | undefined> {
+    return this.#inTurn(id, async () => (await this.#read(id))?.usedByKey)
+  }
+
   #reply(certificate: string): EnrolmentReply {
     return { certificate, ca: this.#ca.certificate }
   }

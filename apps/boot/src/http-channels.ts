@@ -1,15 +1,23 @@
 import { ChannelChange, ChannelHalt, type ChannelRecord, SegmentName } from '@kiln/schemas'
 import { Fault } from '@kiln/service'
-import type { FastifyInstance } from 'fastify'
+import type { FastifyInstance, FastifyRequest } from 'fastify'
 import type { BootContext } from './boot-context.ts'
 import { body } from './request-body.ts'
-import { basesOf, callerName, callerOf, requireOperator } from './request-origin.ts'
+import {
+  basesOf,
+  callerName,
+  callerOf,
+  machineRequired,
+  overTls,
+  requireGroup,
+  requireOperator,
+} from './request-origin.ts'
 
 /** Releases for groups of machines: what to run, publish, halt. */
 export function channelRoutes(app: FastifyInstance, context: BootContext): void {
-  const answer = (record: ChannelRecord, base: string) => ({
+  const answer = (record: ChannelRecord, request: FastifyRequest) => ({
     version: record.version,
-    manifestUrl: `${base}/assets/releases/${record.version}/manifest.json`,
+    manifestUrl: `${baseOf(context, request)}/assets/releases/${record.version}/manifest.json`,
     state: record.state,
     allowDowngrade: record.allowDowngrade,
     reason: record.reason,
@@ -18,10 +26,13 @@ export function channelRoutes(app: FastifyInstance, context: BootContext): void 
 
   app.get('/v1/channels', () => context.channels.list())
   app.get<{ Params: { group: string } }>('/v1/channels/:group', (request) => {
+    // Over plain HTTP anybody may look, as with the assets; who comes with a certificate is asked for the right one.
+    if (overTls(request))
+      requireGroup(context, request, { group: request.params.group, doing: 'reads its channel' })
     const record = context.channels.get(request.params.group)
     if (!record)
       throw new Fault('CHANNEL_UNKNOWN', `group ${request.params.group.slice(0, 128)} has no channel`)
-    return answer(record, basesOf(context, request).base)
+    return answer(record, request)
   })
 
   app.put<{ Params: { group: string } }>('/v1/channels/:group', async (request) => {
@@ -40,7 +51,7 @@ export function channelRoutes(app: FastifyInstance, context: BootContext): void 
       from: request.ip,
       detail,
     })
-    return answer(record, basesOf(context, request).base)
+    return answer(record, request)
   })
 
   app.post<{ Params: { group: string } }>('/v1/channels/:group/halt', async (request) => {
@@ -52,15 +63,29 @@ export function channelRoutes(app: FastifyInstance, context: BootContext): void 
       action: 'channel.halt',
       by: callerName(caller),
       from: request.ip,
-      detail: `${group} ${halt.reason}`,
+      detail: `${group} ${halt.version ?? ''} ${halt.reason}`,
     }
     if (!member && caller.kind !== 'operator') {
       await context.audit.write({ ...entry, outcome: 'refused' })
-      throw new Fault('MACHINE_REQUIRED', `only an operator or a machine of group ${group} halts its rollout`)
+      throw machineRequired(request, `only an operator or a machine of group ${group} halts its rollout`)
     }
+    if (caller.kind === 'machine' && halt.version === undefined)
+      throw new Fault('BODY_INVALID', 'version: a machine names the release that failed on it')
     const machine = caller.kind === 'machine' ? caller.id : halt.machine
-    const record = await context.channels.halt(group, { reason: halt.reason, machine })
-    await context.audit.write({ ...entry, outcome: 'allowed' })
-    return answer(record, basesOf(context, request).base)
+    try {
+      const { version, reason } = halt
+      const record = await context.channels.halt(group, { version, reason, machine })
+      await context.audit.write({ ...entry, outcome: 'allowed' })
+      return answer(record, request)
+    } catch (error) {
+      await context.audit.write({ ...entry, outcome: 'refused' })
+      throw error
+    }
   })
+}
+
+/** A manifest is read over the port that the channel was read over. */
+function baseOf(context: BootContext, request: FastifyRequest): string {
+  const { base, tlsBase } = basesOf(context, request)
+  return overTls(request) ? tlsBase : base
 }

@@ -1,16 +1,34 @@
-import { EnrolmentRequest, MachineAssignment, type MachineRecord, StageReport } from '@kiln/schemas'
+import { X509Certificate } from 'node:crypto'
+import { csrKeyHash } from '@kiln/pki'
+import {
+  EnrolmentRequest,
+  MachineAssignment,
+  type MachineRecord,
+  RenewalRequest,
+  StageReport,
+} from '@kiln/schemas'
 import { Fault, version } from '@kiln/service'
 import type { FastifyInstance } from 'fastify'
-import { z } from 'zod'
 import { assignmentConflict, sameAssignment } from './assignment.ts'
 import type { BootContext } from './boot-context.ts'
 import { certifyMachine } from './enrolment.ts'
 import { rateLimit } from './rate-limit.ts'
 import { body } from './request-body.ts'
-import { callerName, callerOf, requireOperator } from './request-origin.ts'
+import {
+  callerName,
+  callerOf,
+  machineRequired,
+  overTls,
+  renewerOf,
+  requireMachine,
+  requireOperator,
+} from './request-origin.ts'
 
 const reportBytesMax = 4096
 const reportsPerSecond = 20
+const dayMs = 86_400_000
+/** What kiln-update reports, which has the machine's certificate; everything before is said by the first boot or the initramfs. */
+const enrolledStages: StageReport['stage'][] = ['units', 'ready']
 
 /** Machines: lists, stage reports, assignment, reinstall, enrolment. */
 export function machineRoutes(app: FastifyInstance, context: BootContext): void {
@@ -38,6 +56,12 @@ export function machineRoutes(app: FastifyInstance, context: BootContext): void 
       const record = known(context, request.params.id)
       if (!mayReport(record.id)) throw new Fault('REPORTS_TOO_MANY', `machine ${record.id} reports too often`)
       const report = body(StageReport, request.body)
+      if (overTls(request)) requireMachine(request, record.id, 'reports for itself')
+      else if (record.enrolledAt !== undefined && enrolledStages.includes(report.stage))
+        throw new Fault(
+          'TLS_REQUIRED',
+          `machine ${record.id} is enrolled and reports ${report.stage} over TLS`,
+        )
       const message = report.message?.replaceAll(/[\x00-\x08\x0b-\x1f\x7f]/g, '?')
       const after = await context.machines.apply(record.id, {
         kind: 'reported',
@@ -130,19 +154,32 @@ function enrolmentRoutes(app: FastifyInstance, context: BootContext): void {
   })
 
   app.post('/v1/renew', { bodyLimit: 16_384 }, async (request) => {
-    const caller = callerOf(request)
-    const record = caller.kind === 'machine' ? context.machines.get(caller.id) : undefined
-    if (!record) throw new Fault('MACHINE_REQUIRED', 'only a machine with a valid certificate renews it')
-    const { csr } = body(z.strictObject({ csr: z.string().max(8192) }), request.body)
-    const certificate = await certifyMachine(context.ca, csr, record, new Date())
-    const by = callerName(caller)
-    await context.audit.write({
-      action: 'machine.renew',
-      outcome: 'allowed',
-      machine: record.id,
-      by,
-      from: request.ip,
-    })
+    const { csr } = body(RenewalRequest, request.body)
+    const now = new Date()
+    const graceMs = context.settings.renewExpiredDays * dayMs
+    const renewer = renewerOf(request, { ca: context.ca.certificate, graceMs, now })
+    const record = renewer && context.machines.get(renewer.id)
+    const by = renewer?.id ?? callerName(callerOf(request))
+    const entry = { action: 'machine.renew', by, from: request.ip, ...(record ? { machine: record.id } : {}) }
+    if (!renewer || !record) {
+      const fault = machineRequired(request, 'only a machine with a valid certificate renews it')
+      await context.audit.write({ ...entry, outcome: 'refused', detail: fault.code })
+      throw fault
+    }
+    // A certificate is renewed for the key that enrolled last: that of an earlier install, or a stolen one, ends for good.
+    const keyHash = await csrKeyHash(csr)
+    const enrolled = await context.enrolments.enrolledKey(record.id)
+    if (keyHash !== renewer.keyHash || (enrolled !== undefined && enrolled !== keyHash)) {
+      await context.audit.write({ ...entry, outcome: 'refused', detail: 'RENEW_KEY_WRONG' })
+      throw new Fault(
+        'RENEW_KEY_WRONG',
+        `the request is not for the key that machine ${record.id} enrolled with`,
+      )
+    }
+    const certificate = await certifyMachine(context.ca, csr, record, now)
+    const until = new X509Certificate(certificate).validToDate.toISOString()
+    await context.audit.write({ ...entry, outcome: 'allowed', detail: `until ${until}` })
+    context.log.info({ machine: record.id, until }, 'certificate renewed')
     return { certificate, ca: context.ca.certificate }
   })
 }

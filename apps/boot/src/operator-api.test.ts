@@ -130,6 +130,7 @@ test('a release goes to a group only when it is whole and signed; a machine of t
     tls(server, at, { method: 'POST', path: '/v1/channels/default/halt', cert, body: { reason: 'gate red' } })
   expect(await halt()).toMatchObject({ status: 403, body: { error: { code: 'MACHINE_REQUIRED' } } })
   expect(await halt('admin')).toMatchObject({ status: 200, body: { state: 'halted', reason: 'gate red' } })
+  expect((await tls(server, at, { method: 'GET', path: '/v1/channels/default' })).status).toBe(403)
   expect(await json(`${server.url}/v1/channels/default`)).toMatchObject({ state: 'halted' })
 })
 

@@ -1,3 +1,4 @@
+import { createHash, X509Certificate } from 'node:crypto'
 import type { TLSSocket } from 'node:tls'
 import { Fault } from '@kiln/service'
 import type { FastifyRequest } from 'fastify'
@@ -17,6 +18,77 @@ export function callerOf(request: FastifyRequest): Caller {
   const name: unknown = socket.getPeerCertificate().subject?.CN
   if (typeof name !== 'string' || name === '') return { kind: 'anonymous' }
   return name === operatorName ? { kind: 'operator' } : { kind: 'machine', id: name }
+}
+
+/** Whether a request came over the TLS port. */
+export function overTls(request: FastifyRequest): boolean {
+  return 'encrypted' in request.raw.socket
+}
+
+/** Refuses everybody but one machine, by its own certificate. */
+export function requireMachine(request: FastifyRequest, id: string, doing: string): void {
+  const caller = callerOf(request)
+  if (caller.kind === 'machine' && caller.id === id) return
+  throw machineRequired(request, `only machine ${id} ${doing}`)
+}
+
+/** Refuses everybody but operators and the machines of one group. */
+export function requireGroup(
+  context: BootContext,
+  request: FastifyRequest,
+  at: { group: string; doing: string },
+): void {
+  const caller = callerOf(request)
+  if (caller.kind === 'operator') return
+  if (caller.kind === 'machine' && context.machines.get(caller.id)?.group === at.group) return
+  throw machineRequired(
+    request,
+    `only an operator or a machine of group ${at.group.slice(0, 128)} ${at.doing}`,
+  )
+}
+
+/** What a machine without a valid certificate is told: an expired one is named as what it is. */
+export function machineRequired(request: FastifyRequest, sentence: string): Fault {
+  const shown = shownCertificate(request)
+  if (!shown?.expired) return new Fault('MACHINE_REQUIRED', sentence)
+  return new Fault('CERTIFICATE_EXPIRED', `the certificate of this machine ended at ${shown.endedAt}`, {
+    remedy:
+      'if its clock is right, start kiln-boot with --renew-expired-days and the machine renews by itself',
+  })
+}
+
+/** The machine that asks for a certificate anew, and the hash of the key it has shown to hold. */
+export type Renewer = { id: string; keyHash: string }
+
+/** Who may renew: a machine whose certificate holds, or ended no longer ago than the operator allows. */
+export function renewerOf(
+  request: FastifyRequest,
+  at: { ca: string; graceMs: number; now: Date },
+): Renewer | undefined {
+  const caller = callerOf(request)
+  const shown = shownCertificate(request)
+  if (!shown) return undefined
+  if (caller.kind === 'machine') return { id: caller.id, keyHash: shown.keyHash }
+  // That it expired is the last thing node:tls says of it, so whose it is must be looked at again.
+  const late = shown.expired && at.now.getTime() - Date.parse(shown.endedAt) <= at.graceMs
+  if (!late || !shown.certificate.verify(new X509Certificate(at.ca).publicKey)) return undefined
+  return shown.name === operatorName ? undefined : { id: shown.name, keyHash: shown.keyHash }
+}
+
+/** The certificate that was shown, whether or not it is to be believed. The handshake proved that its key is held. */
+function shownCertificate(request: FastifyRequest) {
+  const socket = request.raw.socket as Partial<TLSSocket>
+  const peer = socket.getPeerCertificate?.()
+  if (!peer?.raw || typeof peer.subject?.CN !== 'string') return undefined
+  const certificate = new X509Certificate(peer.raw)
+  const key = certificate.publicKey.export({ type: 'spki', format: 'der' })
+  return {
+    certificate,
+    name: peer.subject.CN,
+    keyHash: createHash('sha256').update(key).digest('hex'),
+    expired: String(socket.authorizationError) === 'CERT_HAS_EXPIRED',
+    endedAt: certificate.validToDate.toISOString(),
+  }
 }
 
 /** The caller's name for the audit log. */

@@ -2,7 +2,7 @@ import { mkdirSync, mkdtempSync, readFileSync, writeFileSync } from 'node:fs'
 import { request as httpsRequest } from 'node:https'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { createReleaseKey, signManifest } from '@kiln/pki'
+import { createCsr, createMachineKey, createReleaseKey, signManifest } from '@kiln/pki'
 import { createLog } from '@kiln/service'
 import { type BootServer, startBootServer } from './boot-server.ts'
 import { BootSettings } from './settings.ts'
@@ -69,13 +69,14 @@ export function writeRelease(assets: string, version: string): void {
   writeFileSync(join(folder, 'manifest.json.sig'), signManifest(manifest, key.privateKey))
 }
 
-export async function start(at: Place): Promise<BootServer> {
+export async function start(at: Place, more: object = {}): Promise<BootServer> {
   const settings = BootSettings.parse({
     address: '127.0.0.1:0',
     tlsAddress: '127.0.0.1:0',
     dataPath: at.data,
     assetsPath: at.assets,
     rescanSeconds: 1,
+    ...more,
   })
   const server = await startBootServer(settings, log)
   running.push(server)
@@ -125,6 +126,22 @@ export function tls(
     outgoing.on('error', reject)
     outgoing.end(call.body ? JSON.stringify(call.body) : undefined)
   })
+}
+
+/** A machine's certificate and key, got as its first boot gets them. */
+export async function enrol(
+  server: BootServer,
+  at: Place,
+  n: number,
+): Promise<{ cert: string; key: string; id: string }> {
+  const id = `node${n}`
+  await text(`${server.url}/ipxe?mac=${macOf(n)}`)
+  const config = await json(`${server.url}/ignition?mac=${macOf(n)}`)
+  const { token } = JSON.parse(fileOf(config, '/etc/kiln/enrol.json') ?? '')
+  const machineKey = createMachineKey()
+  const body = { machine: id, token, csr: createCsr(machineKey, id) }
+  const reply = await tls(server, at, { method: 'POST', path: '/v1/enrol', body })
+  return { cert: reply.body.certificate, key: machineKey, id }
 }
 
 export const decode = (source: string): string =>

@@ -41,6 +41,8 @@ export const BootSettings = z.object({
   storeEndpoints: List.prefault(''),
   /** The store as machines reach it, when no group of this server has store members. */
   machineStoreEndpoints: List.prefault(''),
+  /** For so many days after its end a machine's certificate may still be renewed. 0: never. */
+  renewExpiredDays: z.coerce.number().int().min(0).max(3650).default(0),
   /** How often the data directory is read again even without a change notice. */
   rescanSeconds: z.coerce.number().int().min(1).max(3600).default(10),
 })

@@ -18,6 +18,10 @@ export type RuntimeApi = {
   planExec(name: string, wanted: ExecRequest): Promise<{ planFile: string; initPath: string }>
   /** Where a container's output goes on this machine. */
   logs(name: string, container?: string): { journal: boolean; files: string[]; containers: string[] }
+  /** Withdraws services and ends pods before a reboot; answers the pods that still run. */
+  drain(wanted: DrainRequest): Promise<string[]>
+  /** There is no reboot: services and pods come back. */
+  resume(): Promise<void>
   images(): Promise<object[]>
   collect(): Promise<string[]>
   info(): { machine: string; runsPods: boolean; code?: string; message?: string }
@@ -30,6 +34,12 @@ export const ExecRequest = z.strictObject({
 export type ExecRequest = z.output<typeof ExecRequest>
 
 const StopRequest = z.strictObject({ graceSeconds: z.number().int().min(0).max(3600).optional() })
+
+export const DrainRequest = z.strictObject({
+  graceSeconds: z.number().int().min(0).max(3600),
+  forSeconds: z.number().int().min(1).max(7200),
+})
+export type DrainRequest = z.output<typeof DrainRequest>
 
 const bodyBytesMax = 1 << 20
 
@@ -66,6 +76,12 @@ const routes: Route[] = [
     serve: (api, name, body) => api.planExec(name, ExecRequest.parse(body)),
   },
   { method: 'GET', path: /^\/v1\/pods\/([^/]+)\/logs$/, serve: (api, name) => api.logs(name) },
+  {
+    method: 'POST',
+    path: /^\/v1\/drain$/,
+    serve: async (api, _, body) => ({ running: await api.drain(DrainRequest.parse(body)) }),
+  },
+  { method: 'POST', path: /^\/v1\/resume$/, serve: (api) => api.resume().then(() => ({})) },
   { method: 'GET', path: /^\/v1\/images$/, serve: (api) => api.images() },
   { method: 'POST', path: /^\/v1\/gc$/, serve: (api) => api.collect() },
 ]

@@ -1,4 +1,5 @@
 import { mkdtempSync, statSync, writeFileSync } from 'node:fs'
+import { request } from 'node:http'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { PodStatus } from '@kiln/schemas'
@@ -46,6 +47,8 @@ async function serve(change: Partial<RuntimeApi> = {}): Promise<string[]> {
       return { ...pod, phase: 'Stopped', ready: false }
     },
     start: unexpected,
+    drain: unexpected,
+    resume: unexpected,
     remove: (name) => {
       asked.push(`remove ${name}`)
     },
@@ -137,4 +140,32 @@ test('a second daemon on one socket is refused, and the socket of a dead one is 
   writeFileSync(socket, '')
   await serve()
   expect((await run('list')).code).toBe(0)
+})
+
+test('a machine is drained and resumed over the socket, with the times that were asked for', async () => {
+  const seen: unknown[] = []
+  await serve({
+    drain: async (wanted) => {
+      seen.push(wanted)
+      return ['hello']
+    },
+    resume: async () => void seen.push('resume'),
+  })
+  const post = (path: string, body?: object): Promise<{ status: number; text: string }> =>
+    new Promise((resolve, reject) => {
+      const call = request({ socketPath: socket, path, method: 'POST' }, (response) => {
+        let text = ''
+        response.on('data', (chunk) => {
+          text += chunk
+        })
+        response.on('end', () => resolve({ status: response.statusCode ?? 0, text }))
+      })
+      call.on('error', reject)
+      call.end(body && JSON.stringify(body))
+    })
+  const times = { graceSeconds: 60, forSeconds: 240 }
+  expect(await post('/v1/drain', times)).toEqual({ status: 200, text: '{"running":["hello"]}' })
+  expect((await post('/v1/drain', { graceSeconds: 60 })).status).toBe(400)
+  expect((await post('/v1/resume')).status).toBe(200)
+  expect(seen).toEqual([times, 'resume'])
 })

@@ -1,8 +1,10 @@
 import { existsSync, readFileSync, watch } from 'node:fs'
 import { mkdir, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { EtcdClient } from '@kiln/etcd-api'
 import { encodePlan, type RunningRecord } from '@kiln/linux'
+import { readMachineTls } from '@kiln/pki/machine'
 import { describeError, Fault, type Log, type RunningDaemon, systemClock } from '@kiln/service'
 import { type RuntimeApi, serveApi } from './api.ts'
 import { containerGroup, logFile, runningFile } from './container-plan.ts'
@@ -21,6 +23,8 @@ import { followStorePods } from './store-pods.ts'
 
 const collectEveryMs = 3_600_000
 const keepImagesMs = 24 * 3_600_000
+/** How long a drain waits for a store that does not take the withdrawal of the services. */
+const withdrawMs = 3_000
 
 /** Starts everything in the order of need: records, pods, files, the socket, and last the store, which may be away. */
 export async function startRuntime(
@@ -97,6 +101,12 @@ export async function startRuntime(
     stop: (name, grace) => manager.stop(name, grace),
     start: (name) => manager.start(name),
     remove: (name, grace) => manager.remove(name, grace),
+    drain: (wanted) =>
+      manager.drain({
+        ...wanted,
+        withdrawn: () => Promise.race([publisher?.settled(), sleep(withdrawMs)]).then(() => undefined),
+      }),
+    resume: () => manager.resume(),
     images: () => images.list(),
     collect: () => collect(0),
     info: () => ({
@@ -117,7 +127,7 @@ export async function startRuntime(
     planExec: (name, wanted) => planExec(settings, machine, manager, images, wanted, name, systemd),
   }
   const server = await serveApi({ socket: settings.socket, api, log })
-  const store = connectStore(settings, machine, log)
+  const store = connectStore(settings, machine)
   if (store) {
     publisher = openPublisher({ store, leaseSeconds: settings.leaseSeconds, log })
     publisher.publish(publicationOf(manager.statuses(), machine))
@@ -147,22 +157,10 @@ export async function startRuntime(
   }
 }
 
-function connectStore(settings: Settings, machine: Machine, log: Log): EtcdClient | undefined {
+/** The certificate is read at each new connection: it is renewed now and then, and may come after this daemon. */
+function connectStore(settings: Settings, machine: Machine): EtcdClient | undefined {
   if (machine.storeEndpoints.length === 0) return undefined
-  const secure = machine.storeEndpoints.some((url) => url.startsWith('https:'))
-  const read = (name: string): Buffer => readFileSync(join(settings.pkiDir, name))
-  try {
-    const tls = secure
-      ? { ca: read('ca.pem'), cert: read('machine.pem'), key: read('machine.key') }
-      : undefined
-    return new EtcdClient({ endpoints: machine.storeEndpoints, ...(tls ? { tls } : {}) })
-  } catch (error) {
-    log.error(
-      { error: describeError(error) },
-      'the store cannot be used without this machine\u2019s certificate',
-    )
-    return undefined
-  }
+  return new EtcdClient({ endpoints: machine.storeEndpoints, tls: () => readMachineTls(settings.pkiDir) })
 }
 
 /** A plan that enters a running container with the rights of its own process. */

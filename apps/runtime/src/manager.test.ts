@@ -87,7 +87,7 @@ function setUp(options: { refusal?: Fault; records?: PodRecord[] } = {}) {
   }
   const summary = (): string[] =>
     statuses.map((pod) => `${pod.name} ${pod.source} ${pod.phase}${pod.ready ? ' ready' : ''}`)
-  return { manager, settle, summary, mapped: () => mapped, statuses: () => statuses, running }
+  return { manager, settle, summary, mapped: () => mapped, statuses: () => statuses, running, clock }
 }
 
 test('pods follow their files: they come, change and go', async () => {
@@ -181,4 +181,42 @@ test('a stopped pod offers no ports until it is started again', async () => {
   await settle()
   expect(summary()).toEqual(['one file Running ready'])
   expect(mapped()).toHaveLength(1)
+})
+
+const draining = { graceSeconds: 30, forSeconds: 60, withdrawn: async () => undefined }
+
+test('a drain withdraws the services first, then ends the pods, and starts none', async () => {
+  const { manager, settle, summary, running } = setUp()
+  manager.want('file', wanted(podOf('one')))
+  await settle()
+  let asked = 0
+  const drain = () =>
+    manager.drain({
+      ...draining,
+      withdrawn: async () => {
+        asked++
+        expect(summary()[0]).toBe('one file Running')
+      },
+    })
+  expect(running.size).toBe(1)
+  expect(await drain()).toEqual(['one'])
+  manager.want('store', wanted(podOf('two')))
+  await settle()
+  expect(await drain()).toEqual([])
+  expect([running.size, asked]).toEqual([0, 2])
+  await manager.resume()
+  await settle()
+  expect(summary()).toEqual(['one file Running ready', 'two store Running ready'])
+})
+
+test('a machine that nobody tells to go on draining runs its pods again', async () => {
+  const { manager, settle, summary, running, clock } = setUp()
+  manager.want('file', wanted(podOf('one')))
+  await settle()
+  await manager.drain(draining)
+  await settle()
+  expect(running.size).toBe(0)
+  clock.advance(60_000)
+  await settle()
+  expect(summary()).toEqual(['one file Running ready'])
 })

@@ -37,6 +37,8 @@ export class Manager {
   readonly #since = new Date().toISOString()
   #problems: FileProblem[] = []
   #mapping: Promise<void> = Promise.resolve()
+  /** While the machine drains: how long pods get, and what ends it by itself. */
+  #drain: { graceSeconds: number; cancel(): void } | undefined
 
   constructor(options: ManagerOptions) {
     this.#options = options
@@ -102,6 +104,40 @@ export class Manager {
     pod.remove(graceSeconds)
   }
 
+  /**
+   * Gets the machine ready to go down: withdraws its services, waits until `withdrawn`, then ends the pods. Answers the
+   * pods that still run; asking again tells how far it got. Nobody asking for `forSeconds` ends it, as `resume` does: the
+   * machine did not go down.
+   */
+  async drain(at: {
+    graceSeconds: number
+    forSeconds: number
+    withdrawn(): Promise<void>
+  }): Promise<string[]> {
+    this.#drain?.cancel()
+    const cancel = this.#options.clock.after(at.forSeconds * 1000, () => {
+      this.#options.log.warn({}, 'the machine did not go down: its pods run again')
+      this.resume().catch((error: unknown) =>
+        this.#options.log.error({ error: describeError(error) }, 'pods do not run again'),
+      )
+    })
+    const drain = { graceSeconds: at.graceSeconds, cancel }
+    this.#drain = drain
+    this.#options.changed(this.statuses())
+    await at.withdrawn()
+    const pods = [...this.#pods.values()]
+    if (this.#drain === drain) for (const pod of pods) pod.suspend(at.graceSeconds)
+    return pods.filter((pod) => pod.running).map((pod) => pod.name)
+  }
+
+  /** The machine stays: services and pods come back. */
+  async resume(): Promise<void> {
+    this.#drain?.cancel()
+    this.#drain = undefined
+    await Promise.all([...this.#pods.values()].map((pod) => pod.resume()))
+    this.#options.changed(this.statuses())
+  }
+
   record(name: string): PodRecord {
     return this.#get(name).record
   }
@@ -111,7 +147,10 @@ export class Manager {
   }
 
   statuses(): PodStatus[] {
-    const all = [...this.#pods.values()].map((pod) => pod.status())
+    const all = [...this.#pods.values()].map((pod): PodStatus => {
+      const status = pod.status()
+      return this.#drain ? { ...status, ready: false, message: 'the machine is about to reboot' } : status
+    })
     const known = new Set(all.map((status) => status.name))
     for (const { manifest, source } of this.#allWanted().values()) {
       const refused = known.has(manifest.metadata.name) ? undefined : this.#whyRefused({ manifest, source })
@@ -142,6 +181,7 @@ export class Manager {
 
   /** Lets go of all pods; they go on. */
   async leave(): Promise<void> {
+    this.#drain?.cancel()
     await Promise.all([...this.#pods.values()].map((pod) => pod.leave()))
     await this.#mapping
   }
@@ -194,6 +234,7 @@ export class Manager {
       },
     })
     this.#pods.set(pod.name, pod)
+    if (this.#drain) pod.suspend(this.#drain.graceSeconds)
     pod.wake()
   }
 

@@ -50,6 +50,8 @@ export class Pod {
   readonly #log: Log
   #goal: Goal
   #killAtMs: number | undefined
+  /** The machine is about to go down: containers end, and what was wanted stays wanted. */
+  #suspended = false
   /** Containers that were asked to end: once is enough. */
   readonly #asked = new Set<string>()
   #closed = false
@@ -85,6 +87,11 @@ export class Pod {
       machineAddress: this.#ports.machineAddress,
       pids: this.#pids,
     })
+  }
+
+  /** Containers that run now. */
+  get running(): boolean {
+    return this.#containers().some(([, { state }]) => state.kind === 'running')
   }
 
   /** Something may have changed. */
@@ -124,6 +131,29 @@ export class Pod {
     this.wake()
   }
 
+  /**
+   * Ends the containers before the machine goes down, within the pod's grace or a shorter one. It is no stop: the next boot, or
+   * `resume`, starts them again, and what they had not finished counts as not finished.
+   */
+  suspend(graceSeconds: number): void {
+    if (this.#suspended) return
+    this.#suspended = true
+    if (this.running) this.#shortenGrace(Math.min(graceSeconds, this.#graceSeconds))
+    this.wake()
+  }
+
+  /** The machine stays: the containers come back. */
+  async resume(): Promise<void> {
+    if (!this.#suspended) return
+    this.#suspended = false
+    if (this.#goal !== 'run') return
+    this.#killAtMs = undefined
+    for (const [name, { state }] of this.#containers())
+      if (state.kind === 'waiting') this.#apply(name, { kind: 'reset' })
+    await this.#save()
+    this.wake()
+  }
+
   /** Lets go of the pod without touching it: the daemon stops, the pod does not. */
   async leave(): Promise<void> {
     this.#left = true
@@ -137,7 +167,7 @@ export class Pod {
       this.#cancelTimer?.()
       try {
         await this.#observe()
-        if (this.#goal === 'run') await this.#runRound()
+        if (this.#goal === 'run' && !this.#suspended) await this.#runRound()
         else await this.#stopRound()
       } catch (error) {
         this.#log.error({ error: describeError(error) }, 'a round of the pod failed')
@@ -153,7 +183,12 @@ export class Pod {
     let next = Number.POSITIVE_INFINITY
     for (const [name, { state }] of this.#containers()) {
       if (state.kind === 'running') next = Math.min(next, lookMs)
-      else if (state.kind === 'waiting' && this.#goal === 'run' && this.#images.get(name) !== 'pulling')
+      else if (
+        state.kind === 'waiting' &&
+        this.#goal === 'run' &&
+        !this.#suspended &&
+        this.#images.get(name) !== 'pulling'
+      )
         next = Math.min(next, state.dueMs - now)
     }
     if (this.#killAtMs !== undefined) next = Math.min(next, this.#killAtMs - now)
@@ -172,7 +207,9 @@ export class Pod {
         this.#pids.set(name, seen.pid)
         continue
       }
-      const exit: Exit = seen === 'gone' ? this.#lostExit() : seen
+      // What is ended for a reboot has not done its work, whatever its code.
+      const interrupted = this.#goal === 'run' && this.#asked.has(name)
+      const exit: Exit = seen === 'gone' || interrupted ? this.#lostExit() : seen
       this.#pids.delete(name)
       this.#apply(name, { kind: 'exited', exit })
       this.#log.info(
@@ -266,6 +303,7 @@ export class Pod {
     const { name } = container
     const { kernel, clock } = this.#ports
     this.#images.delete(name)
+    this.#asked.delete(name)
     this.#apply(name, { kind: 'attempted' })
     const { attempt } = this.record.containers[name]!.state
     // Written before the start: after a crash in between, the running file tells whether it happened.
@@ -294,7 +332,7 @@ export class Pod {
     const { kernel, clock } = this.#ports
     const running = this.#containers().filter(([, { state }]) => state.kind === 'running')
     if (running.length > 0 && this.#killAtMs === undefined) {
-      this.#killAtMs = clock.now() + this.record.manifest.spec.terminationGracePeriodSeconds * 1000
+      this.#killAtMs = clock.now() + this.#graceSeconds * 1000
     }
     const kill = this.#killAtMs !== undefined && clock.now() >= this.#killAtMs
     for (const [name] of running) {
@@ -363,6 +401,10 @@ export class Pod {
     this.#apply(name, { kind: 'failed', waiting: { reason, code, message } })
     this.#log.warn({ container: name, reason, error: message }, 'container cannot start')
     await this.#save()
+  }
+
+  get #graceSeconds(): number {
+    return this.record.manifest.spec.terminationGracePeriodSeconds
   }
 
   #shortenGrace(graceSeconds: number): void {

@@ -95,12 +95,33 @@ test('what is published reaches a store that was away, changes with it, and is w
     await vi.advanceTimersByTimeAsync(0)
     expect([...keys]).toEqual([['a', '3']])
     keys.clear()
+    await publisher.settled()
     state.options?.onLost?.(1n)
     state.options?.onGranted?.(2n)
     await vi.advanceTimersByTimeAsync(0)
     expect([...keys]).toEqual([['a', '3']])
     expect(state.leases).toBe(1)
     publisher.close()
+  } finally {
+    vi.useRealTimers()
+  }
+})
+
+test('a publisher is settled when the store has what it was told last, or does not take it', async () => {
+  vi.useFakeTimers()
+  try {
+    const { keys, state, store } = fakeStore()
+    const publisher = openPublisher({ store, leaseSeconds: 30, log: createLog('test', 'silent') })
+    publisher.publish(new Map([['a', '1']]))
+    await publisher.settled()
+    expect(keys.size).toBe(0)
+    state.away = false
+    await vi.advanceTimersByTimeAsync(20_000)
+    publisher.publish(new Map())
+    await publisher.settled()
+    expect(keys.size).toBe(0)
+    publisher.close()
+    await publisher.settled()
   } finally {
     vi.useRealTimers()
   }

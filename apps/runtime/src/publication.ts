@@ -28,7 +28,12 @@ const retryMostMs = 15_000
  * the start; nothing waits for it. The lease is not revoked when the daemon stops: pods go on, and the next daemon
  * writes the same keys under its own lease.
  */
-export type Publisher = { publish(entries: Map<string, string>): void; close(): void }
+export type Publisher = {
+  publish(entries: Map<string, string>): void
+  /** Resolves when the store says what was published, or did not take it. */
+  settled(): Promise<void>
+  close(): void
+}
 
 export function openPublisher(input: { store: Store; leaseSeconds: number; log: Log }): Publisher {
   const { store, log } = input
@@ -36,7 +41,7 @@ export function openPublisher(input: { store: Store; leaseSeconds: number; log: 
   const published = new Map<string, string>()
   let lease: HeldLease | undefined
   let failures = 0
-  let working = false
+  let working: Promise<void> | undefined
   let again = false
   let closed = false
   let retry: NodeJS.Timeout | undefined
@@ -62,10 +67,9 @@ export function openPublisher(input: { store: Store; leaseSeconds: number; log: 
   const wake = (): void => {
     again = true
     if (working || closed) return
-    working = true
     clearTimeout(retry)
-    void work().finally(() => {
-      working = false
+    working = work().finally(() => {
+      working = undefined
       if (again && failures === 0) wake()
     })
   }
@@ -93,6 +97,9 @@ export function openPublisher(input: { store: Store; leaseSeconds: number; log: 
     publish: (entries) => {
       wanted = entries
       if (failures === 0) wake()
+    },
+    settled: async () => {
+      while (working) await working
     },
     close: () => {
       closed = true

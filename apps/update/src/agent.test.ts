@@ -1,9 +1,11 @@
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
-import { createServer, type Server } from 'node:http'
+import { createServer as createSocketServer, type Server } from 'node:http'
+import { createServer } from 'node:https'
 import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { EtcdClient } from '@kiln/etcd-api'
+import { createCa, issueCertificate } from '@kiln/pki'
 import { MachineFacts, type MachineStatus } from '@kiln/schemas'
 import { createLog, Fault } from '@kiln/service'
 import { afterEach, expect, test } from 'vitest'
@@ -14,6 +16,14 @@ const servers: Server[] = []
 afterEach(() => {
   for (const server of servers.splice(0)) server.close()
 })
+
+const now = new Date()
+const ca = await createCa({ name: 'Kiln cluster CA', days: 10, now })
+const boot = await issueCertificate(ca, {
+  ...{ commonName: 'boot', names: ['127.0.0.1'], days: 5, now },
+  use: ['server'],
+})
+const own = await issueCertificate(ca, { commonName: 'node1', names: [], use: ['client'], days: 5, now })
 
 /** A store of one member in memory: what the agent uses of the client. */
 function memoryStore() {
@@ -32,22 +42,40 @@ function memoryStore() {
     getPrefix: async (prefix: string) => ({
       entries: [...keys.keys()].filter((key) => key.startsWith(prefix)).map((key) => entry(key)!),
     }),
-    put: async (key: string, value: string) => void keys.set(key, value),
+    compareAndSwap: async (key: string, { value }: { value: string }) => {
+      keys.set(key, value)
+      return { swapped: true }
+    },
     createIfMissing: async (key: string, value: string) => {
       if (keys.has(key)) return { created: false }
       keys.set(key, value)
       return { created: true }
     },
     compareAndDelete: async (key: string) => ({ deleted: keys.delete(key) }),
-    memberList: async () => [{ name: 'node1', isLearner: false, clientUrls: ['https://10.77.0.11:2379'] }],
-    status: async () => ({ leaderId: store.leaderId, raftIndex: 5n, raftAppliedIndex: 5n }),
+    memberList: async () =>
+      [1n, 2n].map((id) => ({
+        id,
+        name: `node${id}`,
+        isLearner: false,
+        clientUrls: [`https://10.77.0.1${id}:2379`],
+      })),
+    status: async () => ({ memberId: 1n, leaderId: store.leaderId, raftIndex: 5n, raftAppliedIndex: 5n }),
+    moveLeader: async (_endpoint: string, target: bigint) => {
+      store.leaderId = target
+    },
   }
   store.asClient = client as unknown as EtcdClient
   return store
 }
 
 /** A machine in a folder, on trial in generation 2 unless said otherwise, and a boot server without a channel. */
-async function machine(options: { entry: string; kernel: string; state?: object }) {
+async function machine(options: {
+  entry: string
+  kernel: string
+  state?: object
+  settings?: object
+  elapsedMs?: () => number
+}) {
   const folder = mkdtempSync(join(tmpdir(), 'kiln-agent-'))
   for (const one of ['esp/loader/entries', 'state', 'run']) mkdirSync(join(folder, one), { recursive: true })
   writeFileSync(join(folder, 'esp/loader/entries/kiln-1-0.1.0.conf'), '')
@@ -59,7 +87,8 @@ async function machine(options: { entry: string; kernel: string; state?: object 
   const reports: string[] = []
   const asked: string[] = []
   const answers: { channel?: string; report?: number } = {}
-  const server = createServer((request, response) => {
+  const tls = { ca: ca.certificate, cert: boot.certificate, key: boot.key }
+  const server = createServer({ ...tls, requestCert: true }, (request, response) => {
     request.on('data', (body: Buffer) => reports.push(body.toString()))
     request.on('end', () => {
       asked.push(`${request.method} ${request.url}`)
@@ -85,6 +114,7 @@ async function machine(options: { entry: string; kernel: string; state?: object 
       healthUnits: '',
       runtimeSocket: '',
       rebootCommand: 'true',
+      ...options.settings,
     }),
     facts: MachineFacts.parse({
       formatVersion: 1,
@@ -93,14 +123,15 @@ async function machine(options: { entry: string; kernel: string; state?: object 
       group: 'default',
       role: 'store',
       address: '10.77.0.11',
-      bootUrl: `http://127.0.0.1:${port}`,
+      bootUrl: 'http://127.0.0.1:1',
       bootTlsUrl: `https://127.0.0.1:${port}`,
       storeEndpoints: ['https://10.77.0.11:2379'],
     }),
-    pki: { ca: '', cert: '', key: '' },
+    tls: () => ({ ca: ca.certificate, cert: own.certificate, key: own.key }),
     store: store.asClient,
     publish: (status) => published.push(status.state),
     nowMs: () => Date.parse('2026-01-01T12:00:00Z'),
+    elapsedMs: options.elapsedMs ?? (() => 0),
     sleep: async () => undefined,
     log: createLog('test', 'silent'),
   })
@@ -144,12 +175,16 @@ test('a trial boot is blessed after two green looks, then gives its turn back an
 
 test('a boot that came back in the old slot halts the rollout with its reason and gives the turn back', async () => {
   const one = await machine({ entry: 'kiln-2-0.2.0+0-2.conf', kernel: oldSlot, state: attempted })
-  writeFileSync(join(one.folder, 'state/gate-2.txt'), 'kiln-runtime.service is failed (failed)\n')
+  const note = { bootId: 'b3', problems: ['kiln-runtime.service is failed (failed)'], settling: false }
+  writeFileSync(join(one.folder, 'state/gate-2.json'), JSON.stringify(note))
+  writeFileSync(join(one.folder, 'state/deadline-2'), 'b3\n')
   one.store.keys.set('/kiln/reboots/default/0', turn)
   for (let looks = 0; looks < 5; looks++) await one.agent.step()
   const rollout = JSON.parse(one.store.keys.get('/kiln/rollouts/default/0.2.0')!)
   expect(rollout).toMatchObject({ state: 'halted', machine: 'node1' })
-  expect(rollout.reason).toContain('kiln-runtime.service is failed')
+  expect(rollout.reason).toContain('health gate stayed red until the deadline in 2 boots: kiln-runtime')
+  const halt = JSON.parse(one.reports.find((report) => report.includes('"reason"'))!)
+  expect(halt).toEqual({ version: '0.2.0', reason: rollout.reason })
   expect(one.store.keys.has('/kiln/reboots/default/0')).toBe(false)
 })
 
@@ -177,6 +212,7 @@ test('a staged release becomes bootable only when the machine has the turn and r
   expect(one.entries()).toEqual(['kiln-1-0.1.0.conf', 'kiln-2-0.2.0+2.conf.staged'])
   one.store.keys.set('/kiln/reboots/default/0', turn)
   await one.agent.step()
+  await one.agent.step()
   expect(one.entries()).toEqual(['kiln-1-0.1.0.conf', 'kiln-2-0.2.0+2.conf'])
   expect(readFileSync(join(one.folder, 'state/state.json'), 'utf8')).toContain('"attempt"')
 })
@@ -200,15 +236,6 @@ test('records of others that cannot be read keep neither the blessing nor the tu
   expect(one.store.keys.has('/kiln/reboots/default/0')).toBe(false)
 })
 
-test('a downgrade that only the plain channel asks for is not begun', async () => {
-  const one = await machine({ entry: 'kiln-2-0.2.0.conf', kernel: newSlot })
-  const channel = { version: '0.1.5', manifestUrl: '/x', state: 'rolling', allowDowngrade: true }
-  one.answers.channel = JSON.stringify(channel)
-  for (let looks = 0; looks < 3; looks++) await one.agent.step()
-  const seen = JSON.parse(readFileSync(join(one.folder, 'run/update.json'), 'utf8'))
-  expect(seen.action.kind).toBe('wait')
-})
-
 test('a boot server that was away is told of the ready machine until it takes it, and then no more', async () => {
   const one = await machine({ entry: 'kiln-2-0.2.0.conf', kernel: newSlot })
   one.answers.report = 503
@@ -224,4 +251,98 @@ test('an install that fails pauses before it is tried again', async () => {
   await expect(one.agent.step()).rejects.toMatchObject({ code: 'BOOT_SERVER_ANSWER' })
   for (let looks = 0; looks < 5; looks++) await one.agent.step()
   expect(one.asked.filter((line) => line === 'GET /manifest.json')).toHaveLength(1)
+})
+
+test('what the gate of a boot on trial saw is noted, and a gate that only settles is no problem', async () => {
+  const one = await machine({ entry: 'kiln-2-0.2.0+1-1.conf', kernel: newSlot, state: attempted })
+  const note = (): object => JSON.parse(readFileSync(join(one.folder, 'state/gate-2.json'), 'utf8'))
+  one.store.leaderId = 0n
+  await one.agent.step()
+  expect(note()).toEqual({ bootId: 'boot-2', problems: ['the store member sees no leader'], settling: false })
+  one.store.leaderId = 1n
+  await one.agent.step()
+  expect(note()).toEqual({ bootId: 'boot-2', problems: [], settling: true })
+  await one.agent.step()
+  expect(readdirSync(join(one.folder, 'state'))).not.toContain('gate-2.json')
+})
+
+/** A kiln-runtime whose pod needs so many looks to end. */
+async function runtime(looks: number) {
+  const socket = join(mkdtempSync(join(tmpdir(), 'kiln-runtime-')), 'runtime.sock')
+  const asked: string[] = []
+  const server = createSocketServer((request, response) => {
+    request.resume()
+    request.on('end', () => {
+      asked.push(`${request.method} ${request.url}`)
+      const drains = asked.filter((line) => line === 'POST /v1/drain').length
+      response.end(
+        request.url === '/v1/pods' ? '[]' : JSON.stringify({ running: drains < looks ? ['web'] : [] }),
+      )
+    })
+  }).listen(socket)
+  servers.push(server)
+  await new Promise((resolve) => server.once('listening', resolve))
+  return { socket, asked: () => asked.filter((line) => line.startsWith('POST')) }
+}
+
+test('before the reboot the machine is draining, another member leads, services and pods are gone', async () => {
+  const pods = await runtime(3)
+  const one = await machine({
+    ...{ entry: 'kiln-2-0.2.0+2.conf.staged', kernel: oldSlot, state: stagedState },
+    settings: { runtimeSocket: pods.socket },
+  })
+  for (let looks = 0; looks < 2; looks++) await one.agent.step()
+  one.store.keys.set('/kiln/reboots/default/0', turn)
+  await one.agent.step()
+  expect(one.published.at(-1)).toBe('draining')
+  expect(one.store.leaderId).toBe(2n)
+  expect(pods.asked()).toEqual(Array(3).fill('POST /v1/drain'))
+  expect(one.entries()).toContain('kiln-2-0.2.0+2.conf.staged')
+})
+
+test('a reboot that does not happen gives the pods back and is tried again later', async () => {
+  const pods = await runtime(1)
+  let elapsedMs = 0
+  const one = await machine({
+    ...{ entry: 'kiln-2-0.2.0+2.conf.staged', kernel: oldSlot, state: stagedState },
+    settings: { runtimeSocket: pods.socket, rebootCommand: 'exit 3' },
+    elapsedMs: () => elapsedMs,
+  })
+  one.store.keys.set('/kiln/reboots/default/0', turn)
+  await one.agent.step()
+  await expect(one.agent.step()).rejects.toThrow(/exit 3/)
+  expect(pods.asked()).toEqual(['POST /v1/drain', 'POST /v1/resume'])
+  for (let looks = 0; looks < 3; looks++) await one.agent.step()
+  expect(pods.asked()).toHaveLength(2)
+  expect(one.published.at(-1)).toBe('ready')
+  elapsedMs = 6 * 60_000
+  await one.agent.step()
+  expect(pods.asked()).toHaveLength(3)
+})
+
+test('a drain ends when something else comes up than the reboot, or the wait gets long', async () => {
+  const drained = async () => {
+    const pods = await runtime(1)
+    const at = { elapsedMs: 0 }
+    const one = await machine({
+      ...{ entry: 'kiln-2-0.2.0+2.conf.staged', kernel: oldSlot, state: stagedState },
+      settings: { runtimeSocket: pods.socket },
+      elapsedMs: () => at.elapsedMs,
+    })
+    one.store.keys.set('/kiln/reboots/default/0', turn)
+    await one.agent.step()
+    return { one, pods, at }
+  }
+  const halted = await drained()
+  halted.one.store.keys.set('/kiln/rollouts/default/0.1.0', '{"formatVersion":1,"state":"halted"}')
+  await halted.one.agent.step()
+  expect(halted.pods.asked()).toEqual(['POST /v1/drain', 'POST /v1/resume'])
+
+  const cutOff = await drained()
+  cutOff.one.store.leaderId = 0n
+  await cutOff.one.agent.step()
+  expect(cutOff.pods.asked()).toEqual(['POST /v1/drain'])
+  cutOff.at.elapsedMs = 3 * 60_000
+  await cutOff.one.agent.step()
+  expect(cutOff.pods.asked()).toEqual(['POST /v1/drain', 'POST /v1/resume'])
 })

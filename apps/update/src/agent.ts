@@ -1,20 +1,20 @@
 import { execFile } from 'node:child_process'
-import { readFile, rm, writeFile } from 'node:fs/promises'
+import { readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import type { EtcdClient } from '@kiln/etcd-api'
-import {
-  type ChannelAnswer,
-  compareVersions,
-  type MachineFacts,
-  type MachineStatus,
-  type RebootTurn,
-  type RolloutRecord,
-  type StageReport,
+import type { MachineTls } from '@kiln/pki/machine'
+import type {
+  ChannelAnswer,
+  MachineFacts,
+  MachineStatus,
+  RebootTurn,
+  RolloutRecord,
+  StageReport,
 } from '@kiln/schemas'
 import { atomicWrite, describeError, Fault, type Log } from '@kiln/service'
 import {
-  confirmDowngrade,
+  type BootLink,
   fetchChannel,
   fetchRelease,
   haltChannel,
@@ -23,20 +23,22 @@ import {
 } from './boot-server.ts'
 import { readBooted } from './booted.ts'
 import { type Action, type Booted, decide, type Failure, type View } from './decide.ts'
+import { drainMachine, undrainMachine } from './drain.ts'
 import { armEntry, blessEntry, disarmEntry, readEntries } from './esp.ts'
+import { readFallbackReason, removeGateNote, writeGateNote } from './gate-note.ts'
 import { findGateProblems } from './health.ts'
 import { installRelease } from './install.ts'
 import type { Settings } from './settings.ts'
-import { gateFile, loadState, type SavedState, saveState } from './state.ts'
+import { loadState, type SavedState, saveState } from './state.ts'
 import {
+  beginRollout,
   findVoterProblems,
   finishRollout,
-  type Pki,
+  haltRollout,
   readRollout,
   readTurn,
   releaseTurn,
   takeTurn,
-  writeRollout,
 } from './store.ts'
 import { parseWindow, windowOpen } from './window.ts'
 
@@ -57,17 +59,28 @@ const fatalCodes = [
 ]
 /** Longest pause between two tries of an install that fails here, as on a full ESP: each may read the whole slot. */
 const installPauseMsMax = 15 * 60_000
+/** Of why a rollout was halted. */
+const reasonLengthMax = 2000
+/** How long a reboot may take to begin, and how long one that did not is not tried again. */
+const rebootWaitMs = 60_000
+const rebootPauseMs = 5 * 60_000
+/** A drained machine that only waits (for the store to answer, say) takes its pods back after this. */
+const drainedMsMax = 2 * 60_000
 /** A corrupt image may be the network's fault or the disk's: so many tries, then it counts as the release's. */
 const corruptTriesMax = 3
 
 export type AgentPorts = {
   settings: Settings
   facts: MachineFacts
-  pki: Pki
+  /** This machine's identity as it is now. */
+  tls(): MachineTls
   store: EtcdClient
   /** Keeps the machine's record in the store under its lease. */
   publish(status: MachineStatus): void
+  /** Wall clock, never before the image was built. */
   nowMs(): number
+  /** Milliseconds of a clock that never goes back. */
+  elapsedMs(): number
   sleep(ms: number): Promise<void>
   log: Log
 }
@@ -75,6 +88,7 @@ export type AgentPorts = {
 /** One machine's update daemon: looks, decides, acts, again and again. */
 export class UpdateAgent {
   #ports: AgentPorts
+  #link: BootLink
   #booted: Booted
   #state: SavedState
   #greenLooks = 0
@@ -85,10 +99,17 @@ export class UpdateAgent {
   /** Installs of one release that failed in a row, and when the next may begin. */
   #retry = { version: '', failures: 0, notBeforeMs: 0 }
   #waiting = ''
+  /** Nothing is wrong, but it has not been so for long enough. */
+  #settling = false
+  #gateNoted = ''
+  /** Since when this machine is drained. */
+  #drainedAtMs: number | undefined
+  #rebootNotBeforeMs = 0
   #status: MachineStatus | undefined
 
   private constructor(ports: AgentPorts, booted: Booted, state: SavedState) {
     this.#ports = ports
+    this.#link = { facts: ports.facts, tls: ports.tls }
     this.#booted = booted
     this.#state = state
   }
@@ -118,10 +139,11 @@ export class UpdateAgent {
     // While the machine goes down its daemons do too: that says nothing about its health.
     if (stopping?.aborted) return false
     if (this.#booted.onTrial) await this.#noteGate(view.gateProblems)
-    await this.#announceHealth(view)
     const action = decide(view)
+    await this.#endDrain(action)
+    await this.#announceHealth(view)
     await this.#explain(view, action)
-    return await this.#act(action, view)
+    return await this.#act(action, view, stopping)
   }
 
   async #look(): Promise<View> {
@@ -133,10 +155,12 @@ export class UpdateAgent {
       runtimeSocket: settings.runtimeSocket,
     })
     this.#greenLooks = problems.length === 0 ? this.#greenLooks + 1 : 0
-    const settling = problems.length === 0 && this.#greenLooks < greenLooks
-    const gateProblems = settling ? [`healthy since ${this.#greenLooks} of ${greenLooks} looks`] : problems
+    this.#settling = problems.length === 0 && this.#greenLooks < greenLooks
+    const gateProblems = this.#settling
+      ? [`healthy since ${this.#greenLooks} of ${greenLooks} looks`]
+      : problems
 
-    const channel = await this.#reachable(() => this.#channel())
+    const channel = await this.#reachable(() => fetchChannel(this.#link))
     const version = typeof channel === 'object' ? channel.version : this.#booted.version
     const turn = await this.#reachable<RebootTurn | undefined>(() => readTurn(store, facts.group))
     const rolloutOf = (of: string): Promise<RolloutRecord | undefined | 'unreachable'> =>
@@ -163,18 +187,19 @@ export class UpdateAgent {
         settings.rebootWindows.flatMap((one) => parseWindow(one) ?? []),
         this.#ports.nowMs(),
       ),
+      drained: this.#drainedAtMs !== undefined,
       unannounced: this.#state.unannounced,
     }
   }
 
-  async #act(action: Action, view: View): Promise<boolean> {
+  async #act(action: Action, view: View, stopping?: AbortSignal): Promise<boolean> {
     const { settings, facts, store, log } = this.#ports
     switch (action.kind) {
       case 'wait':
         return false
       case 'bless': {
         await blessEntry(settings.espDir, this.#booted.generation)
-        await rm(gateFile(settings.stateDir, this.#booted.generation), { force: true })
+        await removeGateNote(settings.stateDir, this.#booted.generation)
         const { attempt: _attempt, staged: _staged, ...kept } = this.#state
         await this.#save({ ...kept, formatVersion: 1 })
         this.#booted = { ...this.#booted, onTrial: false }
@@ -211,17 +236,22 @@ export class UpdateAgent {
         })
         if (won) {
           log.info({ version: action.version }, 'turn taken')
-          await writeRollout(
-            store,
-            { group: facts.group, version: action.version },
-            { formatVersion: 1, state: 'rolling' },
-          )
+          await beginRollout(store, { group: facts.group, version: action.version })
         }
         return won
       }
       case 'install':
         if (action.version === this.#retry.version && this.#pausing()) return false
         await this.#install(action.version, action.slot, view)
+        return true
+      case 'drain':
+        if (this.#ports.elapsedMs() < this.#rebootNotBeforeMs) return false
+        log.info({}, 'draining before the reboot')
+        this.#publish('draining')
+        this.#drainedAtMs = this.#ports.elapsedMs()
+        await drainMachine({ ...this.#ports, ...settings })
+        this.#drainedAtMs = this.#ports.elapsedMs()
+        // Meanwhile the window may have closed or a member gone: looks again.
         return true
       case 'reboot':
         // First the entry: a cut in between starts the release, and the turn for it is held.
@@ -232,8 +262,16 @@ export class UpdateAgent {
         })
         this.#publish('updating')
         log.info({ version: action.version, generation: action.generation }, 'rebooting into the new release')
-        await run('/bin/sh', ['-c', settings.rebootCommand], { timeout: 60_000 })
-        await this.#ports.sleep(60_000)
+        try {
+          await run('/bin/sh', ['-c', settings.rebootCommand], { timeout: rebootWaitMs })
+          await this.#ports.sleep(rebootWaitMs)
+          if (!stopping?.aborted) log.error({}, 'the reboot did not happen; trying again later')
+        } finally {
+          if (!stopping?.aborted) {
+            this.#rebootNotBeforeMs = this.#ports.elapsedMs() + rebootPauseMs
+            await this.#undrain('the reboot did not happen')
+          }
+        }
         return false
       case 'halt-stale': {
         const reason = `${action.turn.machine} has held its turn since ${action.turn.grantedAt}, past its deadline`
@@ -241,15 +279,6 @@ export class UpdateAgent {
         return false
       }
     }
-  }
-
-  /** What the group should run; that an older release is asked for counts only over TLS. */
-  async #channel(): Promise<ChannelAnswer | undefined> {
-    const { facts, pki } = this.#ports
-    const channel = await fetchChannel(facts)
-    if (!channel?.allowDowngrade || compareVersions(channel.version, this.#booted.version) >= 0)
-      return channel
-    return { ...channel, allowDowngrade: await confirmDowngrade(facts, pki, channel.version) }
   }
 
   /** A record of another machine that cannot be read (a later format, say) must not keep the turn from everybody. */
@@ -286,7 +315,7 @@ export class UpdateAgent {
     if (this.#retry.version !== version) this.#retry = { version, failures: 0, notBeforeMs: 0 }
     const generation = this.#state.generationMax + 1
     try {
-      const release = await fetchRelease(facts, channel, {
+      const release = await fetchRelease(this.#link, channel, {
         releaseKeysDir: settings.releaseKeysDir,
         nowMs: this.#ports.nowMs(),
       })
@@ -344,40 +373,54 @@ export class UpdateAgent {
     await this.#save({ ...kept, formatVersion: 1 })
   }
 
-  async #halt(version: string, reason: string, machine: string): Promise<void> {
-    const { facts, store, pki, log } = this.#ports
-    await writeRollout(
-      store,
-      { group: facts.group, version },
-      { formatVersion: 1, state: 'halted', reason, machine },
-    )
+  async #halt(version: string, words: string, machine: string): Promise<void> {
+    const { facts, store, log } = this.#ports
+    const reason = words.slice(0, reasonLengthMax)
+    await haltRollout(store, { group: facts.group, version }, { reason, machine })
     // The store decides; the boot server only stops offering, and may be away.
-    await haltChannel(facts, pki, reason).catch((error: unknown) =>
-      log.warn({ error }, 'the boot server did not hear of the halt'),
-    )
+    const heard = await haltChannel(this.#link, { version, reason }).catch((error: unknown) => {
+      log.warn({ error }, 'the boot server did not hear of the halt')
+      return undefined
+    })
+    if (heard === 'outdated')
+      log.info({ version }, 'the boot server offers another release by now, which goes on')
     log.error({ version, reason }, 'rollout halted')
   }
 
-  /** Why a trial boot came back: its own last word, or what its entry's counter tells. */
+  /** Why a trial boot came back: what it left, and what its entry's counter tells. */
   async #fallbackReason(generation: number): Promise<string> {
-    const { settings } = this.#ports
-    const gate = await readFile(gateFile(settings.stateDir, generation), 'utf8').catch(() => undefined)
-    if (gate) return `health gate stayed red: ${gate.trim()}`
-    const entry = (await readEntries(settings.espDir)).find((one) => one.generation === generation)
-    const tries = entry?.triesDone ? ` in ${entry.triesDone} boots` : ''
-    return `did not reach the health gate${tries} (verity error, kernel panic or hang; see its console)`
+    const { stateDir, espDir } = this.#ports.settings
+    const entry = (await readEntries(espDir)).find((one) => one.generation === generation)
+    return await readFallbackReason(stateDir, generation, entry?.triesDone ?? 0)
   }
 
-  async #noteGate(problems: string[]): Promise<void> {
-    const text = problems.join('; ').replaceAll(/\s+/g, ' ')
-    if (text === '') return
-    await atomicWrite(gateFile(this.#ports.settings.stateDir, this.#booted.generation), `${text}\n`)
+  async #noteGate(gateProblems: string[]): Promise<void> {
+    const { bootId, generation } = this.#booted
+    const problems = this.#settling ? [] : gateProblems
+    const note = { bootId, problems, settling: this.#settling }
+    if (JSON.stringify(note) === this.#gateNoted) return
+    await writeGateNote(this.#ports.settings.stateDir, generation, note)
+    this.#gateNoted = JSON.stringify(note)
+  }
+
+  /** A drain is for the reboot: whatever else comes next, and also waiting too long, gives the pods back. */
+  async #endDrain(next: Action): Promise<void> {
+    if (this.#drainedAtMs === undefined || next.kind === 'reboot') return
+    if (next.kind === 'wait' && this.#ports.elapsedMs() - this.#drainedAtMs < drainedMsMax) return
+    await this.#undrain(next.kind === 'wait' ? next.why : next.kind)
+  }
+
+  async #undrain(why: string): Promise<void> {
+    this.#drainedAtMs = undefined
+    this.#ports.log.info({ why }, 'no longer draining')
+    await undrainMachine({ ...this.#ports, ...this.#ports.settings })
   }
 
   /** Keeps the machine's record, and says `ready` once a boot. */
   async #announceHealth(view: View): Promise<void> {
     const green = view.gateProblems.length === 0
-    const state = !green ? 'degraded' : this.#booted.onTrial ? 'updating' : 'ready'
+    const healthy = this.#booted.onTrial ? 'updating' : 'ready'
+    const state = this.#drainedAtMs !== undefined ? 'draining' : green ? healthy : 'degraded'
     if (state !== this.#status?.state) this.#publish(state)
     if (state !== 'ready') return
     if (!this.#marked) await this.#markReady()
@@ -420,7 +463,7 @@ export class UpdateAgent {
     const { version, slot, generation, bootId } = this.#booted
     const uptimeSeconds = await this.#uptimeSeconds()
     const report: StageReport = { stage, status, uptimeSeconds, bootId, version, slot, generation }
-    return await sendReport(this.#ports.facts, report).then(
+    return await sendReport(this.#link, report).then(
       () => true,
       (error: unknown) => {
         if (!this.#reportMissed) this.#ports.log.info({ stage, error }, 'the boot server took no report')

@@ -1,66 +1,71 @@
 import { readdir, readFile } from 'node:fs/promises'
 import { request } from 'node:https'
 import { join } from 'node:path'
+import type { MachineTls } from '@kiln/pki/machine'
 import { verifyManifest } from '@kiln/pki/release'
-import { ChannelAnswer, type MachineFacts, type ReleaseManifest, type StageReport } from '@kiln/schemas'
+import {
+  ChannelAnswer,
+  EnrolmentReply,
+  type MachineFacts,
+  type ReleaseManifest,
+  type StageReport,
+} from '@kiln/schemas'
 import { Fault } from '@kiln/service'
-import type { Pki } from './store.ts'
+import { z } from 'zod'
 
-const manifestBytesMax = 256 * 1024
+const answerBytesMax = 256 * 1024
 const timeoutMs = 10_000
 /** A download may be slow, but not silent for longer than this. */
 const silenceMs = 30_000
 
-/** A manifest whose signature holds, with the bytes it was checked on and where it came from. */
+/**
+ * kiln-boot as this machine reaches it: over TLS, each side shown by a certificate of the cluster's CA. The machine's own
+ * is asked for at each request, since it is renewed now and then.
+ */
+export type BootLink = { facts: MachineFacts; tls(): MachineTls }
+
+/** A manifest whose signature holds, with the bytes it was checked on and where its parts are. */
 export type SignedRelease = { manifest: ReleaseManifest; bytes: Uint8Array; baseUrl: string }
 
 /** The release a group should run; undefined when nothing is published. */
-export async function fetchChannel(facts: MachineFacts): Promise<ChannelAnswer | undefined> {
-  const url = new URL(`/v1/channels/${facts.group}`, facts.bootUrl)
-  const response = await get(url)
-  if (response.status === 404) return undefined
-  const result = ChannelAnswer.safeParse(
-    parseJson(Buffer.from(await readBody(response, url)).toString('utf8')),
-  )
+export async function fetchChannel(link: BootLink): Promise<ChannelAnswer | undefined> {
+  const url = new URL(`/v1/channels/${link.facts.group}`, link.facts.bootTlsUrl)
+  const answer = await call(link, url, 'GET')
+  if (answer.status === 404) return undefined
+  requireOk(url, answer)
+  const result = ChannelAnswer.safeParse(parseJson(answer.body))
   if (!result.success) throw new Fault('BOOT_SERVER_ANSWER', `${url} did not answer with a channel`)
   return result.data
 }
 
 /**
- * Whether the boot server itself, shown by its certificate, asks for an older release. The channel comes over plain HTTP:
- * without this, anybody in between could send machines back to an old release that is still signed and in date.
+ * Fetches a release's manifest and refuses it unless one of the machine's release keys signed it and it is in date. Both come
+ * from the boot server's TLS port, whatever host the channel names. The parts may come over plain HTTP: the signed manifest
+ * has their sizes and hashes, so nobody in between can change them, and a cache may serve them.
  */
-export async function confirmDowngrade(facts: MachineFacts, pki: Pki, version: string): Promise<boolean> {
-  const url = new URL(`/v1/channels/${facts.group}`, facts.bootTlsUrl)
-  const { status, text } = await callSecurely(url, pki, 'GET')
-  if (status !== 200) throw new Fault('BOOT_SERVER_ANSWER', `${url} was answered with ${status}`)
-  const result = ChannelAnswer.safeParse(parseJson(text))
-  if (!result.success) throw new Fault('BOOT_SERVER_ANSWER', `${url} did not answer with a channel`)
-  return result.data.version === version && result.data.allowDowngrade === true
-}
-
-/** Fetches a release's manifest and refuses it unless one of the machine's release keys signed it and it is in date. */
 export async function fetchRelease(
-  facts: MachineFacts,
+  link: BootLink,
   channel: ChannelAnswer,
   options: { releaseKeysDir: string; nowMs: number },
 ): Promise<SignedRelease> {
-  const manifestUrl = new URL(channel.manifestUrl, facts.bootUrl)
-  const bytes = await readBody(await get(manifestUrl), manifestUrl)
-  const signatureUrl = new URL(`${manifestUrl}.sig`)
-  const signature = Buffer.from(await readBody(await get(signatureUrl), signatureUrl)).toString('utf8')
-  const manifest = verifyManifest(
-    bytes,
-    signature,
-    await readReleaseKeys(options.releaseKeysDir),
-    new Date(options.nowMs),
-  )
+  const { pathname } = new URL(channel.manifestUrl, link.facts.bootTlsUrl)
+  const read = async (path: string): Promise<Buffer> => {
+    const url = new URL(path, link.facts.bootTlsUrl)
+    const answer = await call(link, url, 'GET')
+    requireOk(url, answer)
+    return answer.body
+  }
+  const bytes = await read(pathname)
+  const signature = (await read(`${pathname}.sig`)).toString('utf8')
+  const keys = await readReleaseKeys(options.releaseKeysDir)
+  const manifest = verifyManifest(bytes, signature, keys, new Date(options.nowMs))
   if (manifest.version !== channel.version)
     throw new Fault(
       'RELEASE_MISMATCH',
       `the channel offers ${channel.version}, its manifest says ${manifest.version}`,
     )
-  return { manifest, bytes, baseUrl: new URL('.', manifestUrl).toString() }
+  const baseUrl = new URL('.', new URL(pathname, link.facts.bootUrl)).toString()
+  return { manifest, bytes, baseUrl }
 }
 
 async function readReleaseKeys(folder: string): Promise<string[]> {
@@ -109,78 +114,80 @@ export async function openPart(
 }
 
 /** Tells kiln-boot where this machine is; it may be away, which changes nothing here. */
-export async function sendReport(facts: MachineFacts, report: StageReport): Promise<void> {
-  const response = await fetch(new URL(`/v1/machines/${facts.id}/report`, facts.bootUrl), {
-    method: 'POST',
-    headers: { 'content-type': 'application/json' },
-    body: JSON.stringify(report),
-    signal: AbortSignal.timeout(timeoutMs),
-  }).catch((cause: unknown) => {
-    throw new Fault('BOOT_SERVER_UNREACHABLE', `reporting to ${facts.bootUrl}`, { cause })
-  })
-  await response.body?.cancel()
-  if (!response.ok) throw new Fault('BOOT_SERVER_ANSWER', `the report was answered with ${response.status}`)
+export async function sendReport(link: BootLink, report: StageReport): Promise<void> {
+  const url = new URL(`/v1/machines/${link.facts.id}/report`, link.facts.bootTlsUrl)
+  requireOk(url, await call(link, url, 'POST', report))
 }
 
-/** Halts the group's rollout at the boot server, with this machine's certificate. */
-export async function haltChannel(facts: MachineFacts, pki: Pki, reason: string): Promise<void> {
-  const url = new URL(`/v1/channels/${facts.group}/halt`, facts.bootTlsUrl)
-  const body = JSON.stringify({ reason: reason.slice(0, 2000), machine: facts.id })
-  const { status } = await callSecurely(url, pki, 'POST', body)
-  if (status >= 300) throw new Fault('BOOT_SERVER_ANSWER', `halting the rollout was answered with ${status}`)
+/**
+ * Halts the rollout of a version at the boot server. `outdated`: another release is published by now, so that there
+ * was nothing to halt.
+ */
+export async function haltChannel(
+  link: BootLink,
+  halt: { version: string; reason: string },
+): Promise<'halted' | 'outdated'> {
+  const url = new URL(`/v1/channels/${link.facts.group}/halt`, link.facts.bootTlsUrl)
+  const answer = await call(link, url, 'POST', halt)
+  if (answer.status === 409) return 'outdated'
+  requireOk(url, answer)
+  return 'halted'
 }
+
+/** Asks for this machine's certificate anew. */
+export async function renewCertificate(link: BootLink, csr: string): Promise<string> {
+  const url = new URL('/v1/renew', link.facts.bootTlsUrl)
+  const answer = await call(link, url, 'POST', { csr })
+  requireOk(url, answer)
+  const result = EnrolmentReply.safeParse(parseJson(answer.body))
+  if (!result.success) throw new Fault('BOOT_SERVER_ANSWER', `${url} did not answer with a certificate`)
+  return result.data.certificate
+}
+
+type Answer = { status: number; body: Buffer }
 
 /** One request to the TLS port, as this machine. */
-async function callSecurely(
-  url: URL,
-  pki: Pki,
-  method: 'GET' | 'POST',
-  body?: string,
-): Promise<{ status: number; text: string }> {
+async function call(link: BootLink, url: URL, method: 'GET' | 'POST', body?: object): Promise<Answer> {
+  const tls = link.tls()
   return await new Promise((resolve, reject) => {
     const fail = (cause: unknown): void =>
       reject(new Fault('BOOT_SERVER_UNREACHABLE', `asking ${url}`, { cause }))
-    const options = { method, ...pki, timeout: timeoutMs, headers: { 'content-type': 'application/json' } }
-    const call = request(url, options, (response) => {
+    const options = { method, ...tls, timeout: timeoutMs, headers: { 'content-type': 'application/json' } }
+    const sent = request(url, options, (response) => {
       const chunks: Buffer[] = []
       let length = 0
       response.on('data', (chunk: Buffer) => {
         length += chunk.length
-        if (length > manifestBytesMax) call.destroy(new Error('the answer is too long'))
+        if (length > answerBytesMax) sent.destroy(new Error(`more than ${answerBytesMax} bytes`))
         else chunks.push(chunk)
       })
       response.on('error', fail)
-      response.on('end', () =>
-        resolve({ status: response.statusCode ?? 0, text: Buffer.concat(chunks).toString('utf8') }),
-      )
+      response.on('end', () => resolve({ status: response.statusCode ?? 0, body: Buffer.concat(chunks) }))
     })
-    call.on('timeout', () => call.destroy(new Error('no answer in time')))
-    call.on('error', fail)
-    call.end(body)
+    sent.on('timeout', () => sent.destroy(new Error('no answer in time')))
+    sent.on('error', fail)
+    sent.end(body && JSON.stringify(body))
   })
 }
 
-function parseJson(text: string): unknown {
+const Refusal = z.object({
+  error: z.object({ code: z.string(), message: z.string(), remedy: z.string().optional() }),
+})
+
+/** An answer that is none; what the boot server says about it is for the operator. */
+function requireOk(url: URL, { status, body }: Answer): void {
+  if (status < 300) return
+  const said = Refusal.safeParse(parseJson(body)).data?.error
+  const words = said ? `: ${said.code}, ${said.message.slice(0, 500)}` : ''
+  throw new Fault('BOOT_SERVER_ANSWER', `${url} was answered with ${status}${words}`, {
+    ...(said?.remedy ? { remedy: said.remedy.slice(0, 500) } : {}),
+  })
+}
+
+function parseJson(bytes: Buffer): unknown {
   try {
-    return JSON.parse(text)
+    return JSON.parse(bytes.toString('utf8'))
   } catch {
     return undefined
   }
-}
-
-async function get(url: URL): Promise<Response> {
-  return await fetch(url, { signal: AbortSignal.timeout(timeoutMs) }).catch((cause: unknown) => {
-    throw new Fault('BOOT_SERVER_UNREACHABLE', `asking ${url}`, { cause })
-  })
-}
-
-async function readBody(response: Response, url: URL): Promise<Uint8Array> {
-  if (!response.ok) throw new Fault('BOOT_SERVER_ANSWER', `${url} was answered with ${response.status}`)
-  const length = Number(response.headers.get('content-length') ?? 0)
-  if (length > manifestBytesMax)
-    throw new Fault('BOOT_SERVER_ANSWER', `${url} has ${length} bytes, ${manifestBytesMax} at most`)
-  const bytes = new Uint8Array(await response.arrayBuffer())
-  if (bytes.length > manifestBytesMax)
-    throw new Fault('BOOT_SERVER_ANSWER', `${url} is longer than ${manifestBytesMax} bytes`)
-  return bytes
 }

@@ -29,6 +29,7 @@ const quiet: View = {
   turnHalted: false,
   voterProblems: [],
   windowOpen: true,
+  drained: false,
   unannounced: undefined,
 }
 const offered: View = { ...quiet, channel: channelOf('0.2.0') }
@@ -36,7 +37,7 @@ const staged: View = {
   ...offered,
   state: { ...quiet.state, generationMax: 2, staged: { version: '0.2.0', generation: 2, slot: 'b' } },
 }
-const granted: View = { ...staged, turn: turnOf('node1', 2) }
+const granted: View = { ...staged, turn: turnOf('node1', 2), drained: true }
 const trial: View = {
   ...granted,
   booted: { version: '0.2.0', generation: 2, slot: 'b', bootId: 'boot-2', onTrial: true },
@@ -71,8 +72,13 @@ test('the turn is taken only while everybody is healthy and the window is open',
   expect(decide({ ...staged, windowOpen: false }).kind).toBe('wait')
 })
 
-test('the window is looked at again after the grant', () => {
-  expect(decide(granted).kind).toBe('reboot')
+test('the machine is drained before it reboots', () => {
+  expect(decide({ ...granted, drained: false })).toEqual({ kind: 'drain' })
+  expect(decide(granted)).toEqual({ kind: 'reboot', version: '0.2.0', generation: 2 })
+})
+
+test('the window is looked at again after the grant, and after the drain', () => {
+  expect(decide({ ...granted, drained: false, windowOpen: false })).toMatchObject({ kind: 'release-turn' })
   expect(decide({ ...granted, windowOpen: false })).toMatchObject({ kind: 'release-turn' })
 })
 
@@ -164,10 +170,13 @@ test('no view lets a machine reboot without the turn, or take one while it is he
     gate: fc.constantFrom<string[][]>([], ['red']),
     voters: fc.constantFrom<string[][]>([], ['down']),
     windowOpen: fc.boolean(),
+    drained: fc.boolean(),
   })
   fc.assert(
-    fc.property(views, ({ base, turn, gate, voters, windowOpen }) => {
-      const action = decide({ ...base, turn, gateProblems: gate, voterProblems: voters, windowOpen })
+    fc.property(views, ({ base, turn, gate, voters, windowOpen, drained }) => {
+      const action = decide({ ...base, turn, gateProblems: gate, voterProblems: voters, windowOpen, drained })
+      if (action.kind === 'drain') expect(turn).toMatchObject({ machine: 'node1' })
+      if (action.kind === 'reboot') expect(drained).toBe(true)
       if (action.kind === 'reboot')
         expect(turn).toMatchObject({ machine: 'node1', generation: action.generation })
       if (action.kind === 'take-turn')

@@ -43,6 +43,8 @@ export type View = {
   /** Why the voters of the store do not allow one of them to leave; empty means all are healthy and caught up. */
   voterProblems: string[]
   windowOpen: boolean
+  /** Leadership, services and pods of this machine are handed over: it may go. */
+  drained: boolean
   /** The version a halt that we recorded ourselves still has to be announced for. */
   unannounced: Failure | undefined
 }
@@ -55,6 +57,7 @@ export type Action =
   | { kind: 'release-turn'; why: string }
   | { kind: 'install'; version: string; slot: Slot }
   | { kind: 'take-turn'; version: string; generation: number }
+  | { kind: 'drain' }
   | { kind: 'reboot'; version: string; generation: number }
   | { kind: 'halt-stale'; turn: RebootTurn }
 
@@ -103,6 +106,7 @@ export function decide(view: View): Action {
         kind: 'release-turn',
         why: `the store cannot spare a member: ${view.voterProblems.join('; ')}`,
       }
+    if (!view.drained) return { kind: 'drain' }
     return { kind: 'reboot', version: turn.version, generation: turn.generation }
   }
   if (turn && Date.parse(turn.deadlineAt) < view.nowMs && !view.turnHalted)

@@ -1,8 +1,8 @@
 import { execFile } from 'node:child_process'
-import { request } from 'node:http'
 import { promisify } from 'node:util'
 import type { EtcdClient } from '@kiln/etcd-api'
 import type { MachineFacts, PodStatus } from '@kiln/schemas'
+import { askRuntime } from './runtime-socket.ts'
 
 const run = promisify(execFile)
 const timeoutMs = 10_000
@@ -83,28 +83,11 @@ const soundPhases: PodStatus['phase'][] = ['Running', 'Succeeded', 'Stopped']
 
 async function podProblems(socket: string): Promise<string[]> {
   try {
-    const pods = JSON.parse(await getOverSocket(socket, '/v1/pods')) as ListedPod[]
+    const pods = (await askRuntime(socket, 'GET', '/v1/pods')) as ListedPod[]
     return pods
       .filter((pod) => !soundPhases.includes(pod.phase))
       .map((pod) => `pod ${pod.name} is ${pod.phase}${pod.message ? `: ${pod.message}` : ''}`)
   } catch (error) {
     return [`kiln-runtime does not answer: ${(error as Error).message}`]
   }
-}
-
-function getOverSocket(socketPath: string, path: string): Promise<string> {
-  return new Promise((resolve, reject) => {
-    const call = request({ socketPath, path, timeout: timeoutMs }, (response) => {
-      const chunks: Buffer[] = []
-      response.on('data', (chunk: Buffer) => chunks.push(chunk))
-      response.on('end', () => {
-        if (response.statusCode === 200) resolve(Buffer.concat(chunks).toString('utf8'))
-        else reject(new Error(`answered with ${response.statusCode}`))
-      })
-      response.on('error', reject)
-    })
-    call.on('timeout', () => call.destroy(new Error('no answer in time')))
-    call.on('error', reject)
-    call.end()
-  })
 }

@@ -1,14 +1,17 @@
-import { readFileSync } from 'node:fs'
+import { readFileSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { EtcdClient } from '@kiln/etcd-api'
+import { certificateLife, readMachineTls } from '@kiln/pki/machine'
 import { MachineFacts } from '@kiln/schemas'
-import { describeError, Fault, loadSettings, runDaemon, version } from '@kiln/service'
+import { describeError, Fault, loadSettings, runDaemon, systemClock, version } from '@kiln/service'
 import { UpdateAgent } from './agent.ts'
+import { renewCertificate } from './boot-server.ts'
+import { CertificateKeeper, describeLife, renewalProblemFile } from './certificate.ts'
 import { keepMachineRecord } from './machine-record.ts'
 import { Settings } from './settings.ts'
 import { loadState, saveState } from './state.ts'
-import { orderEndpoints, readPki } from './store.ts'
+import { orderEndpoints } from './store.ts'
 
 const usage = `Usage: kiln-update [COMMAND] [--SETTING VALUE ...]
 
@@ -16,7 +19,7 @@ Moves this machine between the images in its two slots, one machine of a group a
 
 Commands:
   daemon    watch for releases, install, reboot in turn, bless (default)
-  status    what runs, what is staged, what failed here; --json for all of it
+  status    what runs, what is staged, what failed here, how long the certificate holds; --json for all of it
   plan      why nothing happens now, or what happens next
   reset     forget the releases that failed here, so that they are tried again
   version   print the version
@@ -47,8 +50,10 @@ async function daemon(argv: string[]): Promise<void> {
   await runDaemon('kiln-update', async (log, stopping) => {
     const settings = settingsOf(argv)
     const facts = readFacts(settings.machineFile)
-    const pki = await readPki(settings.pkiDir)
-    const store = new EtcdClient({ endpoints: orderEndpoints(facts), tls: pki, timeoutMs: 5_000 })
+    const tls = () => readMachineTls(settings.pkiDir)
+    tls()
+    const store = new EtcdClient({ endpoints: orderEndpoints(facts), tls, timeoutMs: 5_000 })
+    const nowMs = clockFrom(settings.buildTimeFile)
     const pause = async (ms: number): Promise<void> => {
       await sleep(ms, undefined, { signal: stopping }).catch(() => undefined)
     }
@@ -56,14 +61,24 @@ async function daemon(argv: string[]): Promise<void> {
     const agent = await UpdateAgent.open({
       settings,
       facts,
-      pki,
+      tls,
       store,
       publish: record.publish,
-      nowMs: () => Date.now(),
+      nowMs,
+      elapsedMs: systemClock.now,
       sleep: pause,
       log,
     })
-    const running = agent.run(stopping)
+    const certificate = new CertificateKeeper({
+      ...settings,
+      machine: facts.id,
+      nowMs,
+      random: Math.random,
+      sleep: pause,
+      renew: (csr) => renewCertificate({ facts, tls }, csr),
+      log,
+    })
+    const running = Promise.all([agent.run(stopping), certificate.run(stopping)])
     return {
       stop: async () => {
         await running
@@ -74,11 +89,41 @@ async function daemon(argv: string[]): Promise<void> {
   })
 }
 
+/** The wall clock, but never before the image was built: a machine whose clock lost its battery must not take the past for now. */
+function clockFrom(buildTimeFile: string): () => number {
+  const floorMs = statSync(buildTimeFile, { throwIfNoEntry: false })?.mtimeMs ?? 0
+  return () => Math.max(Date.now(), floorMs)
+}
+
 function readFacts(path: string): MachineFacts {
   try {
     return MachineFacts.parse(JSON.parse(readFileSync(path, 'utf8')))
   } catch (cause) {
     throw new Fault('MACHINE_FACTS_INVALID', `reading the facts of this machine from ${path}`, { cause })
+  }
+}
+
+/** How long this machine's certificate holds, and why it was not renewed if it should have been. */
+function describeCertificate(settings: Settings): { lines: string[]; facts: object } {
+  let problem = ''
+  try {
+    problem = readFileSync(renewalProblemFile(settings.runDir), 'utf8')
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') problem = describeError(error)
+  }
+  const also = problem ? [`         not renewed: ${problem}`] : []
+  try {
+    const life = certificateLife(readMachineTls(settings.pkiDir).cert)
+    const nowMs = clockFrom(settings.buildTimeFile)()
+    const [from, until, renewFrom] = [life.fromMs, life.untilMs, life.renewFromMs].map((ms) =>
+      new Date(ms).toISOString(),
+    )
+    return {
+      lines: [`identity ${describeLife(life, nowMs)}`, ...also],
+      facts: { from, until, renewFrom, expired: nowMs >= life.untilMs, ...(problem ? { problem } : {}) },
+    }
+  } catch (error) {
+    return { lines: [`identity ${describeError(error)}`, ...also], facts: { problem: describeError(error) } }
   }
 }
 
@@ -92,8 +137,12 @@ async function inspect(what: string, argv: string[]): Promise<void> {
       console.log('failed and staged releases are forgotten; now run: systemctl restart kiln-update.service')
       return
     }
+    // Looked at here, as it is what keeps a daemon from working.
+    const certificate = describeCertificate(settings)
+    if (what === 'status' && !argv.includes('--json')) for (const line of certificate.lines) console.log(line)
     const seen = JSON.parse(readFileSync(join(settings.runDir, 'update.json'), 'utf8'))
-    if (argv.includes('--json')) console.log(JSON.stringify(seen, null, 2))
+    if (argv.includes('--json'))
+      console.log(JSON.stringify({ ...seen, certificate: certificate.facts }, null, 2))
     else if (what === 'plan') console.log(`${seen.action.kind}: ${seen.why}`)
     else {
       const { booted, state } = seen

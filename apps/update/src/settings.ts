@@ -12,6 +12,8 @@ export const Settings = z.object({
   pkiDir: z.string().default('/etc/kiln/pki'),
   releaseKeysDir: z.string().default('/etc/kiln/release-keys'),
   stateDir: z.string().default('/var/lib/kiln/update'),
+  /** Its time of change is when the image was built: no clock is believed that stands before it. */
+  buildTimeFile: z.string().default('/usr/lib/clock-epoch'),
   runDir: z.string().default('/run/kiln'),
   /** The ESP, mounted. */
   espDir: z.string().default('/boot'),
@@ -30,6 +32,8 @@ export const Settings = z.object({
   pollSeconds: z.coerce.number().min(0.2).max(3600).default(5),
   /** How long a machine may hold the turn before it counts as stale. */
   turnMinutes: z.coerce.number().min(1).max(1440).default(30),
+  /** How long pods get to end before the reboot of an update. */
+  drainSeconds: z.coerce.number().int().min(0).max(600).default(60),
   /** `[Day ]HH:MM+MINUTES` in UTC, several separated by commas; none means always. */
   rebootWindows: List.default([]).refine((windows) => windows.every((one) => parseWindow(one)), {
     message: 'must be "[Day ]HH:MM+MINUTES", as "Sat 02:00+120"',

@@ -63,10 +63,6 @@ export async function saveProgress(stateDir: string, progress: Progress): Promis
   await atomicWrite(join(stateDir, 'download.json'), JSON.stringify(progress))
 }
 
-/** What the health gate of a boot last complained about: the reason, should that boot fall back. */
-export const gateFile = (stateDir: string, generation: number): string =>
-  join(stateDir, `gate-${generation}.txt`)
-
 async function readIfThere(path: string): Promise<string | undefined> {
   try {
     return await readFile(path, 'utf8')

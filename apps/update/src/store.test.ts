@@ -1,7 +1,7 @@
 import { EtcdClient } from '@kiln/etcd-api'
 import { MachineFacts } from '@kiln/schemas'
 import { expect, test } from 'vitest'
-import { findVoterProblems, orderEndpoints } from './store.ts'
+import { beginRollout, findVoterProblems, finishRollout, haltRollout, orderEndpoints } from './store.ts'
 
 const facts = (storeEndpoints: string[]): MachineFacts =>
   MachineFacts.parse({
@@ -61,4 +61,57 @@ test('a member can be spared only while every voter answers, sees the one leader
 
 test('a learner has no vote, so it holds nobody back', async () => {
   expect(await findVoterProblems(store([...three, { name: 'node4', isLearner: true }]))).toEqual([])
+})
+
+/** One key of a store, with a hand that changes it between a read and the write that follows. */
+function rolloutStore(value?: string) {
+  const at = { value, revision: value === undefined ? 0n : 1n, meanwhile: [] as string[] }
+  const entry = () =>
+    at.value === undefined ? undefined : { key: 'k', text: at.value, modRevision: at.revision }
+  const put = (next: string): void => {
+    at.value = next
+    at.revision += 1n
+  }
+  const client = {
+    get: async () => entry(),
+    getPrefix: async () => ({ entries: [] }),
+    createIfMissing: async (_key: string, next: string) => {
+      if (at.value === undefined) put(next)
+    },
+    compareAndSwap: async (_key: string, change: { modRevision: bigint; value: string }) => {
+      const other = at.meanwhile.shift()
+      if (other !== undefined) put(other)
+      if (change.modRevision !== at.revision) return { swapped: false, current: entry() }
+      put(change.value)
+      return { swapped: true }
+    },
+  }
+  return { store: client as unknown as EtcdClient, at, read: () => JSON.parse(at.value ?? 'null') }
+}
+
+const rollout = { group: 'default', version: '0.2.0' }
+const halted = '{"formatVersion":1,"state":"halted","reason":"first","machine":"node2"}'
+
+test('a rollout that was halted is not begun or finished by a machine that looked before', async () => {
+  const begun = rolloutStore(halted)
+  await beginRollout(begun.store, rollout)
+  expect(begun.read()).toMatchObject({ state: 'halted', reason: 'first' })
+  const finishing = rolloutStore('{"formatVersion":1,"state":"rolling"}')
+  finishing.at.meanwhile.push(halted)
+  await finishRollout(finishing.store, rollout)
+  expect(finishing.read()).toMatchObject({ state: 'halted', reason: 'first' })
+})
+
+test('a halt wins over what another machine writes meanwhile, and the first reason stays', async () => {
+  const racing = rolloutStore('{"formatVersion":1,"state":"rolling","note":"kept"}')
+  racing.at.meanwhile.push('{"formatVersion":1,"state":"done","note":"kept"}')
+  await haltRollout(racing.store, rollout, { reason: 'gate red', machine: 'node1' })
+  expect(racing.read()).toMatchObject({ state: 'halted', reason: 'gate red', machine: 'node1', note: 'kept' })
+  await haltRollout(racing.store, rollout, { reason: 'later', machine: 'node3' })
+  expect(racing.read()).toMatchObject({ reason: 'gate red' })
+  const busy = rolloutStore('{"formatVersion":1,"state":"rolling"}')
+  busy.at.meanwhile.push(...Array(20).fill('{"formatVersion":1,"state":"rolling"}'))
+  await expect(haltRollout(busy.store, rollout, { reason: 'x', machine: 'node1' })).rejects.toMatchObject({
+    code: 'STORE_BUSY',
+  })
 })

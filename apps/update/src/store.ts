@@ -1,20 +1,11 @@
-import { readFile } from 'node:fs/promises'
-import { join } from 'node:path'
 import type { EtcdClient } from '@kiln/etcd-api'
 import { type MachineFacts, MachineStatus, RebootTurn, RolloutRecord, storeKeys } from '@kiln/schemas'
 import { Fault } from '@kiln/service'
 
 /** Entries of the log a voter may be behind and still count as caught up. */
 const lagEntriesMax = 500n
-
-export type Pki = { ca: string; cert: string; key: string }
-
-export async function readPki(folder: string): Promise<Pki> {
-  const [ca, cert, key] = await Promise.all(
-    ['ca.pem', 'machine.pem', 'machine.key'].map((name) => readFile(join(folder, name), 'utf8')),
-  )
-  return { ca: ca!, cert: cert!, key: key! }
-}
+/** Tries to write a record that others write too. */
+const changesMax = 8
 
 /**
  * Store endpoints with this machine's own member first. In a cluster without a store it is this machine's own address,
@@ -45,39 +36,61 @@ export async function releaseTurn(store: EtcdClient, group: string, machine: str
   await store.compareAndDelete(turnKey(group), found.modRevision)
 }
 
-export async function readRollout(
-  store: EtcdClient,
-  at: { group: string; version: string },
-): Promise<RolloutRecord | undefined> {
+export async function readRollout(store: EtcdClient, at: RolloutOf): Promise<RolloutRecord | undefined> {
   const key = storeKeys.rollout(at)
   const found = await store.get(key)
   return found && parse(RolloutRecord, found.text, key)
 }
 
-export async function writeRollout(
+type RolloutOf = { group: string; version: string }
+
+/** A rollout that others began, halted or finished stays as it is. */
+export async function beginRollout(store: EtcdClient, at: RolloutOf): Promise<void> {
+  const rollout: RolloutRecord = { formatVersion: 1, state: 'rolling' }
+  await store.createIfMissing(storeKeys.rollout(at), JSON.stringify(rollout))
+}
+
+/** Halts the rollout of one version, whatever else is published by now; the first reason stays. */
+export async function haltRollout(
   store: EtcdClient,
-  at: { group: string; version: string },
-  rollout: RolloutRecord,
+  at: RolloutOf,
+  why: { reason: string; machine: string },
 ): Promise<void> {
-  const found = await readRollout(store, at)
-  if (found?.state === rollout.state) return
-  await store.put(storeKeys.rollout(at), JSON.stringify({ ...found, ...rollout }))
+  await changeRollout(store, at, (before) =>
+    before?.state === 'halted' ? undefined : { formatVersion: 1, ...before, state: 'halted', ...why },
+  )
+}
+
+/** Writes what `change` makes of the record as it is; nothing when it answers nothing. */
+async function changeRollout(
+  store: EtcdClient,
+  at: RolloutOf,
+  change: (before: RolloutRecord | undefined) => RolloutRecord | undefined,
+): Promise<void> {
+  const key = storeKeys.rollout(at)
+  for (let found = await store.get(key), tries = 1; ; tries++) {
+    const after = change(found && parse(RolloutRecord, found.text, key))
+    if (!after) return
+    const modRevision = found?.modRevision ?? 0n
+    const outcome = await store.compareAndSwap(key, { modRevision, value: JSON.stringify(after) })
+    if (outcome.swapped) return
+    if (tries === changesMax) throw new Fault('STORE_BUSY', `${key} changes faster than it can be written`)
+    found = outcome.current
+  }
 }
 
 /**
  * Marks the rollout done once every machine of the group that the store knows runs the release. A machine that is away has
  * no record, so it does not hold the mark back; it updates when it returns.
  */
-export async function finishRollout(
-  store: EtcdClient,
-  at: { group: string; version: string },
-): Promise<void> {
+export async function finishRollout(store: EtcdClient, at: RolloutOf): Promise<void> {
   const machines = (await store.getPrefix(storeKeys.machines)).entries
     .map((entry) => parse(MachineStatus, entry.text, entry.key))
     .filter((machine) => machine.group === at.group)
-  const rollout = await readRollout(store, at)
-  if (rollout?.state !== 'rolling' || machines.some((machine) => machine.version !== at.version)) return
-  await writeRollout(store, at, { ...rollout, state: 'done' })
+  if (machines.some((machine) => machine.version !== at.version)) return
+  await changeRollout(store, at, (before) =>
+    before?.state === 'rolling' ? { ...before, state: 'done' } : undefined,
+  )
 }
 
 /** Why the store cannot spare a member now; empty when every voter answers, agrees on the leader and is caught up. */

@@ -331,3 +331,37 @@ test('certificates given by a function are asked for whenever a connection opens
   // The next attempt to connect comes after a pause.
   await expect.poll(() => codeOf(client.get('/k')), { timeout: 20_000 }).toBe('no fault: undefined')
 })
+
+test('a certificate given as a function is asked for at each new connection, and one that cannot be read is an absence', async () => {
+  const now = new Date()
+  const [ca, otherCa] = await Promise.all(['a', 'b'].map((name) => createCa({ name, days: 1, now })))
+  const subject = { names: ['127.0.0.1'], days: 1, now }
+  const server = await issueCertificate(ca!, { ...subject, commonName: 'store', use: ['server'] })
+  const ownBy = async (by: typeof ca) => {
+    const pair = await issueCertificate(by!, { ...subject, commonName: 'node1', use: ['client'] })
+    return { ca: ca!.certificate, cert: pair.certificate, key: pair.key }
+  }
+  const member = await startFakeMember(fakeState(), 1n, {
+    cert: server.certificate,
+    key: server.key,
+    ca: ca!.certificate,
+    clientCertificate: 'require',
+  })
+  open.push({ close: () => member.stop() })
+  const good = await ownBy(ca)
+  let present: () => typeof good = () => {
+    throw new Error('ENOENT')
+  }
+  const client = new EtcdClient({ endpoints: [member.url], tls: () => present(), timeoutMs: 1000 })
+  open.push(client)
+  expect(await codeOf(client.put('/k', 'v'))).toBe('STORE_UNREACHABLE')
+  const refused = await ownBy(otherCa)
+  present = () => refused
+  expect(await codeOf(client.put('/k', 'v'))).toMatch(/^STORE_(UNREACHABLE|TIMEOUT|UNKNOWN_OUTCOME)$/)
+  present = () => good
+  await client.put('/k', 'v')
+  present = () => {
+    throw new Error('not asked while the connection holds')
+  }
+  expect((await client.get('/k'))?.text).toBe('v')
+})

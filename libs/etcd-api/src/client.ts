@@ -41,7 +41,7 @@ import { openWatch, type Watch, type WatchOptions } from './watch.ts'
 export type EtcdClientOptions = {
   /** `https://HOST:PORT` or `http://HOST:PORT`, in order of preference. */
   endpoints: readonly string[]
-  /** A function is asked whenever a connection opens. */
+  /** A function is asked whenever a connection opens, so that a renewed certificate is used without a restart. */
   tls?: ClientTlsSource
   /** How long a call may take in all. Default 5000. */
   timeoutMs?: number

@@ -33,6 +33,7 @@ export {
   MachineStage,
   MachineState,
   machineStages,
+  RenewalRequest,
   StageReport,
   StageStatus,
 } from './machines.ts'

@@ -33,13 +33,16 @@ export const EnrolmentTicket = z.object({
 })
 export type EnrolmentTicket = z.output<typeof EnrolmentTicket>
 
-/** Body of `POST /v1/enrol` and of `POST /v1/renew` (which takes no token: the certificate speaks). */
+/** Body of `POST /v1/enrol`. */
 export const EnrolmentRequest = z.object({
   machine: HostName,
   token: z.string().min(16).max(256),
   csr: z.string().max(8192),
 })
 export type EnrolmentRequest = z.output<typeof EnrolmentRequest>
+
+/** Body of `POST /v1/renew`, answered like an enrolment. It takes no token: the certificate speaks. */
+export const RenewalRequest = z.strictObject({ csr: z.string().max(8192) })
 
 export const EnrolmentReply = z.object({ certificate: z.string(), ca: z.string() })
 export type EnrolmentReply = z.output<typeof EnrolmentReply>

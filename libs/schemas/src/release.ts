@@ -72,6 +72,8 @@ export type ChannelChange = z.output<typeof ChannelChange>
 
 /** Body of `POST /v1/channels/GROUP/halt`. */
 export const ChannelHalt = z.strictObject({
+  /** The release that is to stop; an operator may leave it out and means the published one. */
+  version: ReleaseVersion.optional(),
   reason: z.string().min(1).max(2048),
   machine: z.string().max(64).optional(),
 })

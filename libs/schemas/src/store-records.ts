@@ -25,7 +25,8 @@ export const MachineStatus = z.looseObject({
   slot: z.enum(['a', 'b']),
   generation: z.number().int().min(0),
   bootId: z.string().max(64),
-  state: z.enum(['ready', 'degraded', 'updating']),
+  /** `draining`: it is about to reboot for an update, and hands over what others rely on. */
+  state: z.enum(['ready', 'degraded', 'draining', 'updating']),
   /** When `state` became what it is. */
   since: z.iso.datetime(),
   address: z.ipv4(),

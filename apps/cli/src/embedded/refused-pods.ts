@@ -1,6 +1,7 @@
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { EtcdClient } from '@kiln/etcd-api'
+import { readMachineTls } from '@kiln/pki/machine'
 import { MachineFacts, type PodStatus, storeKeys } from '@kiln/schemas'
 import { parse } from 'yaml'
 import { z } from 'zod'
@@ -20,10 +21,9 @@ export async function refusePods(at: { root: string; signal: AbortSignal }): Pro
   const folder = join(etc, 'pods.d')
   if (!existsSync(folder)) return
   const facts = MachineFacts.parse(JSON.parse(readFileSync(join(etc, 'machine.json'), 'utf8')))
-  const read = (name: string): string => readFileSync(join(etc, 'pki', name), 'utf8')
   const store = new EtcdClient({
     endpoints: facts.storeEndpoints,
-    tls: { ca: read('ca.pem'), cert: read('machine.pem'), key: read('machine.key') },
+    tls: () => readMachineTls(join(etc, 'pki')),
     timeoutMs: 5_000,
   })
   const statuses = new Map<string, string>()

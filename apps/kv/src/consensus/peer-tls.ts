@@ -52,10 +52,11 @@ export function createPeerServer(tls: PeerTls | undefined, onSocket: (socket: So
   )
 }
 
-/** Gives the server its files again if they changed. Returns what to compare with next time. */
-export function refreshServer(server: Server, tls: PeerTls, last: string): string {
+/** Gives the servers their files again if they changed. Returns what to compare with next time. */
+export function refreshServers(servers: readonly Server[], tls: PeerTls, last: string): string {
   const pems = readPems(tls)
   const now = [pems.cert, pems.key, pems.ca ?? ''].join()
-  if (now !== last && last !== '') (server as TlsServer).setSecureContext({ ...pems, minVersion: 'TLSv1.2' })
+  if (now !== last && last !== '')
+    for (const server of servers) (server as TlsServer).setSecureContext({ ...pems, minVersion: 'TLSv1.2' })
   return now
 }

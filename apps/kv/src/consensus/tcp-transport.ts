@@ -1,7 +1,7 @@
 import type { Server, Socket } from 'node:net'
 import { type Clock, Fault, type Log } from '@kiln/service'
 import { encodeFrame } from './frame.ts'
-import { createPeerServer, dial, type PeerTls, refreshServer } from './peer-tls.ts'
+import { createPeerServer, dial, type PeerTls, refreshServers } from './peer-tls.ts'
 import {
   decodeAnswer,
   decodeHello,
@@ -382,7 +382,7 @@ class Inbound {
   #planRefresh(): void {
     const { clock, tls, log } = this.#options
     try {
-      for (const server of this.#servers) this.#pems = refreshServer(server, tls!, this.#pems)
+      this.#pems = refreshServers(this.#servers, tls!, this.#pems)
     } catch (error) {
       log.error({ error }, 'peer certificates cannot be read again')
     }
