@@ -13,6 +13,7 @@ import {
   onCommitTold,
   onSnapshot,
   onSnapshotSent,
+  onUnreachable,
   sendAppend,
   sendAppends,
   startTransfer,
@@ -52,6 +53,9 @@ export function step(raft: Raft, event: Event): void {
       return
     case 'snapshot-sent':
       onSnapshotSent(raft, event.to, event.ok)
+      return
+    case 'unreachable':
+      onUnreachable(raft, event.id)
       return
     case 'transfer':
       startTransfer(raft, event.to)

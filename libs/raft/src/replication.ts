@@ -255,6 +255,17 @@ export function onSnapshotSent(raft: Raft, to: NodeId, ok: boolean): void {
   progress.probing = true
 }
 
+/**
+ * Nothing but heartbeats goes to a member without a connection: appends sent ahead would fill the queue towards it, to be
+ * delivered, long after, to a member that has been started again.
+ */
+export function onUnreachable(raft: Raft, id: NodeId): void {
+  const progress = raft.progress.get(id)
+  if (progress?.state !== 'replicate') return
+  becomeProbe(progress)
+  progress.probing = true
+}
+
 export function sendTimeoutNow(raft: Raft): void {
   raft.out.messages.push({ type: 'timeout-now', from: raft.id, to: raft.transferee, term: raft.term })
 }

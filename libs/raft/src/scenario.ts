@@ -27,6 +27,8 @@ export function runScenario(): (lines: readonly string[]) => string {
   const nodes = new Map<NodeId, Node>()
   const cuts = new Set<string>()
   const dropped = new Set<string>()
+  /** Messages that wait for a connection, by the member they are for. */
+  const held = new Map<NodeId, Message[]>()
   const snapshots = new Map<number, string>()
   let wires: Message[] = []
   let notes: string[] = []
@@ -85,6 +87,11 @@ export function runScenario(): (lines: readonly string[]) => string {
       const now = wires
       wires = []
       for (const message of now) {
+        const queue = held.get(message.to)
+        if (queue !== undefined) {
+          queue.push(message)
+          continue
+        }
         const target = nodes.get(message.to)
         if (!target?.up || cuts.has(`${message.from}>${message.to}`) || dropped.has(message.type)) continue
         step(target.raft, { kind: 'message', message })
@@ -159,6 +166,9 @@ export function runScenario(): (lines: readonly string[]) => string {
       case 'read':
         step(node(first).raft, { kind: 'read', context: 1 })
         break
+      case 'unreachable':
+        step(node(first).raft, { kind: 'unreachable', id: BigInt(second) })
+        break
       case 'transfer':
         step(node(first).raft, { kind: 'transfer', to: BigInt(second) })
         break
@@ -187,6 +197,14 @@ export function runScenario(): (lines: readonly string[]) => string {
       case 'drop':
         // Messages of these types are lost until `heal`.
         for (const type of words) dropped.add(type)
+        break
+      case 'hold-wire':
+        // Messages to this member wait until `release-wire`, in order.
+        held.set(BigInt(first), [])
+        break
+      case 'release-wire':
+        wires.push(...(held.get(BigInt(first)) ?? []))
+        held.delete(BigInt(first))
         break
       case 'heal':
         cuts.clear()

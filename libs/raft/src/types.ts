@@ -63,6 +63,8 @@ export type Event =
   | { kind: 'compacted'; snapshot: SnapshotMeta; keepAfter: number }
   /** A snapshot asked for by `Effects.snapshots` arrived, or did not. */
   | { kind: 'snapshot-sent'; to: NodeId; ok: boolean }
+  /** The connection to a member broke: what was on its way is lost, and what is sent now waits for nobody. */
+  | { kind: 'unreachable'; id: NodeId }
   | { kind: 'transfer'; to: NodeId }
   /** Start an election now, as if the leader had not been heard. */
   | { kind: 'campaign' }

@@ -59,12 +59,13 @@ export class SimulatedNetwork {
     this.#cuts.clear()
   }
 
-  send(from: bigint, to: bigint, frame: Uint8Array): void {
+  /** False if the target is down, which a connection would notice. */
+  send(from: bigint, to: bigint, frame: Uint8Array): boolean {
     this.counters.sent++
     const target = this.#nodes.get(to)
     if (target === undefined || this.#cuts.has(`${from}>${to}`) || this.#random.chance(this.faults.loss)) {
       this.counters.lost++
-      return
+      return target !== undefined
     }
     const lives = { from: this.#nodes.get(from)?.life, to: target.life }
     this.#deliverLater(from, to, lives, frame)
@@ -72,6 +73,7 @@ export class SimulatedNetwork {
       this.counters.duplicated++
       this.#deliverLater(from, to, lives, frame)
     }
+    return true
   }
 
   #deliverLater(

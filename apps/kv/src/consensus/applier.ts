@@ -120,6 +120,8 @@ export class Applier<Result> {
       this.#saving = undefined
     })
     await this.#saving
+    // What was applied meanwhile may make the next one due, though nothing more comes.
+    if (!isStopped()) this.#saveIfDue()
   }
 
   async #save(): Promise<void> {

@@ -102,7 +102,10 @@ export class Driver<Result> implements Consensus<Result> {
   begin(): void {
     const { transport } = this.#options
     this.#setPeers()
-    transport.start((from, frame) => this.#onFrame(from, frame))
+    transport.start(
+      (from, frame) => this.#onFrame(from, frame),
+      (id) => this.#step({ kind: 'unreachable', id }),
+    )
     this.#planTick()
     const { voters } = this.#raft.membership
     // Nobody else could object, so there is no reason to wait.

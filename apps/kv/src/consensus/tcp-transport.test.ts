@@ -34,10 +34,14 @@ async function start(self: bigint, options: { clusterId?: bigint; members?: Memb
   running.push(transport)
   const received: string[] = []
   const waiting: (() => void)[] = []
-  transport.start((from, frame) => {
-    received.push(`${from}:${Buffer.from(frame).toString()}`)
-    for (const wake of waiting.splice(0)) wake()
-  })
+  const lost: bigint[] = []
+  transport.start(
+    (from, frame) => {
+      received.push(`${from}:${Buffer.from(frame).toString()}`)
+      for (const wake of waiting.splice(0)) wake()
+    },
+    (to) => lost.push(to),
+  )
   const url = `http://127.0.0.1:${transport.ports()[0]}`
   advertise.push(url)
   const member: Member = { id: self, name: '', peerUrls: [url], clientUrls: [], learner: false }
@@ -46,7 +50,7 @@ async function start(self: bigint, options: { clusterId?: bigint; members?: Memb
     while (received.length < count) await new Promise<void>((resolve) => waiting.push(resolve))
     return received
   }
-  return { transport, member, url, received, arrived }
+  return { transport, member, url, received, arrived, lost }
 }
 
 const bytes = (text: string): Uint8Array => new TextEncoder().encode(text)
@@ -79,7 +83,9 @@ test('a connection is made again after the other side went away', async () => {
   a.transport.send(2n, bytes('one'))
   await b.arrived(1)
   const port = b.transport.ports()[0]!
+  expect(a.lost).toEqual([])
   await b.transport.stop()
+  await expect.poll(() => a.lost[0]).toBe(2n)
   const again = await startTcpTransport({
     self: 2n,
     clusterId: 7n,
@@ -90,7 +96,10 @@ test('a connection is made again after the other side went away', async () => {
   })
   running.push(again)
   const got = new Promise<string>((resolve) =>
-    again.start((_, frame) => resolve(Buffer.from(frame).toString())),
+    again.start(
+      (_, frame) => resolve(Buffer.from(frame).toString()),
+      () => undefined,
+    ),
   )
   const repeat = setInterval(() => a.transport.send(2n, bytes('two')), 20)
   expect(await got).toBe('two')

@@ -47,8 +47,12 @@ const tlsRefreshMs = 60_000
 /** Listens for peers and connects to them: one connection in each direction, TCP or mutual TLS. */
 export async function startTcpTransport(options: TcpTransportOptions): Promise<TcpTransport> {
   const peers = new Map<MemberId, Outbound>()
+  let onLost: (to: MemberId) => void = () => undefined
   const connect = (id: MemberId, urls: readonly string[]): Outbound =>
-    new Outbound(options, id, urls, () => inbound.deliver(id, encodeFrame({ kind: 'removed' })))
+    new Outbound(options, id, urls, {
+      removed: () => inbound.deliver(id, encodeFrame({ kind: 'removed' })),
+      lost: () => onLost(id),
+    })
   // A member that was added while we were away cannot be in our log yet, but it must get answers for us to learn of it.
   const guests = new Set<MemberId>()
   const inbound = new Inbound(options, (id, urls) => {
@@ -63,7 +67,10 @@ export async function startTcpTransport(options: TcpTransportOptions): Promise<T
     guests.delete(id)
   }
   return {
-    start: (receive) => inbound.start(receive),
+    start: (receive, lost) => {
+      onLost = lost
+      inbound.start(receive)
+    },
     send: (to, frame) => peers.get(to)?.send(frame),
     setPeers: (members) => {
       const wanted = new Map(members.map((member) => [member.id, member]))
@@ -105,13 +112,18 @@ class Outbound {
   #sent = 0
   #dropped = 0
   #lastRefusal = ''
-  #onRemoved: () => void
+  #tell: { removed(): void; lost(): void }
 
-  constructor(options: TcpTransportOptions, to: MemberId, urls: readonly string[], onRemoved: () => void) {
+  constructor(
+    options: TcpTransportOptions,
+    to: MemberId,
+    urls: readonly string[],
+    tell: { removed(): void; lost(): void },
+  ) {
     this.#options = options
     this.#to = to
     this.#urls = urls
-    this.#onRemoved = onRemoved
+    this.#tell = tell
     this.#connect()
   }
 
@@ -195,6 +207,7 @@ class Outbound {
         if (this.#welcome) log.info({ peer: this.#to.toString(16), url, error: reason }, 'peer disconnected')
         else log.debug({ peer: this.#to.toString(16), url, error: reason }, 'peer not reached')
         this.#welcome = false
+        if (!this.#closed) this.#tell.lost()
         this.#retry()
       })
     } catch (error) {
@@ -219,7 +232,7 @@ class Outbound {
     this.#lastRefusal = code
     this.#backoffMs = backoffMaxMs
     socket.destroy()
-    if (code === 'STORE_MEMBER_REMOVED') this.#onRemoved()
+    if (code === 'STORE_MEMBER_REMOVED') this.#tell.removed()
   }
 
   #retry(): void {

@@ -34,8 +34,8 @@ export type StateMachine<Result> = {
 
 /** Carries frames between members. It may lose, delay, reorder and repeat them, but never changes them. */
 export type Transport = {
-  /** Begins delivery; called once. */
-  start(receive: (from: MemberId, frame: Uint8Array) => void): void
+  /** Begins delivery; called once. `lost` is told when a member has no connection: frames to it may be gone. */
+  start(receive: (from: MemberId, frame: Uint8Array) => void, lost: (to: MemberId) => void): void
   /** Gives a frame to a bounded queue towards a member, or drops it. Never blocks and never throws. */
   send(to: MemberId, frame: Uint8Array): void
   /** The members that may be talked to from now on, without this one. */

@@ -85,7 +85,7 @@ export function createCluster(options: {
       joining: node.joining,
       disk: node.disk.mount(),
       stateMachine: machine,
-      transport: simulatedTransport(network, node.id, isAlive),
+      transport: simulatedTransport(network, node.id, isAlive, own),
       clock: own,
       random: () => random.next(),
       tickMs,
@@ -150,19 +150,28 @@ function aliveClock(clock: VirtualClock, isAlive: () => boolean, pace: number): 
   }
 }
 
-function simulatedTransport(network: SimulatedNetwork, id: bigint, isAlive: () => boolean): Transport {
+function simulatedTransport(
+  network: SimulatedNetwork,
+  id: bigint,
+  isAlive: () => boolean,
+  clock: Clock,
+): Transport {
+  let onLost: (to: bigint) => void = () => undefined
   let peers = new Set<bigint>()
   // Whoever connects says where it can be reached, even if we do not know yet that it is a member.
   const guests = new Set<bigint>()
   return {
-    start: (receive) =>
+    start: (receive, lost) => {
+      onLost = lost
       network.attach(id, (from, frame) => {
         guests.add(from)
         receive(from, frame)
-      }),
+      })
+    },
     // The sender may go on using its bytes, and so may the network with a duplicate.
     send: (to, frame) => {
-      if (isAlive() && (peers.has(to) || guests.has(to))) network.send(id, to, frame)
+      if (!isAlive() || !(peers.has(to) || guests.has(to))) return
+      if (!network.send(id, to, frame)) clock.after(0, () => onLost(to))
     },
     setPeers: (members: readonly Member[]) => {
       peers = new Set(members.map((member) => member.id))
