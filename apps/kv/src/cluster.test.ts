@@ -136,15 +136,15 @@ test('a member that was away longer than the log catches up, and its watchers wi
   await client.put('/before', '1')
   await cluster.members[away]!.kill()
   const value = 'v'.repeat(2000)
-  for (let round = 0; round < 60; round++) {
+  for (let round = 0; round < 20; round++) {
     await Promise.all(Array.from({ length: 20 }, (_, i) => client.put(`/s/${round}/${i}`, value)))
   }
   // The others drop their log only once their snapshot is on the disk, which a busy host may delay.
   const present = cluster.members.filter((_member, at) => at !== away)
-  await expect.poll(() => Math.min(...present.map(savedSnapshot)), { timeout: 60_000 }).toBeGreaterThan(1100)
+  await expect.poll(() => Math.min(...present.map(savedSnapshot)), { timeout: 60_000 }).toBeGreaterThan(350)
   await cluster.members[away]!.start()
   const late = clientOf([cluster.endpoints[away]!])
-  expect((await late.getPrefix('/s/', { keysOnly: true })).count).toBe(1200)
+  expect((await late.getPrefix('/s/', { keysOnly: true })).count).toBe(400)
   expect(cluster.members[away]!.output()).toContain('"msg":"installing a snapshot"')
 
   // Its history is whole: a watch from the beginning replays all of it.
@@ -152,10 +152,10 @@ test('a member that was away longer than the log catches up, and its watchers wi
   for await (const outcome of late.watch('/s/', { startRevision: 1n })) {
     if (outcome.kind !== 'events') throw new Error('compacted')
     for (const event of outcome.events) if (event.kind === 'put') keys.push(event.entry.key)
-    if (keys.length >= 1200) break
+    if (keys.length >= 400) break
   }
-  expect(new Set(keys).size).toBe(1200)
-})
+  expect(new Set(keys).size).toBe(400)
+}, 120_000)
 
 test('a lease holds its keys for its time and not much longer, whoever leads', async () => {
   const cluster = await clusterOf({ count: 3 })

@@ -1,12 +1,22 @@
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
 import { decodeMessage, encodeMessage } from './codec.ts'
+import type { Membership } from './membership.ts'
+import { decodeMembershipEntry, encodeMembershipEntry } from './membership-codec.ts'
 import type { Entry, Message } from './types.ts'
 
 const count = fc.nat({ max: Number.MAX_SAFE_INTEGER })
 const id = fc.bigInt({ min: 0n, max: 2n ** 64n - 1n })
 const envelope = { from: id, to: id, term: count }
 const ids = fc.uniqueArray(id, { maxLength: 5 })
+
+const plain = fc.record({ voters: ids, learners: ids })
+const joint = fc.record({
+  voters: ids,
+  learners: ids,
+  joint: fc.record({ outgoing: ids, learnersNext: ids }),
+})
+const membership: fc.Arbitrary<Membership> = fc.oneof(plain, joint)
 
 const append = fc
   .record({
@@ -59,7 +69,7 @@ const message: fc.Arbitrary<Message> = fc.oneof(
   fc.record({
     type: fc.constant('snapshot' as const),
     ...envelope,
-    snapshot: fc.record({ index: count, term: count, membership: fc.record({ voters: ids, learners: ids }) }),
+    snapshot: fc.record({ index: count, term: count, membership }),
   }),
   fc.record({ type: fc.constant('read-request' as const), ...envelope, context: count }),
   fc.record({ type: fc.constant('read-response' as const), ...envelope, context: count, index: count }),
@@ -87,4 +97,32 @@ test('bytes that are cut off or changed are refused or mean another message, and
       }
     }),
   )
+})
+
+const change = fc.record({
+  op: fc.constantFrom('add', 'add-learner', 'promote', 'remove', 'update', 'demote'),
+  id,
+  context: fc.uint8Array({ maxLength: 40 }),
+})
+
+test('an entry that changes members comes back as it was', () => {
+  const entry = fc.oneof(
+    fc.record({ kind: fc.constant('change' as const), change }),
+    fc.record({ kind: fc.constant('enter' as const), changes: fc.array(change, { maxLength: 5 }) }),
+    fc.constant({ kind: 'leave' as const }),
+  )
+  fc.assert(
+    fc.property(entry, (sent) => {
+      expect(decodeMembershipEntry(encodeMembershipEntry(sent))).toEqual(sent)
+    }),
+  )
+})
+
+test('an entry of the time before joint configurations still means the same, and a newer one is refused', () => {
+  const old = Uint8Array.of(2, 9, 0, 0, 0, 0, 0, 0, 0, 7)
+  expect(decodeMembershipEntry(old)).toEqual({
+    kind: 'change',
+    change: { op: 'promote', id: 9n, context: Uint8Array.of(7) },
+  })
+  expect(() => decodeMembershipEntry(Uint8Array.of(66, 0, 0))).toThrow('unknown operation')
 })

@@ -86,6 +86,7 @@ export function encodeMessage(message: Message): Uint8Array {
       put(message.round)
       break
     case 'snapshot':
+      bytes[1] = message.snapshot.membership.joint === undefined ? 0 : 1
       put(message.snapshot.index, message.snapshot.term)
       writeMembership(view, headerBytes + 16, message.snapshot.membership)
       break
@@ -151,7 +152,7 @@ export function decodeMessage(bytes: Uint8Array): Message {
     case 'heartbeat-response':
       return { type, ...envelope, round: get(0) }
     case 'snapshot': {
-      const { membership } = decodeMembership(view, headerBytes + 16)
+      const { membership } = decodeMembership(view, headerBytes + 16, one)
       return { type, ...envelope, snapshot: { index: get(0), term: get(1), membership } }
     }
     case 'read-request':

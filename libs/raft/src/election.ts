@@ -1,10 +1,11 @@
 import { isUpToDate, lastIndex, lastTerm, termAt } from './log.ts'
-import { decodeChange, isMember } from './membership.ts'
+import { allVoters, isMember } from './membership.ts'
+import { decodeMembershipEntry } from './membership-codec.ts'
 import { voteOutcome } from './quorum.ts'
 import { broadcastAppend, maybeCommit } from './replication.ts'
 import { becomeCandidate, becomeFollower, becomeLeader, becomePreCandidate, isVoter } from './roles.ts'
 import type { Raft } from './state.ts'
-import type { MessageOf } from './types.ts'
+import type { Entry, MessageOf } from './types.ts'
 
 /**
  * Asks for an election. A pre-vote (dissertation, section 9.6) asks first whether a majority would vote for us, so that a
@@ -12,14 +13,24 @@ import type { MessageOf } from './types.ts'
  */
 export function campaign(raft: Raft, how: 'pre-vote' | 'transfer'): void {
   if (!mayCampaign(raft)) return
+  if (how === 'pre-vote' && leaseForbids(raft) && allVoters(raft.membership).length > 1) return
   if (how === 'pre-vote') {
     becomePreCandidate(raft)
     raft.votes.set(raft.id, true)
     requestVotes(raft, { pre: true, transfer: false })
-    if (voteOutcome(raft.membership.voters, raft.votes) === 'won') startElection(raft, false)
+    if (voteOutcome(raft.membership, raft.votes) === 'won') startElection(raft, false)
   } else {
     startElection(raft, true)
   }
+}
+
+/**
+ * With leases a leader counts on those who answered it: none of them helps to elect another before an election timeout has passed.
+ * It may have restarted since, or been told of a newer term, so having forgotten the leader is no excuse. A leader that asks
+ * somebody to take over has given up its lease.
+ */
+export function leaseForbids(raft: Raft): boolean {
+  return raft.options.leaseMs > 0 && raft.sinceHeard < raft.options.electionTicks
 }
 
 function startElection(raft: Raft, transfer: boolean): void {
@@ -44,14 +55,19 @@ function mayCampaign(raft: Raft): boolean {
   if (raft.out.install !== undefined) return false
   for (let index = raft.applied + 1; index <= raft.committed; index++) {
     const entry = raft.log.entries[index - raft.log.baseIndex - 1]
-    if (entry?.kind === 'config' && decodeChange(entry.data).op !== 'update') return false
+    if (entry?.kind === 'config' && changesVoters(entry)) return false
   }
   return true
 }
 
+function changesVoters(entry: Entry): boolean {
+  const decoded = decodeMembershipEntry(entry.data)
+  return decoded.kind !== 'change' || decoded.change.op !== 'update'
+}
+
 function requestVotes(raft: Raft, { pre, transfer }: { pre: boolean; transfer: boolean }): void {
   const out = pre ? raft.out.messages : raft.out.afterPersist
-  for (const to of raft.membership.voters) {
+  for (const to of allVoters(raft.membership)) {
     if (to === raft.id) continue
     out.push({
       type: 'vote',
@@ -70,7 +86,10 @@ function requestVotes(raft: Raft, { pre, transfer }: { pre: boolean; transfer: b
 export function onVote(raft: Raft, message: MessageOf<'vote'>): void {
   const free = raft.vote === message.from || (raft.vote === 0n && raft.leader === 0n)
   const granted =
-    raft.mayVote && (free || (message.pre && message.term > raft.term)) && isUpToDate(raft.log, message)
+    raft.mayVote &&
+    (message.transfer || !leaseForbids(raft)) &&
+    (free || (message.pre && message.term > raft.term)) &&
+    isUpToDate(raft.log, message)
   const reply = {
     type: 'vote-response' as const,
     from: raft.id,
@@ -99,7 +118,7 @@ export function onVoteResponse(raft: Raft, message: MessageOf<'vote-response'>):
 }
 
 function decideElection(raft: Raft): void {
-  const outcome = voteOutcome(raft.membership.voters, raft.votes)
+  const outcome = voteOutcome(raft.membership, raft.votes)
   if (outcome === 'lost') becomeFollower(raft, raft.term, 0n)
   if (outcome !== 'won') return
   if (raft.role === 'pre-candidate') startElection(raft, false)

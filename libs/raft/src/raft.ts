@@ -1,9 +1,10 @@
 import { assert } from './assert.ts'
-import { campaign, maybeRelease, onVote, onVoteResponse, ownVoteDurable } from './election.ts'
+import { campaign, leaseForbids, maybeRelease, onVote, onVoteResponse, ownVoteDurable } from './election.ts'
 import { appendEntries, compactLog, lastIndex, sliceEntries, termAt } from './log.ts'
-import { applyChange, decodeChange, isMember } from './membership.ts'
+import { isMember, voterGroups } from './membership.ts'
 import { majority } from './quorum.ts'
 import { committedInTerm, confirmRounds, onReadResponse, requestRead, sendHeartbeats } from './reads.ts'
+import { applyMembership, maybeLeaveJoint } from './reconfigure.ts'
 import {
   broadcastAppend,
   bytesOf,
@@ -18,7 +19,7 @@ import {
   sendAppends,
   startTransfer,
 } from './replication.ts'
-import { becomeFollower, isVoter, syncProgress } from './roles.ts'
+import { becomeFollower } from './roles.ts'
 import type { Raft } from './state.ts'
 import type {
   Effects,
@@ -36,16 +37,19 @@ import type {
 export function step(raft: Raft, event: Event): void {
   switch (event.kind) {
     case 'message':
-      onMessage(raft, event.message)
+      if (event.now !== undefined) raft.now = event.now
+      onMessage(raft, event.message, event.now)
       return
     case 'tick':
+      raft.now = event.now
       tick(raft, event.random)
       return
     case 'persisted':
       onPersisted(raft, event.seq, event.lastIndex)
       return
     case 'read':
-      requestRead(raft, raft.id, event.context)
+      raft.now = event.now
+      requestRead(raft, raft.id, event.context, event.now)
       return
     case 'compacted':
       raft.snapshot = event.snapshot
@@ -73,6 +77,7 @@ function tick(raft: Raft, random: number): void {
     raft.redraw = false
   }
   raft.elapsed++
+  raft.sinceHeard++
   if (raft.role !== 'leader') {
     if (raft.elapsed >= raft.timeout) {
       raft.elapsed = 0
@@ -89,22 +94,25 @@ function tick(raft: Raft, random: number): void {
       return
     }
   }
+  maybeLeaveJoint(raft)
   sendHeartbeats(raft)
   confirmRounds(raft)
 }
 
 /** Check-quorum (dissertation, section 6.2): a leader that does not hear a majority steps down. */
 function quorumActive(raft: Raft): boolean {
-  let active = 0
-  for (const id of raft.membership.voters) if (id === raft.id || raft.progress.get(id)?.active) active++
+  const isActive = (id: NodeId): boolean => id === raft.id || raft.progress.get(id)?.active === true
+  const active = voterGroups(raft.membership).every(
+    (voters) => voters.filter(isActive).length >= majority(voters.length),
+  )
   for (const progress of raft.progress.values()) {
     progress.wasActive = progress.active
     progress.active = false
   }
-  return active >= majority(raft.membership.voters.length)
+  return active
 }
 
-function onMessage(raft: Raft, message: Message): void {
+function onMessage(raft: Raft, message: Message, now: number | undefined): void {
   if (message.to !== raft.id) return
   if (message.term > raft.term) {
     if (!mayRaiseTerm(raft, message)) return
@@ -140,7 +148,7 @@ function onMessage(raft: Raft, message: Message): void {
       if (raft.role === 'leader') onHeartbeatResponse(raft, message)
       return
     case 'read-request':
-      if (raft.role === 'leader') requestRead(raft, message.from, message.context)
+      if (raft.role === 'leader') requestRead(raft, message.from, message.context, now)
       return
     case 'read-response':
       onReadResponse(raft, message)
@@ -157,7 +165,7 @@ function mayRaiseTerm(raft: Raft, message: Message): boolean {
     case 'vote': {
       // Leader stickiness: while a leader is heard nobody else is elected, unless it asked for that itself.
       const heard = raft.leader !== 0n && raft.elapsed < raft.options.electionTicks
-      if (heard && !message.transfer) return false
+      if ((heard || leaseForbids(raft)) && !message.transfer) return false
       if (!message.pre) becomeFollower(raft, message.term, 0n)
       return true
     }
@@ -200,6 +208,7 @@ function follow(raft: Raft, message: Message): void {
   if (raft.role !== 'follower') becomeFollower(raft, raft.term, message.from)
   raft.leader = message.from
   raft.elapsed = 0
+  raft.sinceHeard = 0
 }
 
 function onHeartbeat(raft: Raft, message: MessageOf<'heartbeat'>): void {
@@ -242,7 +251,7 @@ export function propose(raft: Raft, proposals: readonly Proposal[]): ProposalOut
     return { accepted: false, reason: 'not-leader' }
   if (raft.transferee !== 0n) return { accepted: false, reason: 'transferring' }
   if (proposals.some((proposal) => proposal.kind === 'config')) {
-    if (proposals.length > 1 || raft.pendingChange > raft.applied)
+    if (proposals.length > 1 || raft.pendingChange > raft.applied || raft.membership.joint !== undefined)
       return { accepted: false, reason: 'change-pending' }
     if (!committedInTerm(raft)) return { accepted: false, reason: 'not-ready' }
   }
@@ -276,8 +285,6 @@ export function takeEffects(raft: Raft): Effects {
     more,
     reads: out.reads,
     snapshots: [...out.snapshots],
-    round: raft.role === 'leader' ? raft.round : 0,
-    confirmedRound: raft.role === 'leader' ? raft.confirmedRound : 0,
     released: out.released,
   }
   raft.out = {
@@ -320,28 +327,8 @@ function takeCommitted(raft: Raft): { committed: readonly Entry[]; more: boolean
     raft.applied = entry.index
     if (entry.kind === 'config') applyMembership(raft, entry)
   }
-  return { committed, more: raft.applied < until }
-}
-
-/** A change takes effect where it is applied, not where it is appended. */
-function applyMembership(raft: Raft, entry: Entry): void {
-  const change = decodeChange(entry.data)
-  if (raft.role === 'leader' && change.op === 'remove' && change.id !== raft.id) {
-    // The last thing a removed member hears is that it was removed.
-    const progress = raft.progress.get(change.id)
-    if (progress !== undefined && progress.state !== 'snapshot') sendAppend(raft, change.id, progress)
-  }
-  raft.membership = applyChange(raft.membership, change)
-  if (raft.role !== 'leader') return
-  if (!isVoter(raft)) {
-    becomeFollower(raft, raft.term, 0n)
-    return
-  }
-  syncProgress(raft)
-  if (raft.transferee !== 0n && !raft.membership.voters.includes(raft.transferee)) raft.transferee = 0n
-  if (maybeCommit(raft)) broadcastAppend(raft)
-  else for (const [id, progress] of raft.progress) if (progress.match === 0) sendAppends(raft, id, progress)
-  confirmRounds(raft)
+  maybeLeaveJoint(raft)
+  return { committed, more: raft.applied < until || raft.log.unsaved <= lastIndex(raft.log) }
 }
 
 /** Whether a leader has heard a member within the last two election timeouts. */

@@ -7,10 +7,14 @@ import type { MessageOf, NodeId } from './types.ts'
  * Read index (dissertation, section 6.4): the commit index is safe to read at once a majority has confirmed, after the
  * request, that we lead, and once an entry of our own term is committed. One round of heartbeats serves all that wait.
  */
-export function requestRead(raft: Raft, from: NodeId, context: number): void {
+export function requestRead(raft: Raft, from: NodeId, context: number, now: number | undefined): void {
   if (raft.role === 'leader') {
     if (!committedInTerm(raft)) {
       if (raft.deferredReads.length < readsMax) raft.deferredReads.push({ from, context })
+      return
+    }
+    if (leaseHolds(raft, now)) {
+      answer(raft, { from, context, index: raft.committed })
       return
     }
     if (raft.waitingReads.length >= readsMax) return
@@ -25,9 +29,25 @@ export function requestRead(raft: Raft, from: NodeId, context: number): void {
 /** Each member has one or two rounds on their way; more than this is a bug or an attack. */
 const readsMax = 10_000
 
+/**
+ * Whether nobody else can lead yet (dissertation, section 6.4.1): those who answered the confirmed round elect nobody for an election
+ * timeout after they heard it. Judged by the time of the read, not by ticks, which stand still in a process that does.
+ */
+function leaseHolds(raft: Raft, now: number | undefined): boolean {
+  if (raft.leaseEnded || now === undefined || raft.confirmedAt === undefined) return false
+  return now - raft.confirmedAt < raft.options.leaseMs
+}
+
+/** Rounds whose time is remembered; one that is forgotten confirms nothing about time. */
+const sentRoundsMax = 4_096
+
 /** Heartbeats double as confirmation that we lead: followers echo the round. Returns its number. */
 export function sendHeartbeats(raft: Raft): number {
   raft.round++
+  const newest = raft.sentRounds[raft.sentRounds.length - 1]
+  if (newest?.at === raft.now) newest.round = raft.round
+  else raft.sentRounds.push({ round: raft.round, at: raft.now })
+  if (raft.sentRounds.length > sentRoundsMax) raft.sentRounds.shift()
   for (const [to, progress] of raft.progress) {
     raft.out.messages.push({
       type: 'heartbeat',
@@ -44,10 +64,13 @@ export function sendHeartbeats(raft: Raft): number {
 
 /** Serves what a majority has confirmed. */
 export function confirmRounds(raft: Raft): void {
-  const round = quorumValue(raft.membership.voters, (id) =>
+  const round = quorumValue(raft.membership, (id) =>
     id === raft.id ? raft.round : (raft.progress.get(id)?.round ?? 0),
   )
   if (round > raft.confirmedRound) raft.confirmedRound = round
+  while (raft.sentRounds.length > 0 && raft.sentRounds[0]!.round <= raft.confirmedRound) {
+    raft.confirmedAt = raft.sentRounds.shift()!.at
+  }
   let served = 0
   for (const read of raft.waitingReads) {
     if (read.round > raft.confirmedRound) break

@@ -116,7 +116,7 @@ export function onAppendResponse(raft: Raft, message: MessageOf<'append-response
 
 /** A leader commits only entries of its own term by counting (Raft paper, section 5.4.2). */
 export function maybeCommit(raft: Raft): boolean {
-  const index = quorumValue(raft.membership.voters, (id) =>
+  const index = quorumValue(raft.membership, (id) =>
     id === raft.id ? raft.log.stable : (raft.progress.get(id)?.match ?? 0),
   )
   if (index <= raft.committed || termAt(raft.log, index) !== raft.term) return false
@@ -267,6 +267,7 @@ export function onUnreachable(raft: Raft, id: NodeId): void {
 }
 
 export function sendTimeoutNow(raft: Raft): void {
+  raft.leaseEnded = true
   raft.out.messages.push({ type: 'timeout-now', from: raft.id, to: raft.transferee, term: raft.term })
 }
 

@@ -1,5 +1,5 @@
 import { appendEntries, lastIndex } from './log.ts'
-import { isMember } from './membership.ts'
+import { allMembers, allVoters, isMember } from './membership.ts'
 import { createProgress } from './progress.ts'
 import type { Raft } from './state.ts'
 import type { NodeId } from './types.ts'
@@ -47,8 +47,7 @@ export function becomeLeader(raft: Raft): void {
 
 /** Makes `progress` follow the membership: whoever is new starts to be probed at the end of our log. */
 export function syncProgress(raft: Raft): void {
-  const { voters, learners } = raft.membership
-  for (const id of [...voters, ...learners]) {
+  for (const id of allMembers(raft.membership)) {
     if (id === raft.id || raft.progress.has(id)) continue
     const progress = createProgress(lastIndex(raft.log) + 1)
     // Counts as heard until the next check, or a member just added could cost the leader its quorum.
@@ -59,7 +58,13 @@ export function syncProgress(raft: Raft): void {
 }
 
 export function isVoter(raft: Raft): boolean {
-  return raft.membership.voters.includes(raft.id)
+  return allVoters(raft.membership).includes(raft.id)
+}
+
+/** What a majority has confirmed counts no longer: only rounds that are sent from now on do. */
+export function forgetConfirmation(raft: Raft): void {
+  raft.sentRounds = []
+  raft.confirmedAt = undefined
 }
 
 function restartTimers(raft: Raft): void {
@@ -77,4 +82,6 @@ function forgetLeadership(raft: Raft): void {
   raft.deferredReads = []
   // A round is confirmed only by answers to heartbeats of this leadership.
   raft.confirmedRound = 0
+  forgetConfirmation(raft)
+  raft.leaseEnded = false
 }

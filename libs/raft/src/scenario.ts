@@ -1,4 +1,5 @@
-import { encodeChange, type MembershipChange, noMembers } from './membership.ts'
+import { type Membership, type MembershipChange, noMembers } from './membership.ts'
+import { decodeMembershipEntry, encodeMembershipEntry } from './membership-codec.ts'
 import { appliedTerm, propose, step, takeEffects } from './raft.ts'
 import { createRaft, type Raft, type Recovered } from './state.ts'
 import type { Effects, Entry, Message, NodeId, Persist, SnapshotMeta } from './types.ts'
@@ -18,6 +19,7 @@ type Node = {
 }
 
 const electionTicks = 10
+const tickMs = 100
 
 /**
  * Runs commands against a cluster without time or chance: after each command everything that can happen happens. It serves the
@@ -32,6 +34,8 @@ export function runScenario(): (lines: readonly string[]) => string {
   const snapshots = new Map<number, string>()
   let wires: Message[] = []
   let notes: string[] = []
+  let now = 0
+  let leaseMs = 0
 
   const node = (text: string): Node => {
     const found = nodes.get(BigInt(text))
@@ -40,7 +44,7 @@ export function runScenario(): (lines: readonly string[]) => string {
   }
   const start = (id: NodeId, disk: Recovered): Node => ({
     id,
-    raft: createRaft({ id, electionTicks }, disk),
+    raft: createRaft({ id, electionTicks, leaseMs }, disk),
     disk,
     diskBefore: disk,
     machine: snapshots.get(disk.snapshot.index) ?? '',
@@ -84,9 +88,9 @@ export function runScenario(): (lines: readonly string[]) => string {
     for (let round = 0; round < 1000; round++) {
       let moved = false
       for (const at of nodes.values()) if (at.up) moved = handle(at, takeEffects(at.raft)) || moved
-      const now = wires
+      const sent = wires
       wires = []
-      for (const message of now) {
+      for (const message of sent) {
         const queue = held.get(message.to)
         if (queue !== undefined) {
           queue.push(message)
@@ -94,7 +98,7 @@ export function runScenario(): (lines: readonly string[]) => string {
         }
         const target = nodes.get(message.to)
         if (!target?.up || cuts.has(`${message.from}>${message.to}`) || dropped.has(message.type)) continue
-        step(target.raft, { kind: 'message', message })
+        step(target.raft, { kind: 'message', message, now })
         moved = true
       }
       if (!moved) return
@@ -107,12 +111,16 @@ export function runScenario(): (lines: readonly string[]) => string {
     const [first = '', second = ''] = words
     switch (command) {
       case 'cluster': {
+        nodes.clear()
+        cuts.clear()
+        dropped.clear()
         const option = (name: string): NodeId[] =>
           (words.find((word) => word.startsWith(`${name}=`)) ?? '')
             .slice(name.length + 1)
             .split(',')
             .filter((id) => id !== '')
             .map(BigInt)
+        leaseMs = Number(words.find((word) => word.startsWith('lease='))?.slice(6) ?? 0)
         const membership = { voters: option('voters'), learners: option('learners') }
         // The log begins after an entry that nobody has, so that a new member needs a snapshot: it tells the members.
         const snapshot = { index: 1, term: 1, membership }
@@ -120,6 +128,8 @@ export function runScenario(): (lines: readonly string[]) => string {
         for (const id of [...membership.voters, ...membership.learners]) {
           nodes.set(id, start(id, { hardState: { term: 1, vote: 0n, commit: 1 }, snapshot, entries: [] }))
         }
+        // Whoever is to lead may do so at once.
+        for (const { raft } of nodes.values()) raft.sinceHeard = electionTicks
         for (const id of option('leader')) step(nodes.get(id)!.raft, { kind: 'campaign' })
         break
       }
@@ -136,10 +146,12 @@ export function runScenario(): (lines: readonly string[]) => string {
         break
       case 'tick':
         for (let n = 0; n < Number(first); n++) {
+          now += tickMs
           for (const at of nodes.values()) {
             // Lower ids lose patience first.
             const random = Math.min(0.99, Number(at.id) / 10)
-            if (at.up && (second === '' || at === node(second))) step(at.raft, { kind: 'tick', random })
+            if (!at.up || (second !== '' && at !== node(second))) continue
+            step(at.raft, { kind: 'tick', random, now })
           }
           settle()
         }
@@ -154,17 +166,21 @@ export function runScenario(): (lines: readonly string[]) => string {
         break
       }
       case 'change': {
-        const change = {
-          op: second as MembershipChange['op'],
-          id: BigInt(words[2]!),
-          context: new Uint8Array(0),
+        // Pairs of operation and member; more than one enter a joint configuration.
+        const changes: MembershipChange[] = []
+        for (let at = 1; at < words.length; at += 2) {
+          const op = words[at] as MembershipChange['op']
+          changes.push({ op, id: BigInt(words[at + 1]!), context: new Uint8Array(0) })
         }
-        const outcome = propose(node(first).raft, [{ kind: 'config', data: encodeChange(change) }])
+        const data = encodeMembershipEntry(
+          changes.length === 1 ? { kind: 'change', change: changes[0]! } : { kind: 'enter', changes },
+        )
+        const outcome = propose(node(first).raft, [{ kind: 'config', data }])
         if (!outcome.accepted) notes.push(`${first} refuses: ${outcome.reason}`)
         break
       }
       case 'read':
-        step(node(first).raft, { kind: 'read', context: 1 })
+        step(node(first).raft, { kind: 'read', context: 1, now })
         break
       case 'unreachable':
         step(node(first).raft, { kind: 'unreachable', id: BigInt(second) })
@@ -264,10 +280,20 @@ function text(entry: Entry): string {
     case 'data':
       return new TextDecoder().decode(entry.data)
     case 'config':
-      return `<${entry.data[0]}:${entry.data[1]}>`
+      return `<${describeEntry(entry.data)}>`
     case 'empty':
       return '.'
   }
+}
+
+function describeEntry(data: Uint8Array): string {
+  const entry = decodeMembershipEntry(data)
+  return entry.kind === 'change' ? `${data[0]}:${entry.change.id}` : entry.kind
+}
+
+/** ` joint=1,4/1,2,3`: the voters to be and those that were. */
+function describeJoint({ voters, joint }: Membership): string {
+  return joint === undefined ? '' : ` joint=${voters.join()}/${joint.outgoing.join()}`
 }
 
 /** `2 follower term=1 committed=2 log=1:. 1:x`, where the log begins after its snapshot. */
@@ -276,5 +302,6 @@ function describe(at: Node): string {
   const log = raft.log.entries.map((entry) => `${entry.term}:${text(entry)}`).join(' ')
   const base = raft.log.baseIndex > 0 ? `(${raft.log.baseIndex}) ` : ''
   const state = at.up ? raft.role : 'down'
-  return `${at.id} ${state} term=${raft.term} committed=${raft.committed} applied=${at.machine || '-'} log=${base}${log}`.trimEnd()
+  const joint = describeJoint(raft.membership)
+  return `${at.id} ${state} term=${raft.term}${joint} committed=${raft.committed} applied=${at.machine || '-'} log=${base}${log}`.trimEnd()
 }

@@ -17,6 +17,12 @@ export type RaftOptions = {
   /** Entries of this leader that are not committed; beyond it proposals are refused. */
   uncommittedBytesMax: number
   /**
+   * Above 0 a leader serves reads without asking anybody until this long after it sent the newest round of heartbeats that a
+   * majority has answered, and members refuse votes for an election timeout after they heard a leader or started. All members must
+   * have it or none. See the README for what it takes for granted about clocks; 0 takes nothing for granted.
+   */
+  leaseMs: number
+  /**
    * False for a member whose log lost what it may have acknowledged: it neither votes nor stands for election until
    * a leader has filled it again.
    */
@@ -30,6 +36,7 @@ export const defaultOptions: Omit<RaftOptions, 'id'> = {
   windowMessages: 256,
   windowBytes: 16 << 20,
   uncommittedBytesMax: 64 << 20,
+  leaseMs: 0,
   mayVote: true,
 }
 
@@ -70,6 +77,10 @@ export type Raft = {
   /** Up to here our log is that of the leader of this term, as appends have shown since we started. */
   agreed: number
 
+  /** The newest time we were told. */
+  now: number
+  /** Ticks since any leader was heard, or since the start: with leases nobody else is elected before an election timeout. */
+  sinceHeard: number
   /** Ticks since the leader was heard (follower), since the election began, or since the quorum was checked (leader). */
   elapsed: number
   timeout: number
@@ -81,7 +92,7 @@ export type Raft = {
 
   /** Leader only: the other members. */
   progress: Map<NodeId, Progress>
-  /** Leader only: no membership change is proposed before this index is applied. */
+  /** Leader only: no membership change is proposed before this index is applied, nor while they are joint. */
   pendingChange: number
   uncommittedBytes: number
   transferee: NodeId
@@ -89,6 +100,12 @@ export type Raft = {
   /** Number of the newest heartbeat round, over all terms of this run. */
   round: number
   confirmedRound: number
+  /** When rounds were sent that are not confirmed yet, oldest first. */
+  sentRounds: { round: number; at: number }[]
+  /** Leader only: when the newest confirmed round was sent, or a little earlier. */
+  confirmedAt: number | undefined
+  /** Leader only: it has asked a member to take over, which may win at any time from now on. */
+  leaseEnded: boolean
   waitingReads: WaitingRead[]
   /** Reads that wait until an entry of this term is committed. */
   deferredReads: { from: NodeId; context: number }[]
@@ -128,6 +145,8 @@ export function createRaft(options: Partial<RaftOptions> & { id: NodeId }, recov
     mayVote: full.mayVote,
     refillUntil: Number.MAX_SAFE_INTEGER,
     agreed: 0,
+    now: 0,
+    sinceHeard: 0,
     elapsed: 0,
     timeout: full.electionTicks,
     redraw: true,
@@ -140,6 +159,9 @@ export function createRaft(options: Partial<RaftOptions> & { id: NodeId }, recov
     transferTicks: 0,
     round: 0,
     confirmedRound: 0,
+    sentRounds: [],
+    confirmedAt: undefined,
+    leaseEnded: false,
     waitingReads: [],
     deferredReads: [],
     nextSeq: 1,

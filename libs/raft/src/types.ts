@@ -52,13 +52,17 @@ export type Message = Envelope &
 export type MessageOf<Type extends Message['type']> = Extract<Message, { type: Type }>
 
 export type Event =
-  | { kind: 'message'; message: Message }
-  /** Time passed. `random` in [0, 1) sets the next election timeout if one is due to be drawn. */
-  | { kind: 'tick'; random: number }
+  /** Without `now` a read that another member asks for is not answered from a lease. */
+  | { kind: 'message'; message: Message; now?: number }
+  /**
+   * Time passed. `random` in [0, 1) sets the next election timeout if one is due to be drawn; `now` is in milliseconds of a clock
+   * that never goes back.
+   */
+  | { kind: 'tick'; random: number; now: number }
   /** The write of `Persist` number `seq` is durable. Acknowledge in order. */
   | { kind: 'persisted'; seq: number; lastIndex: number }
   /** Asks for a read index; it comes back in `Effects.reads`, or never: ask again. */
-  | { kind: 'read'; context: number }
+  | { kind: 'read'; context: number; now: number }
   /** The state machine was saved. Entries up to `keepAfter` leave the memory. */
   | { kind: 'compacted'; snapshot: SnapshotMeta; keepAfter: number }
   /** A snapshot asked for by `Effects.snapshots` arrived, or did not. */
@@ -109,9 +113,6 @@ export type Effects = {
   reads: readonly { context: number; index: number }[]
   /** Members that need a snapshot newer than their log. */
   snapshots: readonly NodeId[]
-  /** Newest heartbeat round that was sent, and the newest a majority has answered (leader only, else 0). */
-  round: number
-  confirmedRound: number
   /** The damaged log of this member is complete again, it votes from now on. */
   released: boolean
 }

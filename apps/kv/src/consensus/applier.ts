@@ -1,16 +1,16 @@
-import { appliedTerm, type Entry, type Raft, type SnapshotMeta } from '@kiln/raft'
+import { appliedTerm, type Entry, type Membership, type Raft, type SnapshotMeta } from '@kiln/raft'
 import { assert, Fault, type Log } from '@kiln/service'
 import type { Disk } from '../wal/disk.ts'
 import { pruneSnapshots, saveSnapshot } from '../wal/snapshot-file.ts'
 import type { Wal } from '../wal/wal.ts'
 import {
-  changeRoster,
+  applyRosterEntry,
   decodeRoster,
-  decodeRosterChange,
+  decodeRosterEntry,
   encodeRoster,
   membershipOf,
   type Roster,
-  type RosterChange,
+  type RosterEntry,
 } from './members.ts'
 import { decodePayload } from './payload.ts'
 import type { Proposals } from './proposals.ts'
@@ -28,7 +28,7 @@ type Ports<Result> = {
   proposals: Proposals
   origin: bigint
   compacted(snapshot: SnapshotMeta, keepAfter: number): void
-  rosterChanged(change: RosterChange | undefined): void
+  rosterChanged(): void
   /** Entries that waited can be applied now. */
   resume(): void
   isStopped(): boolean
@@ -47,6 +47,9 @@ export class Applier<Result> {
   #installing = false
   #saving: Promise<void> | undefined
   #sinceSnapshot = { entries: 0, bytes: 0 }
+  /** Our own change of several members: it is done when the joint configuration is left. */
+  #jointSequence = 0
+  #membersChecked = false
 
   constructor(ports: Ports<Result>, roster: Roster) {
     this.#ports = ports
@@ -77,6 +80,7 @@ export class Applier<Result> {
       else this.#ports.proposals.termBegan(entry.term)
     }
     this.#applyRun(run)
+    this.#checkMembers()
     this.#sinceSnapshot.entries += entries.length
     this.#saveIfDue()
   }
@@ -95,11 +99,30 @@ export class Applier<Result> {
   }
 
   #applyChange(entry: Entry): void {
-    const { change, origin, sequence } = decodeRosterChange(entry.data)
-    this.roster = changeRoster(this.roster, change)
-    this.#ports.log.info({ op: change.op, member: change.id.toString(16) }, 'members changed')
-    this.#ports.rosterChanged(change)
-    if (origin === this.#ports.origin) this.#ports.proposals.applied(sequence, undefined)
+    const change = decodeRosterEntry(entry.data)
+    this.#membersChecked = false
+    this.roster = applyRosterEntry(this.roster, change)
+    this.#ports.log.info(describeChange(change), 'members changed')
+    this.#ports.rosterChanged()
+    const { origin, proposals } = this.#ports
+    if (change.kind === 'leave') {
+      if (this.#jointSequence > 0) proposals.applied(this.#jointSequence, undefined)
+      this.#jointSequence = 0
+    } else if (change.origin === origin) {
+      if (change.kind === 'enter') this.#jointSequence = change.sequence
+      else proposals.applied(change.sequence, undefined)
+    }
+  }
+
+  /** A snapshot says who the members are as we know them, and whoever installs it goes by that. */
+  #checkMembers(): void {
+    const { raft } = this.#ports
+    if (this.#membersChecked || this.index !== raft.applied) return
+    this.#membersChecked = true
+    assert(
+      describeMembers(membershipOf(this.roster)) === describeMembers(raft.membership),
+      'the members are those that consensus goes by',
+    )
   }
 
   #saveIfDue(): void {
@@ -159,7 +182,7 @@ export class Applier<Result> {
       this.term = meta.term
       this.#sinceSnapshot = { entries: 0, bytes: 0 }
       this.roster = decodeRoster(file.context)
-      this.#ports.rosterChanged(undefined)
+      this.#ports.rosterChanged()
       await this.#releaseLog()
       this.#ports.resume()
     }
@@ -171,5 +194,20 @@ export class Applier<Result> {
   /** Resolves when nothing is being saved any more. */
   async idle(): Promise<void> {
     await this.#saving?.catch(() => undefined)
+  }
+}
+
+const describeMembers = ({ voters, learners, joint }: Membership): string =>
+  [voters, learners, joint?.outgoing, joint?.learnersNext].map(String).join(' / ')
+
+function describeChange(entry: RosterEntry): Record<string, unknown> {
+  const one = ({ op, id }: { op: string; id: bigint }): string => `${op} ${id.toString(16)}`
+  switch (entry.kind) {
+    case 'change':
+      return { change: one(entry.change) }
+    case 'enter':
+      return { joint: true, changes: entry.changes.map(one) }
+    case 'leave':
+      return { joint: false }
   }
 }

@@ -46,6 +46,7 @@ export async function startConsensus<Result>(options: ConsensusOptions<Result>):
       id: options.self,
       electionTicks: options.electionTicks,
       uncommittedBytesMax: limits.uncommittedBytesMax,
+      leaseMs: options.leaseReads === true ? leaseMsFor(options) : 0,
       mayVote: !store.refill || options.acceptDamage === true,
     },
     recovered,
@@ -60,6 +61,14 @@ export async function startConsensus<Result>(options: ConsensusOptions<Result>):
   }
   driver.begin()
   return driver
+}
+
+/**
+ * Half of what an election takes at least, which begins up to a tick before its first whole one: timers of a member may run twice
+ * as fast as the clock of the leader.
+ */
+function leaseMsFor({ electionTicks, tickMs }: { electionTicks: number; tickMs: number }): number {
+  return ((electionTicks - 1) * tickMs) / 2
 }
 
 /**

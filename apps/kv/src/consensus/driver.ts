@@ -3,12 +3,13 @@ import { assert, Fault } from '@kiln/service'
 import { clearRefill, recordBytesMax, type Wal } from '../wal/wal.ts'
 import { Applier } from './applier.ts'
 import { earlyElectionTicks, electsEarly } from './early-election.ts'
+import { cannotGoOnFault, removedFault, stoppedFault, tooMany } from './faults.ts'
 import { decodeFrame, encodeFrame, type Frame } from './frame.ts'
 import { memberId } from './identity.ts'
 import { Intake } from './intake.ts'
-import { encodeRosterChange, type Roster, type RosterChange } from './members.ts'
+import { encodeRosterChanges, type Roster, type RosterChange } from './members.ts'
 import { type OwnProposal, Proposals, SeenSequences } from './proposals.ts'
-import { Leadership, Reads } from './reads.ts'
+import { Reads } from './reads.ts'
 import { Requests } from './requests.ts'
 import { type Received, SnapshotReceiver, SnapshotSender } from './snapshot-transfer.ts'
 import type {
@@ -18,6 +19,7 @@ import type {
   ConsensusStatus,
   LeaderChange,
   Member,
+  MemberChange,
   MemberId,
 } from './types.ts'
 
@@ -34,7 +36,6 @@ export class Driver<Result> implements Consensus<Result> {
   #proposals = new Proposals()
   #seen = new SeenSequences()
   #reads = new Reads()
-  #leadership = new Leadership()
   #requests = new Requests()
   #intake: Intake
   #applier: Applier<Result>
@@ -90,7 +91,7 @@ export class Driver<Result> implements Consensus<Result> {
         proposals: this.#proposals,
         origin: this.#origin,
         compacted: (snapshot, keepAfter) => this.#step({ kind: 'compacted', snapshot, keepAfter }),
-        rosterChanged: (change) => this.#onRosterChange(change),
+        rosterChanged: () => this.#onRosterChange(),
         resume: () => this.#planTurn(),
         isStopped: () => this.#stopped,
         fail: (fault) => this.fail(fault),
@@ -142,7 +143,7 @@ export class Driver<Result> implements Consensus<Result> {
   }
 
   leadershipConfirmedAt(): number | undefined {
-    return this.isLeader() ? this.#leadership.confirmedAt() : undefined
+    return this.isLeader() ? this.#raft.confirmedAt : undefined
   }
 
   async requestLeader(body: Uint8Array): Promise<Uint8Array> {
@@ -178,6 +179,7 @@ export class Driver<Result> implements Consensus<Result> {
         matchIndex: match,
         active: isActive(raft, id),
       })),
+      joint: this.#applier.roster.joint !== undefined,
       diskFull: this.#wal.isFull(),
     }
   }
@@ -245,25 +247,29 @@ export class Driver<Result> implements Consensus<Result> {
     const salt = Math.floor(this.#options.random() * 2 ** 32)
     const id = memberId(member.peerUrls, this.#options.clusterId.toString(16), salt)
     const op = member.learner ? 'add-learner' : 'add'
-    await this.#change({ op, id, peerUrls: member.peerUrls, name: member.name ?? '' })
+    await this.#change([{ op, id, peerUrls: member.peerUrls, name: member.name ?? '' }])
     const added = this.#applier.roster.members.find((candidate) => candidate.id === id)
     if (added === undefined) throw new Fault('STORE_MEMBER_UNKNOWN', 'the member was removed again at once')
     return added
   }
 
   removeMember(id: MemberId): Promise<void> {
-    return this.#change({ op: 'remove', id })
+    return this.#change([{ op: 'remove', id }])
   }
 
   promoteMember(id: MemberId): Promise<void> {
-    return this.#change({ op: 'promote', id })
+    return this.#change([{ op: 'promote', id }])
   }
 
   updateMember(
     id: MemberId,
     change: { peerUrls?: string[]; name?: string; clientUrls?: string[] },
   ): Promise<void> {
-    return this.#change({ op: 'update', id, ...change })
+    return this.#change([{ op: 'update', id, ...change }])
+  }
+
+  changeMembers(changes: readonly MemberChange[]): Promise<void> {
+    return this.#change(changes)
   }
 
   async compactLog(): Promise<void> {
@@ -283,7 +289,7 @@ export class Driver<Result> implements Consensus<Result> {
   fail(fault: Fault): void {
     if (this.#stopped) return
     this.#options.log.error({ error: fault }, 'this member cannot go on')
-    this.#end(fault)
+    this.#end(cannotGoOnFault(fault))
     this.#options.onFatal(fault)
   }
 
@@ -298,8 +304,8 @@ export class Driver<Result> implements Consensus<Result> {
 
   // Proposals and reads.
 
-  #change(change: RosterChange): Promise<void> {
-    const data = encodeRosterChange(change, 0n, 0)
+  #change(changes: readonly RosterChange[]): Promise<void> {
+    const data = encodeRosterChanges(changes, 0n, 0)
     return this.#proposeOwn('config', data) as Promise<unknown> as Promise<void>
   }
 
@@ -386,7 +392,7 @@ export class Driver<Result> implements Consensus<Result> {
       this.#reads.expire(now)
       this.#requests.expire(now)
       if (this.#ticks % maintainTicks === 0) this.#wal.maintain()
-      this.#step({ kind: 'tick', random: random() })
+      this.#step({ kind: 'tick', random: random(), now })
       const { leader, role } = this.#raft
       this.#starting &&= leader === 0n && this.#ticks < earlyElectionTicks
       if (this.#starting && electsEarly(role, this.#ticks, random())) this.#step({ kind: 'campaign' })
@@ -409,7 +415,7 @@ export class Driver<Result> implements Consensus<Result> {
     switch (frame.kind) {
       case 'message':
         if (frame.message.from === from && frame.message.type !== 'snapshot') {
-          this.#step({ kind: 'message', message: frame.message })
+          this.#step({ kind: 'message', message: frame.message, now: this.#options.clock.now() })
         }
         return
       case 'propose':
@@ -481,10 +487,10 @@ export class Driver<Result> implements Consensus<Result> {
     const { clock, tickMs } = this.#options
     this.#sendProposals()
     this.#intake.propose(this.#applier.roster, this.#wal.isFull())
-    const context = this.#reads.begin(clock.now(), tickMs * readRetryTicks)
-    if (context !== undefined) step(this.#raft, { kind: 'read', context })
+    const now = clock.now()
+    const context = this.#reads.begin(now, tickMs * readRetryTicks)
+    if (context !== undefined) step(this.#raft, { kind: 'read', context, now })
     const effects = takeEffects(this.#raft)
-    this.#leadership.note(clock.now(), effects)
     for (const message of effects.messages) this.#send(message.to, { kind: 'message', message })
     if (effects.persist) this.#persist(effects.persist)
     if (effects.install) {
@@ -511,10 +517,10 @@ export class Driver<Result> implements Consensus<Result> {
     })
   }
 
-  #onRosterChange(change: RosterChange | undefined): void {
+  #onRosterChange(): void {
     this.#setPeers()
     for (const listener of this.#memberListeners) listener(this.#applier.roster.members)
-    if (change?.op === 'remove' && change.id === this.#raft.id) {
+    if (this.#applier.roster.removed.includes(this.#raft.id)) {
       // The others must still hear that it is committed.
       const { clock, tickMs } = this.#options
       clock.after(tickMs * 2, () => this.fail(removedFault()))
@@ -584,13 +590,6 @@ export class Driver<Result> implements Consensus<Result> {
 const readRetryTicks = 5
 /** Ticks between attempts to get a log segment in reserve on a full disk. */
 const maintainTicks = 50
-
-const tooMany = (what: string): Fault => new Fault('STORE_TOO_MANY_REQUESTS', `there are too many ${what}`)
-const stoppedFault = (): Fault => new Fault('STORE_STOPPED', 'this member is stopping')
-const removedFault = (): Fault =>
-  new Fault('STORE_MEMBER_REMOVED', 'this member was removed from the cluster', {
-    remedy: 'empty its data directory and add it again as a new member',
-  })
 
 function randomU64(random: () => number): bigint {
   const half = (): bigint => BigInt(Math.floor(random() * 2 ** 32))

@@ -1,7 +1,7 @@
 import { isActive, propose, type Raft } from '@kiln/raft'
 import {
-  decodeRosterChange,
-  encodeRosterChange,
+  decodeRosterEntry,
+  encodeRosterChanges,
   type Roster,
   type RosterChange,
   refusalOf,
@@ -16,7 +16,7 @@ export class Intake {
   #raft: Raft
   #batch: Common[] = []
   /** Changes of the members wait for their turn: there is only one at a time. */
-  #changes: (Common & { change: RosterChange })[] = []
+  #changes: (Common & { changes: readonly RosterChange[] })[] = []
   /** Tells whoever proposed it that nothing came of it, and why. */
   #refuse: (to: MemberId, sequence: number, code: string) => void
 
@@ -37,14 +37,12 @@ export class Intake {
       this.#batch.push({ origin, sequence, from, bytes: encodePayload({ origin, sequence, data }) })
       return
     }
-    const { change } = decodeRosterChange(data)
-    this.#changes.push({
-      change,
-      origin,
-      sequence,
-      from,
-      bytes: encodeRosterChange(change, origin, sequence),
-    })
+    const decoded = decodeRosterEntry(data)
+    // Only a leader itself leaves a joint configuration.
+    if (decoded.kind === 'leave') return
+    const changes = decoded.kind === 'change' ? [decoded.change] : decoded.changes
+    const bytes = encodeRosterChanges(changes, origin, sequence)
+    this.#changes.push({ changes, origin, sequence, from, bytes })
   }
 
   /** One append for all that came in this turn. */
@@ -68,8 +66,10 @@ export class Intake {
 
   #proposeChange(roster: Roster): void {
     const raft = this.#raft
-    const { change, bytes, from, sequence } = this.#changes[0]!
-    const invalid = refusalOf(roster, change, {
+    const { changes, bytes, from, sequence } = this.#changes[0]!
+    // What comes of the change under way decides about the next.
+    if (roster.joint !== undefined) return
+    const invalid = refusalOf(roster, changes, {
       isActive: (id) => id === raft.id || isActive(raft, id),
       isCaughtUp: (id) => (raft.progress.get(id)?.match ?? 0) >= raft.committed * 0.9,
     })

@@ -1,8 +1,28 @@
-import { decodeChange, encodeChange, type Membership, type MembershipChange } from '@kiln/raft'
+import {
+  decodeMembershipEntry,
+  encodeMembershipEntry,
+  type Membership,
+  type MembershipChange,
+} from '@kiln/raft'
+import { Fault } from '@kiln/service'
 import type { Member, MemberId } from './types.ts'
 
-/** All members, in the order of their ids, and the ids of those that were removed: they never come back. */
-export type Roster = { members: readonly Member[]; removed: readonly MemberId[] }
+/**
+ * All members, in the order of their ids, and the ids of those that were removed: they never come back. While several change at
+ * once `members` still holds those that are leaving.
+ */
+export type Roster = {
+  members: readonly Member[]
+  removed: readonly MemberId[]
+  joint?: RosterJoint | undefined
+}
+
+/** The voters before the change, and what becomes of some of them when it is complete. */
+type RosterJoint = {
+  outgoing: readonly MemberId[]
+  leaving: readonly MemberId[]
+  learnersNext: readonly MemberId[]
+}
 
 /** A change of the roster, as it stands in the context of a membership entry. */
 export type RosterChange = {
@@ -17,10 +37,51 @@ export function createRoster(members: readonly Member[]): Roster {
   return { members: [...members].sort(byId), removed: [] }
 }
 
-export function membershipOf(roster: Roster): Membership {
-  const ids = (learner: boolean): MemberId[] =>
-    roster.members.filter((member) => member.learner === learner).map((member) => member.id)
-  return { voters: ids(false), learners: ids(true) }
+export function membershipOf({ members, joint }: Roster): Membership {
+  const learners = members.filter((member) => member.learner).map((member) => member.id)
+  const others = members.filter((member) => !member.learner).map((member) => member.id)
+  if (joint === undefined) return { voters: others, learners }
+  const { outgoing, leaving, learnersNext } = joint
+  const voters = others.filter((id) => !leaving.includes(id) && !learnersNext.includes(id))
+  return { voters, learners, joint: { outgoing, learnersNext } }
+}
+
+/** What a `config` entry does to the members; the counterpart of `applyMembershipEntry` in the core. */
+export function applyRosterEntry(roster: Roster, entry: RosterEntry): Roster {
+  switch (entry.kind) {
+    case 'change':
+      return changeRoster(roster, entry.change)
+    case 'enter':
+      return enterJoint(roster, entry.changes)
+    case 'leave':
+      return leaveJoint(roster)
+  }
+}
+
+function enterJoint(roster: Roster, changes: readonly RosterChange[]): Roster {
+  const outgoing = membershipOf(roster).voters
+  const next = changes.reduce(changeRoster, roster)
+  const find = (id: MemberId): Member | undefined => next.members.find((member) => member.id === id)
+  const leaving = outgoing.filter((id) => find(id) === undefined)
+  const learnersNext = outgoing.filter((id) => find(id)?.learner === true)
+  const staying = next.members.map((member) =>
+    learnersNext.includes(member.id) ? { ...member, learner: false } : member,
+  )
+  return {
+    members: [...staying, ...roster.members.filter((member) => leaving.includes(member.id))].sort(byId),
+    removed: next.removed.filter((id) => !leaving.includes(id)),
+    joint: { outgoing, leaving, learnersNext },
+  }
+}
+
+function leaveJoint({ members, removed, joint }: Roster): Roster {
+  if (joint === undefined) return { members, removed }
+  return {
+    members: members
+      .filter((member) => !joint.leaving.includes(member.id))
+      .map((member) => (joint.learnersNext.includes(member.id) ? { ...member, learner: true } : member)),
+    removed: [...removed, ...joint.leaving],
+  }
 }
 
 export function changeRoster(roster: Roster, change: RosterChange): Roster {
@@ -39,6 +100,8 @@ export function changeRoster(roster: Roster, change: RosterChange): Roster {
       })
     case 'promote':
       return old === undefined ? roster : put({ ...old, learner: false })
+    case 'demote':
+      return old === undefined ? roster : put({ ...old, learner: true })
     case 'remove':
       return { members: others, removed: [...roster.removed, change.id] }
     case 'update':
@@ -53,15 +116,34 @@ export function changeRoster(roster: Roster, change: RosterChange): Roster {
   }
 }
 
+/** Whom the leader has heard lately, and whose log is nearly as long as its own. */
+type LeaderView = { isActive(id: MemberId): boolean; isCaughtUp(id: MemberId): boolean }
+
 /**
  * Why a leader refuses a change, by the rules of etcd's strict reconfiguration check: afterwards a majority must still be
- * at work. `isActive` tells whom the leader has heard lately.
+ * at work.
  */
 export function refusalOf(
   roster: Roster,
-  change: RosterChange,
-  leader: { isActive(id: MemberId): boolean; isCaughtUp(id: MemberId): boolean },
+  changes: readonly RosterChange[],
+  leader: LeaderView,
 ): string | undefined {
+  if (changes.length === 1) return refusalOfOne(roster, changes[0]!, leader)
+  let next = roster
+  for (const change of changes) {
+    const refusal = refusalOfOne(next, change, leader)
+    // Whether enough are at work is asked of what comes of all of them.
+    if (refusal !== undefined && refusal !== 'STORE_UNHEALTHY') return refusal
+    next = changeRoster(next, change)
+  }
+  const { voters } = membershipOf(next)
+  const active = voters.filter(
+    (id) => leader.isActive(id) && roster.members.some((member) => member.id === id),
+  ).length
+  return voters.length === 0 || active < majority(voters.length) ? 'STORE_UNHEALTHY' : undefined
+}
+
+function refusalOfOne(roster: Roster, change: RosterChange, leader: LeaderView): string | undefined {
   const old = roster.members.find((member) => member.id === change.id)
   const voters = roster.members.filter((member) => !member.learner)
   const active = voters.filter((member) => leader.isActive(member.id)).length
@@ -74,9 +156,10 @@ export function refusalOf(
       if (change.op === 'add' && voters.length > 1 && active < majority(voters.length + 1))
         return 'STORE_UNHEALTHY'
       return undefined
-    case 'remove': {
+    case 'remove':
+    case 'demote': {
       if (old === undefined) return 'STORE_MEMBER_UNKNOWN'
-      if (old.learner) return undefined
+      if (old.learner) return change.op === 'remove' ? undefined : 'STORE_MEMBER_UNREADY'
       const left = active - (leader.isActive(change.id) ? 1 : 0)
       return voters.length === 1 || left < majority(voters.length - 1) ? 'STORE_UNHEALTHY' : undefined
     }
@@ -89,24 +172,55 @@ export function refusalOf(
   }
 }
 
-/** Entry payload of a change; `origin` and `sequence` tell the proposer that it is its own. */
-export function encodeRosterChange(change: RosterChange, origin: bigint, sequence: number): Uint8Array {
-  const { op, id, ...rest } = change
-  const text = new TextEncoder().encode(JSON.stringify(rest))
-  const context = new Uint8Array(16 + text.length)
-  const view = new DataView(context.buffer)
-  view.setBigUint64(0, origin, true)
-  view.setFloat64(8, sequence, true)
-  context.set(text, 16)
-  return encodeChange({ op, id, context })
+/** Entry payload of changes, each of which carries the `origin` and `sequence` by which the proposer knows its own. */
+export function encodeRosterChanges(
+  changes: readonly RosterChange[],
+  origin: bigint,
+  sequence: number,
+): Uint8Array {
+  const encoded = changes.map(({ op, id, ...rest }): MembershipChange => {
+    const text = new TextEncoder().encode(JSON.stringify(rest))
+    const context = new Uint8Array(16 + text.length)
+    const view = new DataView(context.buffer)
+    view.setBigUint64(0, origin, true)
+    view.setFloat64(8, sequence, true)
+    context.set(text, 16)
+    return { op, id, context }
+  })
+  const [only] = encoded
+  return encodeMembershipEntry(
+    encoded.length === 1 && only ? { kind: 'change', change: only } : { kind: 'enter', changes: encoded },
+  )
 }
 
-export function decodeRosterChange(bytes: Uint8Array): {
+/** A `config` entry with what it says of members; nobody has proposed one that leaves a joint configuration. */
+export type RosterEntry =
+  | { kind: 'change'; change: RosterChange; origin: bigint; sequence: number }
+  | { kind: 'enter'; changes: readonly RosterChange[]; origin: bigint; sequence: number }
+  | { kind: 'leave' }
+
+export function decodeRosterEntry(bytes: Uint8Array): RosterEntry {
+  const entry = decodeMembershipEntry(bytes)
+  switch (entry.kind) {
+    case 'change': {
+      const { change, ...from } = decodeRosterChange(entry.change)
+      return { kind: 'change', change, ...from }
+    }
+    case 'enter': {
+      const decoded = entry.changes.map(decodeRosterChange)
+      const { origin = 0n, sequence = 0 } = decoded[0] ?? {}
+      return { kind: 'enter', changes: decoded.map(({ change }) => change), origin, sequence }
+    }
+    case 'leave':
+      return entry
+  }
+}
+
+function decodeRosterChange({ op, id, context }: MembershipChange): {
   change: RosterChange
   origin: bigint
   sequence: number
 } {
-  const { op, id, context } = decodeChange(bytes)
   const view = new DataView(context.buffer, context.byteOffset, context.length)
   const rest = JSON.parse(new TextDecoder().decode(context.subarray(16))) as Omit<RosterChange, 'op' | 'id'>
   return {
@@ -116,23 +230,49 @@ export function decodeRosterChange(bytes: Uint8Array): {
   }
 }
 
-/** Goes with a snapshot. */
-export function encodeRoster(roster: Roster): Uint8Array {
-  const members = roster.members.map((member) => ({ ...member, id: member.id.toString(16) }))
-  const removed = roster.removed.map((id) => id.toString(16))
-  return new TextEncoder().encode(JSON.stringify({ formatVersion: 1, members, removed }))
+type RosterDocument = {
+  formatVersion: number
+  members: (Omit<Member, 'id'> & { id: string })[]
+  removed: string[]
+  joint?: { outgoing: string[]; leaving: string[]; learnersNext: string[] }
+}
+
+/** Goes with a snapshot. Format 2 is written only between two sets of voters, 1 at all other times. */
+export function encodeRoster({ members, removed, joint }: Roster): Uint8Array {
+  const document: RosterDocument = {
+    formatVersion: joint === undefined ? 1 : 2,
+    members: members.map((member) => ({ ...member, id: member.id.toString(16) })),
+    removed: toHex(removed),
+  }
+  if (joint !== undefined) {
+    const { outgoing, leaving, learnersNext } = joint
+    document.joint = {
+      outgoing: toHex(outgoing),
+      leaving: toHex(leaving),
+      learnersNext: toHex(learnersNext),
+    }
+  }
+  return new TextEncoder().encode(JSON.stringify(document))
 }
 
 export function decodeRoster(bytes: Uint8Array): Roster {
-  const { members, removed } = JSON.parse(new TextDecoder().decode(bytes)) as {
-    members: (Omit<Member, 'id'> & { id: string })[]
-    removed: string[]
+  const document = JSON.parse(new TextDecoder().decode(bytes)) as RosterDocument
+  const { formatVersion, members, removed, joint } = document
+  if (formatVersion > 2) {
+    throw new Fault('STORE_FORMAT_UNKNOWN', `the members of a snapshot have format ${formatVersion}`)
   }
   return {
     members: members.map((member) => ({ ...member, id: BigInt(`0x${member.id}`) })),
-    removed: removed.map((id) => BigInt(`0x${id}`)),
+    removed: fromHex(removed),
+    joint: joint && {
+      outgoing: fromHex(joint.outgoing),
+      leaving: fromHex(joint.leaving),
+      learnersNext: fromHex(joint.learnersNext),
+    },
   }
 }
 
+const toHex = (ids: readonly MemberId[]): string[] => ids.map((id) => id.toString(16))
+const fromHex = (ids: readonly string[]): MemberId[] => ids.map((id) => BigInt(`0x${id}`))
 const majority = (count: number): number => Math.floor(count / 2) + 1
 const byId = (a: Member, b: Member): number => (a.id < b.id ? -1 : a.id > b.id ? 1 : 0)

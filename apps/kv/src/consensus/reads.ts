@@ -72,26 +72,3 @@ export class Reads {
     for (const read of [...this.#next.splice(0), ...this.#round.splice(0), ...groups]) read.settle(0, fault)
   }
 }
-
-/** When the newest round of heartbeats that a majority has answered was sent. */
-export class Leadership {
-  #sent: { round: number; at: number }[] = []
-  #confirmedAt: number | undefined
-
-  note(now: number, rounds: { round: number; confirmedRound: number }): void {
-    if (rounds.round === 0) {
-      this.#sent = []
-      this.#confirmedAt = undefined
-      return
-    }
-    const newest = this.#sent[this.#sent.length - 1]
-    if (newest === undefined || newest.round < rounds.round) this.#sent.push({ round: rounds.round, at: now })
-    while (this.#sent.length > 0 && this.#sent[0]!.round <= rounds.confirmedRound) {
-      this.#confirmedAt = this.#sent.shift()!.at
-    }
-  }
-
-  confirmedAt(): number | undefined {
-    return this.#confirmedAt
-  }
-}

@@ -13,6 +13,9 @@ export type Member = {
   learner: boolean
 }
 
+/** One of several changes: a learner becomes a voter, a voter a learner, or a member goes. */
+export type MemberChange = { op: 'promote' | 'demote' | 'remove'; id: MemberId }
+
 /** A proposal that a majority has stored: `index` grows, with gaps where the log holds entries of its own. */
 export type CommittedEntry = { index: number; term: number; data: Uint8Array }
 
@@ -73,6 +76,8 @@ export type ConsensusOptions<Result> = {
   limits?: Partial<ConsensusLimits>
   /** A single member whose last batch is damaged starts only with this (it may forget acknowledged writes). */
   acceptDamage?: boolean
+  /** A leader serves reads without asking a majority for a while after one has answered it; all members must agree on it. */
+  leaseReads?: boolean
 }
 
 export type ConsensusLimits = {
@@ -118,6 +123,8 @@ export type ConsensusStatus = {
   walBytes: number
   /** How far each other member is known to be; empty unless this member leads. */
   progress: { id: MemberId; matchIndex: number; active: boolean }[]
+  /** True while several members change at once and both the old and the new voters decide. */
+  joint: boolean
   /** True while a full disk makes this member refuse proposals. */
   diskFull: boolean
 }
@@ -166,6 +173,11 @@ export type Consensus<Result> = {
     id: MemberId,
     change: { peerUrls?: string[]; name?: string; clientUrls?: string[] },
   ): Promise<void>
+  /**
+   * Changes several members in one step, through a joint configuration: until it is complete every decision needs a majority of
+   * the old voters and one of the new. Resolves when it is complete and applied here.
+   */
+  changeMembers(changes: readonly MemberChange[]): Promise<void>
   /** Takes a snapshot now, if anything was applied since the last. */
   compactLog(): Promise<void>
   stop(): Promise<void>

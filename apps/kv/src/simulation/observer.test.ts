@@ -15,6 +15,7 @@ const status = (appliedTerm: number): ConsensusStatus => ({
   snapshotIndex: 0,
   walBytes: 0,
   progress: [],
+  joint: false,
   diskFull: false,
 })
 

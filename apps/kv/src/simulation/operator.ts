@@ -4,17 +4,20 @@ import type { Cluster, SimulatedNode } from './cluster.ts'
 
 const settleTicks = 200
 
+type Step = 'remove' | 'add' | 'promote' | 'restore'
+
 /**
  * Replaces machines while everything else goes on: removes a member, wipes its machine, adds it again under a new id, first
- * as learner or not, and promotes it. One at a time; each step is tried until the members say that it is done.
+ * as learner or not, and promotes it, now and then in one step with the demotion of another, which is promoted again in the end.
+ * One at a time; each step is tried until the members say that it is done.
  */
 export class Operator {
-  readonly counters = { replacements: 0 }
+  readonly counters = { replacements: 0, jointChanges: 0 }
   #cluster: Cluster
   #tick = 0
   #doneAt = Number.NEGATIVE_INFINITY
   #random: Random
-  #job: { node: SimulatedNode; step: 'remove' | 'add' | 'promote' } | undefined
+  #job: { node: SimulatedNode; step: Step; exchange: boolean } | undefined
   #asked: { leader: SimulatedNode; life: number } | undefined
 
   constructor(cluster: Cluster, random: Random) {
@@ -39,7 +42,8 @@ export class Operator {
   act(tick: number, begin: boolean): void {
     this.#tick = tick
     if (this.#job === undefined && begin && this.#random.chance(0.002)) {
-      this.#job = { node: this.#random.pick(this.#cluster.nodes), step: 'remove' }
+      const exchange = this.#random.chance(0.5)
+      this.#job = { node: this.#random.pick(this.#cluster.nodes), step: 'remove', exchange }
     }
     if (tick % 10 === 0) this.#advance()
   }
@@ -64,6 +68,8 @@ export class Operator {
     if (job === undefined || job !== this.#job) return
     const { node } = job
     const members = consensus.members()
+    // Whoever is leaving or to be demoted is still listed as it was.
+    if (consensus.status().joint) return
     switch (job.step) {
       case 'remove':
         if (members.some((member) => member.id === node.id)) {
@@ -76,7 +82,8 @@ export class Operator {
       case 'add': {
         const member = members.find(({ peerUrls }) => peerUrls[0] === node.peerUrls[0])
         if (member === undefined) {
-          await consensus.addMember({ peerUrls: node.peerUrls, learner: this.#random.chance(0.6) })
+          const learner = job.exchange || this.#random.chance(0.6)
+          await consensus.addMember({ peerUrls: node.peerUrls, learner })
           return
         }
         this.#cluster.replace(node, member.id, members)
@@ -87,11 +94,37 @@ export class Operator {
       }
       case 'promote':
         if (members.some((member) => member.id === node.id && member.learner)) {
-          await consensus.promoteMember(node.id)
+          await this.#promote(consensus, job)
+          return
+        }
+        job.step = 'restore'
+        return
+      case 'restore': {
+        const learner = members.find((member) => member.learner)
+        if (learner !== undefined) {
+          await consensus.promoteMember(learner.id)
           return
         }
         this.#job = undefined
         this.#doneAt = this.#tick
+      }
     }
+  }
+  /** In one step with the demotion of a voter, who may be the leader, or alone. */
+  async #promote(
+    consensus: Consensus<unknown>,
+    job: { node: SimulatedNode; exchange: boolean },
+  ): Promise<void> {
+    const { id } = job.node
+    const voters = consensus.members().filter((member) => !member.learner)
+    if (!job.exchange || this.#random.chance(0.2)) {
+      await consensus.promoteMember(id)
+      return
+    }
+    await consensus.changeMembers([
+      { op: 'promote', id },
+      { op: 'demote', id: this.#random.pick(voters).id },
+    ])
+    this.counters.jointChanges++
   }
 }

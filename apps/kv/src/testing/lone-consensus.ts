@@ -35,6 +35,7 @@ export function loneConsensus<Result>(
       snapshotIndex: 0,
       walBytes: 0,
       progress: [],
+      joint: false,
       diskFull: false,
     }),
     id: () => self.id,
@@ -57,6 +58,7 @@ export function loneConsensus<Result>(
         1,
       )
     },
+    changeMembers: async () => undefined,
     promoteMember: async (id) => {
       members.find((member) => member.id === id)!.learner = false
     },

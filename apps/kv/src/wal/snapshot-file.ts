@@ -5,11 +5,11 @@ import type { Disk } from './disk.ts'
 import { write } from './segment-files.ts'
 
 /**
- * A snapshot file, little endian: magic u32, version u16, header length u32, index f64, term f64, membership, context; then the
+ * A snapshot file, little endian: magic u32, version u16 (2 if the membership is joint and so has two lists more, else 1), header length u32, index f64, term f64, membership, context; then the
  * state machine's bytes; then their length f64 and the CRC u32 of all before it. It goes over the wire as it is.
  */
 const magic = 0x4b534e50
-const version = 1
+const versions = { plain: 1, joint: 2 }
 const fixedBytes = 26
 const trailerBytes = 12
 const namePattern = /^snapshot-[0-9a-f]{14}\.snap$/
@@ -94,14 +94,15 @@ export function parseSnapshot(bytes: Uint8Array): SnapshotFile | undefined {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length)
   if (view.getUint32(0, true) !== magic) return undefined
   if (crc32(bytes.subarray(0, bytes.length - 4)) !== view.getUint32(bytes.length - 4, true)) return undefined
-  if (view.getUint16(4, true) !== version) {
+  const version = view.getUint16(4, true)
+  if (version !== versions.plain && version !== versions.joint) {
     throw new Fault(
       'STORE_FORMAT_UNKNOWN',
-      `a snapshot has format ${view.getUint16(4, true)}, this version knows ${version}`,
+      `a snapshot has format ${version}, this version knows up to ${versions.joint}`,
     )
   }
   const headerLength = view.getUint32(6, true)
-  const { membership, next } = decodeMembership(view, fixedBytes)
+  const { membership, next } = decodeMembership(view, fixedBytes, version === versions.joint)
   return {
     meta: { index: view.getFloat64(10, true), term: view.getFloat64(18, true), membership },
     context: bytes.subarray(next, headerLength),
@@ -161,7 +162,7 @@ function encodeHeader(meta: SnapshotMeta, context: Uint8Array): Uint8Array {
   const header = new Uint8Array(length)
   const view = new DataView(header.buffer)
   view.setUint32(0, magic, true)
-  view.setUint16(4, version, true)
+  view.setUint16(4, meta.membership.joint === undefined ? versions.plain : versions.joint, true)
   view.setUint32(6, length, true)
   view.setFloat64(10, meta.index, true)
   view.setFloat64(18, meta.term, true)
