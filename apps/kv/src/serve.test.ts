@@ -142,6 +142,44 @@ test('what is not there yet is refused by name', async () => {
   expect(rpc.AuthStatusResponse.decode(status.replies[0]!).enabled).toBe(false)
 })
 
+test('a transaction that only reads makes no log entry and is linearizable unless all its reads are not', async () => {
+  let proposals = 0
+  let rounds = 0
+  const { url } = await start([], (lone) => ({
+    propose: (data) => {
+      proposals++
+      return lone.propose(data)
+    },
+    readIndex: () => {
+      rounds++
+      return lone.readIndex()
+    },
+  }))
+  const read = (serializable: boolean): rpc.RequestOp =>
+    rpc.RequestOp.fromPartial({
+      request: { $case: 'requestRange', value: { key: Buffer.from('a'), serializable } },
+    })
+  const txn = (...success: rpc.RequestOp[]) =>
+    grpcCall(url, kv('Txn'), [rpc.TxnRequest.encode(rpc.TxnRequest.fromPartial({ success })).finish()])
+  expect(await txn(read(true), read(true))).toMatchObject({ code: 0 })
+  expect([proposals, rounds]).toEqual([0, 0])
+  expect(await txn(read(true), read(false))).toMatchObject({ code: 0 })
+  expect([proposals, rounds]).toEqual([0, 1])
+  const future = rpc.RequestOp.fromPartial({
+    request: { $case: 'requestRange', value: { key: Buffer.from('a'), revision: 99n } },
+  })
+  const write = rpc.RequestOp.fromPartial({
+    request: { $case: 'requestPut', value: { key: Buffer.from('a') } },
+  })
+  expect(await txn(write, future)).toMatchObject({
+    code: 11,
+    message: 'etcdserver: mvcc: required revision is a future revision',
+  })
+  expect(await grpcCall(url, kv('Range'), [rangeRequest('a')])).toMatchObject({ code: 0 })
+  const { replies } = await grpcCall(url, kv('Range'), [rangeRequest('a')])
+  expect(rpc.RangeResponse.decode(replies[0]!).count).toBe(0n)
+})
+
 test('a watch stream that the client ends is ended as canceled', async () => {
   const { url } = await start()
   const create = rpc.WatchRequest.encode(

@@ -1,7 +1,8 @@
 import { WatchHub, type WatchMessage, type WatchStream } from '@kiln/mvcc'
-import type { StreamCall, WireServer } from '@kiln/wire'
+import type { StreamCall } from '@kiln/wire'
 import { headerOf, isLearner, type ServiceContext } from './context.ts'
 import { statuses } from './errors.ts'
+import type { MethodRegistry } from './method-table.ts'
 import { decodeWatch } from './requests.ts'
 import { encodeWatch } from './responses.ts'
 
@@ -67,7 +68,7 @@ export function createWatchService(
 }
 
 /** Watches: etcdserverpb.Watch (kv.md section 4). */
-export function serveWatch(server: WireServer, context: ServiceContext, watches: WatchService): void {
+export function serveWatch(server: MethodRegistry, context: ServiceContext, watches: WatchService): void {
   const { hub } = watches
   server.stream('/etcdserverpb.Watch/Watch', (call) => {
     const sink = {
