@@ -4,7 +4,7 @@ import { Fault } from '@kiln/service'
 import { type CallEnd, createWireServer } from '@kiln/wire'
 import { serveCluster } from './api/cluster-service.ts'
 import type { ServiceContext } from './api/context.ts'
-import { statuses } from './api/errors.ts'
+import { fail, statuses } from './api/errors.ts'
 import { serveHealth } from './api/health-service.ts'
 import { serveKv } from './api/kv-service.ts'
 import { serveLease } from './api/lease-service.ts'
@@ -54,7 +54,13 @@ export async function serveClients(context: ServiceContext, watches: WatchServic
     onHandlerError: (error: unknown, path: string) => log.error({ error, path }, 'request failed'),
   }
   const messageBytesMax = settings.requestBytesMax + grpcOverheadBytes
-  const methods = new MethodTable({ now: context.clock.now, ...hooks })
+  const methods = new MethodTable({
+    now: context.clock.now,
+    ...hooks,
+    admit: ({ hasLeader }) => {
+      if (hasLeader && consensus.leader() === 0n) fail(statuses.noLeader)
+    },
+  })
   registerServices(methods, context, watches)
   const listener = httpListener({ settings, methods, messageBytesMax, routes: routes.routing })
   const closers: (() => Promise<void>)[] = []

@@ -19,6 +19,8 @@ export type MethodTableHooks = {
   onCallStart?(path: string, kind: 'unary' | 'stream'): void
   onCallEnd?(end: CallEnd): void
   onHandlerError?(error: unknown, path: string): void
+  /** Looks at every unary call before its handler does; what it throws is the answer. */
+  admit?(call: CallInfo): void
 }
 
 /**
@@ -35,7 +37,10 @@ export class MethodTable implements MethodRegistry {
   }
 
   unary(path: string, handler: UnaryHandler): void {
-    this.#unary.set(path, handler)
+    this.#unary.set(path, (request, call) => {
+      this.#hooks.admit?.(call)
+      return handler(request, call)
+    })
   }
   stream(path: string, handler: StreamHandler): void {
     this.#streams.set(path, handler)
@@ -70,6 +75,14 @@ export class MethodTable implements MethodRegistry {
       ended(error.code)
       throw error
     }
+  }
+
+  /** Begins to count a stream that was opened from within; the function it returns ends that. */
+  countStream(path: string): (end: Pick<CallEnd, 'code' | 'messagesIn' | 'messagesOut'>) => void {
+    const { onCallStart, onCallEnd, now } = this.#hooks
+    const startedAt = now()
+    onCallStart?.(path, 'stream')
+    return (end) => onCallEnd?.({ path, kind: 'stream', durationMs: now() - startedAt, ...end })
   }
 
   /** Opens a streaming method on a call that the caller made; what is thrown is a `GrpcError`. */

@@ -132,13 +132,13 @@ function onRequest(watches: WatchService, stream: WatchStream, bytes: Uint8Array
   }
 }
 
-/** A stream that asked for a leader ends when there was none for three election timeouts. */
+/** A stream that asked for a leader is refused without one, and ends when there was none for three election timeouts. */
 export function endWithoutLeader(context: ServiceContext, call: StreamCall): () => void {
   if (!call.hasLeader) return () => undefined
   const { consensus, clock, settings } = context
   const patienceMs = 3 * settings.electionMs
   let cancel = (): void => undefined
-  let lostAt: number | undefined
+  let lostAt = consensus.leader() === 0n ? Number.NEGATIVE_INFINITY : undefined
   const look = (): void => {
     if (consensus.leader() !== 0n) lostAt = undefined
     else lostAt ??= clock.now()

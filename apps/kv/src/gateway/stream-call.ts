@@ -33,6 +33,8 @@ export function serveStream(
 ): void {
   let listener: StreamListener = {}
   let isEnded = false
+  const count = { code: grpcCode.cancelled as number, messagesIn: 0, messagesOut: 0 }
+  const counted = methods.countStream(path)
   const call: StreamCall = {
     path,
     peer: caller.peer,
@@ -53,12 +55,14 @@ export function serveStream(
       if (!call.closed) {
         const result = codec.responseToJson(tail ? Buffer.concat([message, tail]) : message)
         writeLine(response, 200, { result })
+        count.messagesOut++
       }
       return call.writable
     },
     end: (status) => {
       if (call.closed) return
       isEnded = true
+      count.code = status?.code ?? grpcCode.ok
       if (status && status.code !== grpcCode.ok) writeError(response, status)
       else if (!response.headersSent) response.writeHead(200, { 'content-type': 'application/json' })
       response.end()
@@ -69,12 +73,21 @@ export function serveStream(
   try {
     listener = methods.open(path, call)
   } catch (error) {
+    counted({ ...count, code: (error as GrpcError).code })
     answerError(response, error as Error)
     return
   }
   response.on('drain', () => listener.onDrain?.())
-  response.once('close', () => listener.onClose?.(isEnded ? 'done' : 'cancelled'))
-  readRequests({ codec, charsMax, call, isEndTold: !outliveBody.has(path) }, listener, request)
+  response.once('close', () => {
+    counted(count)
+    listener.onClose?.(isEnded ? 'done' : 'cancelled')
+  })
+  const onMessage = (message: Uint8Array): void => {
+    count.messagesIn++
+    listener.onMessage?.(message)
+  }
+  const isEndTold = !outliveBody.has(path)
+  readRequests({ codec, charsMax, call, isEndTold }, { ...listener, onMessage }, request)
 }
 
 /** Hands on the requests of the body as they come. */
