@@ -1,3 +1,5 @@
+import { lookup, resolveSrv } from 'node:dns/promises'
+import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { type Clock, describeError, Fault, type Log, version } from '@kiln/service'
 import type { ServiceContext } from './api/context.ts'
@@ -5,16 +7,22 @@ import { propose } from './api/context.ts'
 import { encodeCompact } from './api/requests.ts'
 import { createWatchService } from './api/watch-service.ts'
 import { startAutoCompaction } from './auto-compaction.ts'
+import { startAutoDisarm } from './auto-disarm.ts'
 import { watchCertificate } from './certificate-watch.ts'
 import { startConsensus } from './consensus/consensus.ts'
+import { discoverBySrv } from './consensus/discovery-srv.ts'
+import { startPeerProbe } from './consensus/peer-probe.ts'
 import type { PeerTls } from './consensus/peer-tls.ts'
 import { startTcpTransport } from './consensus/tcp-transport.ts'
 import type { Consensus, Member } from './consensus/types.ts'
 import { lockDataDir } from './data-dir.ts'
+import { Measures, measuredDisk, measuredStateMachine } from './http/measures.ts'
 import { identify } from './identify.ts'
 import { LeaseKeeper } from './leases/lease-keeper.ts'
+import { withOwnCertificates } from './self-signed.ts'
 import { serveClients } from './serve.ts'
 import type { Settings } from './settings/settings.ts'
+import { CorruptCheck } from './state/corrupt-check.ts'
 import { type Applied, StoreState } from './state/state-machine.ts'
 import { nodeDisk } from './wal/node-disk.ts'
 
@@ -41,22 +49,29 @@ export type RunningNode = {
 
 /** Starts a member: identity, state, peers, consensus, clients, in this order; stops in the reverse one. */
 export async function startNode(options: NodeOptions): Promise<RunningNode> {
-  const { settings, log, clock } = options
+  const { log, clock } = options
+  const unlock = await lockDataDir(options.settings.dataDir)
+  const settings = await prepared(options.settings)
   const peerTls: PeerTls | undefined = settings.peerTls && {
     certFile: settings.peerTls.certFile,
     keyFile: settings.peerTls.keyFile,
     ...(settings.peerTls.caFile ? { caFile: settings.peerTls.caFile } : {}),
+    ...(settings.peerTls.crlFile ? { crlFile: settings.peerTls.crlFile } : {}),
     clientCertAuth: settings.peerTls.clientAuth,
+    allowed: settings.peerTls,
+    unverified: settings.peerTls.selfSigned !== undefined,
   }
-  const unlock = await lockDataDir(settings.dataDir)
-  const disk = await nodeDisk(join(settings.dataDir, 'log'))
+  const measures = new Measures()
+  const disk = measuredDisk(await nodeDisk(join(settings.dataDir, 'log')), measures)
   const { identity, members } = await identify({
     ...options,
+    settings,
     tls: peerTls,
     hasLog: (await disk.list()).length > 0,
   })
   const state = new StoreState()
   const leases = new LeaseKeeper({ state, clock, log, electionMs: settings.electionMs })
+  const corruption = new CorruptCheck({ state, consensus: () => consensus, clock, log })
   let known: () => readonly Member[] = () => []
   const transport = await startTcpTransport({
     clusterId: identity.clusterId,
@@ -75,14 +90,17 @@ export async function startNode(options: NodeOptions): Promise<RunningNode> {
     members,
     joining: identity.joining,
     disk,
-    stateMachine: state,
+    stateMachine: measuredStateMachine(state, measures, (seconds, entries) => {
+      if (seconds * 1000 > settings.slowApplyMs)
+        log.warn({ entries, durationMs: Math.round(seconds * 1000) }, 'applying took long')
+    }),
     transport,
     clock,
     random: options.random,
     tickMs: settings.heartbeatMs,
     electionTicks: Math.max(5, Math.round(settings.electionMs / settings.heartbeatMs)),
     log,
-    onRequest: (body) => leases.onRequest(body),
+    onRequest: (body) => (corruption.isQuestion(body) ? corruption.onRequest(body) : leases.onRequest(body)),
     onFatal: options.onFatal,
     limits: {
       snapshotEntries: settings.snapshotEntries,
@@ -97,7 +115,8 @@ export async function startNode(options: NodeOptions): Promise<RunningNode> {
   })
   known = () => consensus.members()
 
-  const context: ServiceContext = { settings, state, consensus, leases, clock, log }
+  measures.peers = () => transport.counters()
+  const context: ServiceContext = { settings, state, consensus, leases, clock, log, measures }
   const watches = createWatchService(context)
   state.listen({
     onApplied: watches.advance,
@@ -123,6 +142,15 @@ export async function startNode(options: NodeOptions): Promise<RunningNode> {
     },
     clock,
   )
+  const stopChecking = corruption.start(settings.corruptCheckMs)
+  const stopDisarming = settings.autoDisarm ? startDisarming(context) : () => undefined
+  const stopProbe = startPeerProbe({
+    self: identity.memberId,
+    members: () => consensus.members(),
+    tls: peerTls,
+    clock,
+    observe: (peer, seconds) => measures.observeRoundTrip(peer, seconds),
+  })
   const served = await serveClients(context, watches).catch(async (error: unknown) => {
     await consensus.stop()
     throw error
@@ -132,7 +160,7 @@ export async function startNode(options: NodeOptions): Promise<RunningNode> {
   const published = publish(
     context,
     AbortSignal.any([aborted.signal, ...(options.stopping ? [options.stopping] : [])]),
-  )
+  ).then(() => (settings.initialCorruptCheck ? checkFirst(corruption) : undefined))
   log.info(
     {
       version,
@@ -155,6 +183,9 @@ export async function startNode(options: NodeOptions): Promise<RunningNode> {
       aborted.abort()
       stopRenewal()
       stopCompaction()
+      stopChecking()
+      stopDisarming()
+      stopProbe()
       await handOver(consensus, { clock, log })
       await served.close()
       await leases.stop()
@@ -164,7 +195,46 @@ export async function startNode(options: NodeOptions): Promise<RunningNode> {
   }
 }
 
-/** Tells the cluster this member's name and client URLs, as often as it takes. */
+/** What is not given but made or asked for: certificates of our own, the first members. */
+async function prepared(given: Settings): Promise<Settings> {
+  const settings = await withOwnCertificates(given, new Date())
+  const { discoverySrv, name, advertisePeerUrls, token } = settings
+  if (!discoverySrv || existsSync(join(settings.dataDir, 'log'))) return settings
+  const initialCluster = await discoverBySrv(
+    { ...discoverySrv, name, advertisePeerUrls, token },
+    {
+      srv: resolveSrv,
+      addresses: async (host) =>
+        lookup(host, { all: true }).then(
+          (found) => found.map(({ address }) => address),
+          () => [],
+        ),
+    },
+  )
+  return { ...settings, initialCluster }
+}
+
+/** A member that differs from the leader does not begin to serve. */
+async function checkFirst(corruption: CorruptCheck): Promise<void> {
+  if ((await corruption.compare()) !== 'different') return
+  throw new Fault('STORE_DATA_DIFFERS', 'this member holds something else than the leader', {
+    remedy: 'remove this member and add it again, empty',
+  })
+}
+
+function startDisarming(context: ServiceContext): () => void {
+  const { state, settings, consensus, clock, log } = context
+  const target = {
+    isArmed: () => state.alarms.list('nospace').some(({ member }) => member === consensus.id()),
+    usedBytes: () => state.store.sizeBytes,
+    quotaBytes: settings.quotaBytes,
+    disarm: async () => {
+      await propose(context, { kind: 'alarm', raise: false, member: consensus.id(), alarm: 'nospace' })
+    },
+  }
+  return startAutoDisarm(target, clock, log)
+}
+
 /**
  * A leader that stops hands its place to another voter first, so that nobody waits for an election. It is only a courtesy:
  * where it does not go through in time the others elect as after a crash.
@@ -185,6 +255,7 @@ async function handOver(consensus: Consensus<Applied>, ports: { clock: Clock; lo
   }
 }
 
+/** Tells the cluster this member's name and client URLs, as often as it takes. */
 async function publish(context: ServiceContext, stopping: AbortSignal): Promise<void> {
   const { consensus, settings, clock, log } = context
   const { name, advertiseClientUrls: clientUrls } = settings

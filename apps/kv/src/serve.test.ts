@@ -106,7 +106,17 @@ test('without a leader, calls that ask for one fail and serializable reads of ot
   const read = (headers: Record<string, string>) =>
     grpcCall(url, kv('Range'), [rangeRequest('a', { serializable: true })], headers)
   expect((await read({})).code).toBe(0)
-  expect(await read({ hasleader: 'true' })).toMatchObject({ code: 14, message: 'etcdserver: no leader' })
+  const noLeader = { code: 14, message: 'etcdserver: no leader' }
+  expect(await read({ hasleader: 'true' })).toMatchObject(noLeader)
+  for (const path of [
+    '/etcdserverpb.Maintenance/Status',
+    '/etcdserverpb.Cluster/MemberList',
+    '/etcdserverpb.Watch/Watch',
+    '/etcdserverpb.Lease/LeaseKeepAlive',
+  ]) {
+    const nothing = [Buffer.alloc(0)]
+    expect(await grpcCall(url, path, nothing, { hasleader: 'true' }), path).toMatchObject(noLeader)
+  }
   const health = await fetch(`${url}/health`)
   expect([health.status, await health.json()]).toEqual([503, { health: 'false', reason: 'RAFT NO LEADER' }])
   expect((await fetch(`${url}/readyz`)).status).toBe(503)
@@ -140,6 +150,59 @@ test('what is not there yet is refused by name', async () => {
   })
   const status = await grpcCall(url, '/etcdserverpb.Auth/AuthStatus', [Buffer.alloc(0)])
   expect(rpc.AuthStatusResponse.decode(status.replies[0]!).enabled).toBe(false)
+})
+
+test('a transaction that only reads makes no log entry and is linearizable unless all its reads are not', async () => {
+  let proposals = 0
+  let rounds = 0
+  const { url } = await start([], (lone) => ({
+    propose: (data) => {
+      proposals++
+      return lone.propose(data)
+    },
+    readIndex: () => {
+      rounds++
+      return lone.readIndex()
+    },
+  }))
+  const read = (serializable: boolean): rpc.RequestOp =>
+    rpc.RequestOp.fromPartial({
+      request: { $case: 'requestRange', value: { key: Buffer.from('a'), serializable } },
+    })
+  const txn = (...success: rpc.RequestOp[]) =>
+    grpcCall(url, kv('Txn'), [rpc.TxnRequest.encode(rpc.TxnRequest.fromPartial({ success })).finish()])
+  expect(await txn(read(true), read(true))).toMatchObject({ code: 0 })
+  expect([proposals, rounds]).toEqual([0, 0])
+  expect(await txn(read(true), read(false))).toMatchObject({ code: 0 })
+  expect([proposals, rounds]).toEqual([0, 1])
+  const future = rpc.RequestOp.fromPartial({
+    request: { $case: 'requestRange', value: { key: Buffer.from('a'), revision: 99n } },
+  })
+  const write = rpc.RequestOp.fromPartial({
+    request: { $case: 'requestPut', value: { key: Buffer.from('a') } },
+  })
+  expect(await txn(write, future)).toMatchObject({
+    code: 11,
+    message: 'etcdserver: mvcc: required revision is a future revision',
+  })
+  expect(await grpcCall(url, kv('Range'), [rangeRequest('a')])).toMatchObject({ code: 0 })
+  const { replies } = await grpcCall(url, kv('Range'), [rangeRequest('a')])
+  expect(rpc.RangeResponse.decode(replies[0]!).count).toBe(0n)
+})
+
+test('slow requests are in the log with what they were', async () => {
+  const warnings: unknown[] = []
+  const { url } = await start(['--warning-unary-request-duration=50ms'], (lone) => ({
+    readIndex: async () => {
+      await new Promise((resume) => setTimeout(resume, 80))
+      return lone.readIndex()
+    },
+  }))
+  server!.context.log.warn = (fields, sentence) => void warnings.push([fields, sentence])
+  await put(url, 'a')
+  await grpcCall(url, kv('Range'), [rangeRequest('a')])
+  const fields = { path: '/etcdserverpb.KV/Range', code: 0, durationMs: expect.any(Number) }
+  expect(warnings).toEqual([[fields, 'request took long']])
 })
 
 test('a watch stream that the client ends is ended as canceled', async () => {

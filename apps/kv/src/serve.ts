@@ -1,19 +1,25 @@
-import { readFileSync } from 'node:fs'
 import http from 'node:http'
 import https from 'node:https'
 import { Fault } from '@kiln/service'
-import { createWireServer, type WireServer, type WireTls } from '@kiln/wire'
+import { type CallEnd, createWireServer } from '@kiln/wire'
 import { serveCluster } from './api/cluster-service.ts'
 import type { ServiceContext } from './api/context.ts'
-import { statuses } from './api/errors.ts'
+import { fail, statuses } from './api/errors.ts'
+import { serveHealth } from './api/health-service.ts'
 import { serveKv } from './api/kv-service.ts'
 import { serveLease } from './api/lease-service.ts'
 import { serveMaintenance } from './api/maintenance-service.ts'
+import { MethodTable } from './api/method-table.ts'
+import { serveReflection } from './api/reflection-service.ts'
 import { serveUnsupported } from './api/unsupported.ts'
 import { serveWatch, type WatchService } from './api/watch-service.ts'
+import { readTls } from './client-tls.ts'
+import { httpListener } from './http/listener.ts'
 import { CallMetrics, metricsPage } from './http/metrics.ts'
 import { createRoutes } from './http/routes.ts'
-import type { Endpoint, TlsFiles } from './settings/settings.ts'
+import { serveElection } from './recipes/election-service.ts'
+import { serveLock } from './recipes/lock-service.ts'
+import type { Endpoint } from './settings/settings.ts'
 
 /** What gRPC itself may take beyond the request. */
 const grpcOverheadBytes = 512 * 1024
@@ -37,6 +43,26 @@ export async function serveClients(context: ServiceContext, watches: WatchServic
   const routes = await createRoutes(context, () =>
     metricsPage({ context, calls, watches, leaderChanges: () => leaderChanges }),
   )
+  const hooks = {
+    onCallStart: (path: string, kind: 'unary' | 'stream') => calls.onStart(path, kind),
+    onCallEnd: (end: CallEnd) => {
+      calls.onEnd(end)
+      const { path, kind, code, durationMs } = end
+      if (kind === 'unary' && durationMs > settings.slowRequestMs && !isWaiting(path))
+        log.warn({ path, code, durationMs: Math.round(durationMs) }, 'request took long')
+    },
+    onHandlerError: (error: unknown, path: string) => log.error({ error, path }, 'request failed'),
+  }
+  const messageBytesMax = settings.requestBytesMax + grpcOverheadBytes
+  const methods = new MethodTable({
+    now: context.clock.now,
+    ...hooks,
+    admit: ({ hasLeader }) => {
+      if (hasLeader && consensus.leader() === 0n) fail(statuses.noLeader)
+    },
+  })
+  registerServices(methods, context, watches)
+  const listener = httpListener({ settings, methods, messageBytesMax, routes: routes.routing })
   const closers: (() => Promise<void>)[] = []
   const renewals: (() => void)[] = []
   const clients: Served['clients'] = []
@@ -44,30 +70,31 @@ export async function serveClients(context: ServiceContext, watches: WatchServic
     for (const endpoint of settings.listenClient) {
       const server = createWireServer({
         ...(endpoint.secure ? { tls: readTls(settings.clientTls!, settings.tlsMinVersion) } : {}),
-        http: routes.routing,
+        ...(settings.listenHttp.length > 0 ? {} : { http: listener }),
         clock: context.clock,
         limits: {
           streamsMax: settings.streamsMax,
-          messageBytesMax: settings.requestBytesMax + grpcOverheadBytes,
+          messageBytesMax,
           pingIntervalMinMs: settings.pingIntervalMinMs,
           keepAliveIntervalMs: settings.keepAliveIntervalMs,
           keepAliveTimeoutMs: settings.keepAliveTimeoutMs,
         },
         closeMessage: statuses.stopped.text,
         overloadMessage: statuses.tooManyRequests.text,
-        onCallStart: (path, kind) => calls.onStart(path, kind),
-        onCallEnd: (end) => calls.onEnd(end),
-        onHandlerError: (error, path) => log.error({ error, path }, 'request failed'),
+        ...hooks,
         onProtocolError: (error, peer) => log.debug({ reason: error.message, ...peer }, 'connection ended'),
       })
-      registerServices(server, context, watches)
+      methods.serveOn(server)
       clients.push(await opened(endpoint, () => server.listen({ host: endpoint.host, port: endpoint.port })))
       closers.push(() => server.close({ graceMs: 2000 }))
       if (endpoint.secure)
         renewals.push(() => server.renewTls(readTls(settings.clientTls!, settings.tlsMinVersion)))
     }
+    for (const endpoint of settings.listenHttp) {
+      closers.push(await opened(endpoint, () => listenHttp(endpoint, context, listener)))
+    }
     for (const endpoint of settings.listenMetrics) {
-      closers.push(await opened(endpoint, () => listenMetrics(endpoint, context, routes.routing)))
+      closers.push(await opened(endpoint, () => listenHttp(endpoint, context, routes.routing)))
     }
   } catch (error) {
     await Promise.all(closers.map((close) => close()))
@@ -87,13 +114,17 @@ export async function serveClients(context: ServiceContext, watches: WatchServic
   }
 }
 
-function registerServices(server: WireServer, context: ServiceContext, watches: WatchService): void {
-  serveKv(server, context)
-  serveWatch(server, context, watches)
-  serveLease(server, context)
-  serveCluster(server, context)
-  serveMaintenance(server, context)
-  serveUnsupported(server, context)
+function registerServices(methods: MethodTable, context: ServiceContext, watches: WatchService): void {
+  serveKv(methods, context)
+  serveWatch(methods, context, watches)
+  serveLease(methods, context)
+  serveCluster(methods, context)
+  serveMaintenance(methods, context)
+  serveUnsupported(methods, context)
+  serveLock(methods, watches)
+  serveElection(methods, context, watches)
+  serveHealth(methods)
+  serveReflection(methods)
 }
 
 async function opened<T>(endpoint: Endpoint, open: () => Promise<T>): Promise<T> {
@@ -107,7 +138,10 @@ async function opened<T>(endpoint: Endpoint, open: () => Promise<T>): Promise<T>
   }
 }
 
-async function listenMetrics(
+/** Methods that wait for their turn are not slow. */
+const isWaiting = (path: string): boolean => path.endsWith('/Lock') || path.endsWith('/Campaign')
+
+async function listenHttp(
   endpoint: Endpoint,
   { settings }: ServiceContext,
   routing: http.RequestListener,
@@ -126,23 +160,4 @@ async function listenMetrics(
       server.close(() => resolve())
       server.closeAllConnections()
     })
-}
-
-/** Reads certificates afresh: they may have been renewed. */
-export function readTls(files: TlsFiles, minVersion: WireTls['minVersion']): WireTls {
-  const read = (path: string): Buffer => {
-    try {
-      return readFileSync(path)
-    } catch (cause) {
-      throw new Fault('STORE_TLS_FILE', `cannot read ${path}`, { cause })
-    }
-  }
-  return {
-    cert: read(files.certFile),
-    key: read(files.keyFile),
-    ...(files.caFile ? { ca: read(files.caFile) } : {}),
-    ...(files.crlFile ? { crl: read(files.crlFile) } : {}),
-    clientCertificate: files.clientAuth ? 'require' : files.caFile ? 'request' : 'none',
-    ...(minVersion ? { minVersion } : {}),
-  }
 }

@@ -1,5 +1,5 @@
 /** gRPC status codes this package answers with. */
-export type StatusCode = 3 | 5 | 8 | 9 | 11
+export type StatusCode = 3 | 5 | 8 | 9 | 11 | 15
 
 /** A refusal as etcd words it: clients match on code and exact text (kv.md section 9). */
 export type Refusal = { readonly code: StatusCode; readonly text: string }
@@ -27,4 +27,5 @@ export const refusals = {
   leaseExists: refusal(9, 'lease already exists'),
   leaseTtlTooLarge: refusal(11, 'too large lease TTL'),
   noSpace: refusal(8, 'mvcc: database space exceeded'),
+  corrupt: refusal(15, 'corrupt cluster'),
 } as const

@@ -59,6 +59,26 @@ export async function signCsr(ca: KeyPair, csrPem: string, subject: CertificateS
   return certify(ca, await request.publicKey.export(), subject)
 }
 
+/** A list of certificates (PEM) of a CA that are good no longer. */
+export async function issueCrl(
+  ca: KeyPair,
+  list: { certificates: readonly string[]; days: number; now: Date },
+): Promise<string> {
+  const { notBefore, notAfter } = validity(list)
+  const crl = await x509.X509CrlGenerator.create({
+    issuer: new x509.X509Certificate(ca.certificate).subject,
+    thisUpdate: notBefore,
+    nextUpdate: notAfter,
+    entries: list.certificates.map((pem) => ({
+      serialNumber: new x509.X509Certificate(pem).serialNumber,
+      revocationDate: list.now,
+    })),
+    signingAlgorithm,
+    signingKey: await importKey(ca.key),
+  })
+  return x509.PemConverter.encode(crl.rawData, 'X509 CRL') + '\n'
+}
+
 /** sha256 (hex) of the public key a request is about; throws `CSR_INVALID` unless its own signature holds. */
 export async function csrKeyHash(csrPem: string): Promise<string> {
   const request = await openCsr(csrPem)

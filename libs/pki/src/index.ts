@@ -5,6 +5,7 @@ export {
   createCa,
   csrKeyHash,
   issueCertificate,
+  issueCrl,
   type KeyPair,
   signCsr,
 } from './authority.ts'

@@ -10,6 +10,8 @@ export type WireTls = {
   crl?: string | Buffer | (string | Buffer)[]
   /** `request` accepts clients without a certificate, `require` does not. Default `none`. */
   clientCertificate?: 'none' | 'request' | 'require'
+  /** Which of the client certificates that verified may come in; default all. */
+  isAllowed?: (certificate: tls.PeerCertificate) => boolean
   /** OpenSSL cipher list, and the oldest protocol (default TLSv1.2). */
   ciphers?: string
   minVersion?: 'TLSv1.2' | 'TLSv1.3'
@@ -40,7 +42,8 @@ export function createListener(
   secure?.on('secureConnection', (socket) => {
     handshakeEnded()
     socket.on('error', () => {})
-    accept(socket)
+    if (settings?.isAllowed && !settings.isAllowed(socket.getPeerCertificate())) socket.destroy()
+    else accept(socket)
   })
   secure?.on('tlsClientError', (_error, socket) => {
     handshakeEnded()

@@ -49,7 +49,7 @@ export function testStages(root: string, node: string): TestStage[] {
         },
         {
           title: 'conformance',
-          budgetSeconds: 120,
+          budgetSeconds: 150,
           commands: [script('apps/kv/src/conformance/etcdctl.ts')],
         },
       ],

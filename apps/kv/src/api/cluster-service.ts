@@ -1,20 +1,18 @@
-import type { WireServer } from '@kiln/wire'
 import type { Member } from '../consensus/types.ts'
-import { checkServing, headerOf, type ServiceContext, unary } from './context.ts'
+import { checkServing, headerOf, readIndex, type ServiceContext, unary } from './context.ts'
 import { fail, statuses } from './errors.ts'
+import type { MethodRegistry } from './method-table.ts'
 import { decodeMemberAdd, decodeMemberId, decodeMemberList, decodeMemberUpdate } from './requests.ts'
 import { encodeMemberAdd, encodeMembers } from './responses.ts'
 
-const learnersMax = 1
-
 /** Membership: etcdserverpb.Cluster (kv.md section 7). */
-export function serveCluster(server: WireServer, context: ServiceContext): void {
-  const { consensus } = context
+export function serveCluster(server: MethodRegistry, context: ServiceContext): void {
+  const { consensus, settings } = context
 
   unary(server, '/etcdserverpb.Cluster/MemberList', async (bytes, call) => {
     if (decodeMemberList(bytes).linearizable) {
       checkServing(context, call)
-      await consensus.readIndex()
+      await readIndex(context)
     }
     return encodeMembers(headerOf(context), consensus.members())
   })
@@ -24,7 +22,7 @@ export function serveCluster(server: WireServer, context: ServiceContext): void 
     const { peerUrls, learner } = decodeMemberAdd(bytes)
     checkUrls(peerUrls)
     checkUnusedUrls(consensus.members(), peerUrls)
-    if (learner && consensus.members().filter((member) => member.learner).length >= learnersMax) {
+    if (learner && consensus.members().filter((member) => member.learner).length >= settings.learnersMax) {
       fail(statuses.tooManyLearners)
     }
     if (!learner && !maySurvive(consensus.members(), 1)) fail(statuses.notEnoughStarted)

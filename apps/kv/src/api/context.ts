@@ -1,12 +1,14 @@
 import type { Outcome } from '@kiln/mvcc'
 import type { Clock, Log } from '@kiln/service'
-import type { CallInfo, WireServer } from '@kiln/wire'
+import type { CallInfo } from '@kiln/wire'
 import type { Consensus } from '../consensus/types.ts'
+import { type Measures, slowReadMs } from '../http/measures.ts'
 import type { LeaseKeeper } from '../leases/lease-keeper.ts'
 import type { Settings } from '../settings/settings.ts'
 import { type Command, encodeCommand } from '../state/command.ts'
 import type { Applied, StoreState } from '../state/state-machine.ts'
 import { fail, statuses, toGrpcError } from './errors.ts'
+import type { MethodRegistry } from './method-table.ts'
 
 /** What the services of one member share. */
 export type ServiceContext = {
@@ -16,6 +18,7 @@ export type ServiceContext = {
   leases: LeaseKeeper
   clock: Clock
   log: Log
+  measures: Measures
 }
 
 export type ResponseHeader = { clusterId: bigint; memberId: bigint; revision: number; raftTerm: number }
@@ -33,7 +36,7 @@ export function headerOf(context: ServiceContext, revision = context.state.store
 
 /** Registers a unary method whose handler may throw what the store and the consensus throw. */
 export function unary(
-  server: WireServer,
+  server: MethodRegistry,
   path: string,
   handler: (request: Uint8Array, call: CallInfo) => Promise<Uint8Array> | Uint8Array,
 ): void {
@@ -57,12 +60,29 @@ export function isLearner({ consensus }: ServiceContext): boolean {
   return consensus.members().find(({ id }) => id === consensus.id())?.learner ?? false
 }
 
+/** Waits until this member has all that was acknowledged before. */
+export async function readIndex({ consensus, measures, clock }: ServiceContext): Promise<void> {
+  const startedAt = clock.now()
+  await consensus.readIndex().finally(() => {
+    if (clock.now() - startedAt > slowReadMs) measures.slowReads++
+  })
+}
+
 /** Proposes a command and answers what applying it here gave. */
 export async function propose<K extends Command['kind']>(
-  { consensus }: ServiceContext,
+  { consensus, measures }: ServiceContext,
   command: Command & { kind: K },
 ): Promise<Applied & { kind: K }> {
-  const applied = await consensus.propose(encodeCommand(command))
+  measures.proposalsPending++
+  const applied = await consensus
+    .propose(encodeCommand(command))
+    .catch((error: unknown) => {
+      measures.proposalsFailed++
+      throw error
+    })
+    .finally(() => {
+      measures.proposalsPending--
+    })
   if (applied.kind !== command.kind) throw new Error(`assertion failed: ${command.kind} gave ${applied.kind}`)
   return applied as Applied & { kind: K }
 }

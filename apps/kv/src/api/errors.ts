@@ -18,6 +18,7 @@ export const statuses = {
   tooManyRequests: error(8, 'too many requests'),
   requestTooLarge: error(3, 'request is too large'),
   noSpace: error(8, 'mvcc: database space exceeded'),
+  compacted: error(11, 'mvcc: required revision has been compacted'),
   memberNotFound: error(5, 'member not found'),
   peerUrlExists: error(9, 'Peer URLs already exists'),
   urlsInvalid: error(3, 'given member URLs are invalid'),
@@ -28,6 +29,10 @@ export const statuses = {
   notLeader: error(9, 'not leader'),
   badTransferee: error(9, 'bad leader transferee'),
   watchCanceled: error(1, 'watch canceled'),
+  downgradeFormat: error(3, 'wrong downgrade target version format'),
+  downgradeTarget: error(3, 'invalid downgrade target version'),
+  downgradeUnderWay: error(9, 'cluster has a downgrade job in progress'),
+  noDowngrade: error(9, 'no inflight downgrade job'),
   authNotEnabled: error(9, 'authentication is not enabled'),
 } as const
 

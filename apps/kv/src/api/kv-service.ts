@@ -1,24 +1,49 @@
-import { checkDelete, checkPut, checkRange, checkTxn, type RequestOp, type TxnRequest } from '@kiln/mvcc'
-import type { CallInfo, WireServer } from '@kiln/wire'
+import {
+  checkDelete,
+  checkPut,
+  checkRange,
+  checkTxn,
+  type RequestOp,
+  refusals,
+  type TxnRequest,
+} from '@kiln/mvcc'
+import type { CallInfo } from '@kiln/wire'
 import { mayPut } from '../state/state-machine.ts'
-import { acceptedValue, checkServing, headerOf, propose, type ServiceContext, unary } from './context.ts'
+import {
+  acceptedValue,
+  checkServing,
+  headerOf,
+  propose,
+  readIndex,
+  type ServiceContext,
+  unary,
+} from './context.ts'
 import { fail, statuses } from './errors.ts'
-import { decodeCompaction, decodeDelete, decodePut, decodeRange, decodeTxn } from './requests.ts'
+import type { MethodRegistry } from './method-table.ts'
+import {
+  decodeCompaction,
+  decodeDelete,
+  decodePut,
+  decodeRange,
+  decodeTxn,
+  isSerializableTxn,
+} from './requests.ts'
 import { encodeDelete, encodeHeaderOnly, encodePut, encodeRange, encodeTxn } from './responses.ts'
 
 /** Keys: etcdserverpb.KV (kv.md sections 2 and 3). */
-export function serveKv(server: WireServer, context: ServiceContext): void {
+export function serveKv(server: MethodRegistry, context: ServiceContext): void {
   const { state, consensus, settings } = context
   const { store } = state
 
   /** A linearizable read waits until this member has all that was acknowledged before. */
   const readable = async (call: CallInfo, isSerializable: boolean): Promise<void> => {
+    if (state.alarms.has('corrupt')) fail(refusals.corrupt)
     if (isSerializable) {
       if (call.hasLeader && consensus.leader() === 0n) fail(statuses.noLeader)
       return
     }
     checkServing(context, call)
-    await consensus.readIndex()
+    await readIndex(context)
   }
   const checkSize = (request: Uint8Array): void => {
     if (request.length > settings.requestBytesMax) fail(statuses.requestTooLarge)
@@ -66,7 +91,7 @@ export function serveKv(server: WireServer, context: ServiceContext): void {
     const refusal = checkTxn(request, settings.txnOpsMax)
     if (refusal) fail(refusal)
     if (isReadOnly(request)) {
-      await readable(call, false)
+      await readable(call, isSerializableTxn(bytes))
       const response = acceptedValue(store.txn(request))
       return encodeTxn(headerOf(context, response.revision), response)
     }

@@ -1,8 +1,17 @@
 import { leaseTtlMax, refusals } from '@kiln/mvcc'
 import { Fault } from '@kiln/service'
-import { GrpcError, type StreamCall, type WireServer } from '@kiln/wire'
-import { acceptedValue, checkServing, headerOf, propose, type ServiceContext, unary } from './context.ts'
+import { GrpcError, type StreamCall } from '@kiln/wire'
+import {
+  acceptedValue,
+  checkServing,
+  headerOf,
+  propose,
+  readIndex,
+  type ServiceContext,
+  unary,
+} from './context.ts'
 import { fail, statuses, toGrpcError } from './errors.ts'
+import type { MethodRegistry } from './method-table.ts'
 import { decodeLeaseGrant, decodeLeaseId, decodeTimeToLive } from './requests.ts'
 import {
   encodeHeaderOnly,
@@ -14,8 +23,8 @@ import {
 import { endWithoutLeader } from './watch-service.ts'
 
 /** Leases: etcdserverpb.Lease (kv.md section 5). */
-export function serveLease(server: WireServer, context: ServiceContext): void {
-  const { state, consensus, leases } = context
+export function serveLease(server: MethodRegistry, context: ServiceContext): void {
+  const { state, leases } = context
   const { store } = state
 
   unary(server, '/etcdserverpb.Lease/LeaseGrant', async (bytes, call) => {
@@ -38,7 +47,7 @@ export function serveLease(server: WireServer, context: ServiceContext): void {
   unary(server, '/etcdserverpb.Lease/LeaseTimeToLive', async (bytes, call) => {
     checkServing(context, call)
     const { id, keys } = decodeTimeToLive(bytes)
-    await consensus.readIndex()
+    await readIndex(context)
     const lease = store.leases.get(id)
     const ttl = lease ? await renewable(leases.remaining(id)) : undefined
     if (!lease || ttl === undefined) {
@@ -50,7 +59,7 @@ export function serveLease(server: WireServer, context: ServiceContext): void {
 
   const list = async (_bytes: Uint8Array, call: Parameters<Parameters<typeof unary>[2]>[1]) => {
     checkServing(context, call)
-    await consensus.readIndex()
+    await readIndex(context)
     return encodeLeases(
       headerOf(context),
       store.leases.list().map(({ id }) => id),

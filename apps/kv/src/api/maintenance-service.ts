@@ -1,17 +1,27 @@
-import { hashSlices, type StoreHash } from '@kiln/mvcc'
-import type { WireServer } from '@kiln/wire'
+import type { StoreHash } from '@kiln/mvcc'
+import type { MinorVersion } from '../state/command.ts'
+import { hashStore } from '../state/store-hash.ts'
 import {
   acceptedValue,
   checkServing,
   headerOf,
   isLearner,
   propose,
+  readIndex,
   type ServiceContext,
   unary,
 } from './context.ts'
 import { fail, statuses } from './errors.ts'
-import { decodeAlarm, decodeHashKv, decodeMoveLeader } from './requests.ts'
-import { encodeAlarms, encodeHash, encodeHashKv, encodeHeaderOnly, encodeStatus } from './responses.ts'
+import type { MethodRegistry } from './method-table.ts'
+import { decodeAlarm, decodeDowngrade, decodeHashKv, decodeMoveLeader } from './requests.ts'
+import {
+  encodeAlarms,
+  encodeDowngrade,
+  encodeHash,
+  encodeHashKv,
+  encodeHeaderOnly,
+  encodeStatus,
+} from './responses.ts'
 
 /** The etcd release whose API this is; clients read it from Status and /version. */
 export const apiVersion = '3.5.16'
@@ -23,7 +33,7 @@ const baseBytes = 4096
 export const sizeBytes = ({ state }: ServiceContext): number => state.store.sizeBytes + baseBytes
 
 /** Maintenance: etcdserverpb.Maintenance (kv.md section 7). */
-export function serveMaintenance(server: WireServer, context: ServiceContext): void {
+export function serveMaintenance(server: MethodRegistry, context: ServiceContext): void {
   const { state, consensus } = context
 
   unary(server, '/etcdserverpb.Maintenance/Status', () => {
@@ -42,11 +52,15 @@ export function serveMaintenance(server: WireServer, context: ServiceContext): v
       raftAppliedIndex: status.appliedIndex,
       errors,
       isLearner: isLearner(context),
+      storageVersion: clusterVersion,
+      quota: context.settings.quotaBytes,
+      downgrade: state.downgrade && fullVersion(state.downgrade),
     })
   })
 
   unary(server, '/etcdserverpb.Maintenance/Alarm', async (bytes, call) => {
     const { action, member, alarm } = decodeAlarm(bytes)
+    if (isLearner(context)) fail(statuses.learner)
     if (action === 'get') return encodeAlarms(headerOf(context), state.alarms.list(alarm))
     checkServing(context, call)
     if (alarm === undefined) return encodeAlarms(headerOf(context), [])
@@ -55,24 +69,40 @@ export function serveMaintenance(server: WireServer, context: ServiceContext): v
   })
 
   // Nothing is ever fragmented here; what can be given back is the log behind a new snapshot.
-  unary(server, '/etcdserverpb.Maintenance/Defragment', async () => {
+  unary(server, '/etcdserverpb.Maintenance/Defragment', async (_bytes, call) => {
+    checkServing(context, call)
     await consensus.compactLog()
     return encodeHeaderOnly(headerOf(context))
   })
 
-  const hash = async (revision: number): Promise<StoreHash> => {
-    const slices = hashSlices(state.store, revision)
-    for (;;) {
-      const step = slices.next()
-      if (step.done) return acceptedValue(step.value)
-      await new Promise((resume) => setImmediate(resume))
-    }
-  }
-  unary(server, '/etcdserverpb.Maintenance/HashKV', async (bytes) => {
+  const hash = async (revision: number): Promise<StoreHash> =>
+    acceptedValue(await hashStore(state.store, revision))
+  unary(server, '/etcdserverpb.Maintenance/HashKV', async (bytes, call) => {
+    checkServing(context, call)
     const { revision } = decodeHashKv(bytes)
     return encodeHashKv(headerOf(context), await hash(revision))
   })
-  unary(server, '/etcdserverpb.Maintenance/Hash', async () => encodeHash(headerOf(context), await hash(0)))
+  unary(server, '/etcdserverpb.Maintenance/Hash', async (_bytes, call) => {
+    checkServing(context, call)
+    return encodeHash(headerOf(context), await hash(0))
+  })
+
+  unary(server, '/etcdserverpb.Maintenance/Downgrade', async (bytes, call) => {
+    checkServing(context, call)
+    const { action, version } = decodeDowngrade(bytes)
+    await readIndex(context)
+    if (action === 'cancel') {
+      if (!state.downgrade) fail(statuses.noDowngrade)
+      await propose(context, { kind: 'downgrade', target: undefined })
+    } else {
+      const target = parseVersion(version) ?? fail(statuses.downgradeFormat)
+      const own = parseVersion(clusterVersion)!
+      if (target.major !== own.major || target.minor !== own.minor - 1) fail(statuses.downgradeTarget)
+      if (state.downgrade) fail(statuses.downgradeUnderWay)
+      if (action === 'enable') await propose(context, { kind: 'downgrade', target })
+    }
+    return encodeDowngrade(headerOf(context), clusterVersion)
+  })
 
   unary(server, '/etcdserverpb.Maintenance/MoveLeader', async (bytes, call) => {
     checkServing(context, call)
@@ -84,3 +114,11 @@ export function serveMaintenance(server: WireServer, context: ServiceContext): v
     return encodeHeaderOnly(headerOf(context))
   })
 }
+
+/** `3.4`, `3.4.0` or `v3.4.0`; the patch version plays no part. */
+function parseVersion(text: string): MinorVersion | undefined {
+  const match = /^v?(\d{1,9})\.(\d{1,9})(?:\.\d{1,9})?$/.exec(text)
+  return match ? { major: Number(match[1]), minor: Number(match[2]) } : undefined
+}
+
+const fullVersion = ({ major, minor }: MinorVersion): string => `${major}.${minor}.0`

@@ -56,6 +56,14 @@ export const decodePut = (bytes: Uint8Array): PutRequest => decode(rpc.PutReques
 export const decodeDelete = (bytes: Uint8Array): DeleteRangeRequest => decode(rpc.DeleteRangeRequest, bytes)
 export const decodeTxn = (bytes: Uint8Array): TxnRequest => toTxn(decode(rpc.TxnRequest, bytes))
 
+/** Whether every operation of a transaction is a read that may be answered by this member alone. */
+export function isSerializableTxn(bytes: Uint8Array): boolean {
+  const { success, failure } = decode(rpc.TxnRequest, bytes)
+  return [...success, ...failure].every(
+    ({ request }) => request?.$case === 'requestRange' && request.value.serializable,
+  )
+}
+
 export function decodeCompaction(bytes: Uint8Array): { revision: number; physical: boolean } {
   const { revision, physical } = decode(rpc.CompactionRequest, bytes)
   return { revision: Number(revision), physical }
@@ -180,6 +188,15 @@ export function decodeAlarm(bytes: Uint8Array): AlarmAsk {
 
 export function decodeHashKv(bytes: Uint8Array): { revision: number } {
   return { revision: Number(decode(rpc.HashKVRequest, bytes).revision) }
+}
+
+export function decodeDowngrade(bytes: Uint8Array): {
+  action: 'validate' | 'enable' | 'cancel'
+  version: string
+} {
+  const { action, version } = decode(rpc.DowngradeRequest, bytes)
+  const name = (['validate', 'enable', 'cancel'] as const)[action]
+  return { action: name ?? fail({ code: 2, text: 'etcdserver: unknown command' }), version }
 }
 
 export const decodeMoveLeader = (bytes: Uint8Array): bigint => decode(rpc.MoveLeaderRequest, bytes).targetID

@@ -18,7 +18,12 @@ import type { ResponseHeader } from './context.ts'
 
 /** Responses from the store's words to protobuf bytes. */
 
-const toHeader = ({ clusterId, memberId, revision, raftTerm }: ResponseHeader): rpc.ResponseHeader => ({
+export const toHeader = ({
+  clusterId,
+  memberId,
+  revision,
+  raftTerm,
+}: ResponseHeader): rpc.ResponseHeader => ({
   clusterId,
   memberId,
   revision: BigInt(revision),
@@ -33,7 +38,7 @@ const innerHeader = (revision: number): rpc.ResponseHeader => ({
   raftTerm: 0n,
 })
 
-const toKeyValue = (pair: KeyValue): kv.KeyValue => ({
+export const toKeyValue = (pair: KeyValue): kv.KeyValue => ({
   key: pair.key,
   value: pair.value,
   createRevision: BigInt(pair.createRevision),
@@ -185,6 +190,9 @@ export type StatusFields = {
   raftAppliedIndex: number
   errors: string[]
   isLearner: boolean
+  storageVersion: string
+  quota: number
+  downgrade: string | undefined
 }
 
 export function encodeStatus(header: ResponseHeader, status: StatusFields): Uint8Array {
@@ -199,11 +207,14 @@ export function encodeStatus(header: ResponseHeader, status: StatusFields): Uint
     raftAppliedIndex: BigInt(status.raftAppliedIndex),
     errors: status.errors,
     isLearner: status.isLearner,
-    // Fields of etcd 3.6: a 3.5 server leaves them out.
-    storageVersion: '',
-    dbSizeQuota: 0n,
+    storageVersion: status.storageVersion,
+    dbSizeQuota: BigInt(Math.max(0, status.quota)),
+    downgradeInfo: { enabled: status.downgrade !== undefined, targetVersion: status.downgrade ?? '' },
   }).finish()
 }
+
+export const encodeDowngrade = (header: ResponseHeader, version: string): Uint8Array =>
+  rpc.DowngradeResponse.encode({ header: toHeader(header), version }).finish()
 
 export const encodeAlarms = (header: ResponseHeader, alarms: readonly Alarm[]): Uint8Array =>
   rpc.AlarmResponse.encode({

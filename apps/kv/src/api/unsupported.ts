@@ -1,6 +1,7 @@
-import { grpcCode, type WireServer } from '@kiln/wire'
+import { grpcCode } from '@kiln/wire'
 import { headerOf, type ServiceContext, unary } from './context.ts'
 import { fail, statuses } from './errors.ts'
+import type { MethodRegistry } from './method-table.ts'
 import { encodeAuthStatus } from './responses.ts'
 
 const users =
@@ -8,12 +9,11 @@ const users =
 const reasons: Record<string, string> = {
   '/etcdserverpb.Auth/AuthEnable': 'users and roles',
   '/etcdserverpb.Maintenance/Snapshot': 'streaming a snapshot to a client',
-  '/etcdserverpb.Maintenance/Downgrade': 'downgrading the cluster version',
   ...Object.fromEntries(users.split(' ').map((name) => [`/etcdserverpb.Auth/${name}`, 'users and roles'])),
 }
 
 /** What this version refuses, by name, and the little of authentication that is true without users. */
-export function serveUnsupported(server: WireServer, context: ServiceContext): void {
+export function serveUnsupported(server: MethodRegistry, context: ServiceContext): void {
   for (const [path, what] of Object.entries(reasons)) {
     const text = `etcdserver: ${what} is not supported by this version of kiln-kv`
     if (path.endsWith('/Snapshot')) {

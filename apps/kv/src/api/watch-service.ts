@@ -1,7 +1,8 @@
 import { WatchHub, type WatchMessage, type WatchStream } from '@kiln/mvcc'
-import type { StreamCall, WireServer } from '@kiln/wire'
+import type { StreamCall } from '@kiln/wire'
 import { headerOf, isLearner, type ServiceContext } from './context.ts'
 import { statuses } from './errors.ts'
+import type { MethodRegistry } from './method-table.ts'
 import { decodeWatch } from './requests.ts'
 import { encodeWatch } from './responses.ts'
 
@@ -67,7 +68,7 @@ export function createWatchService(
 }
 
 /** Watches: etcdserverpb.Watch (kv.md section 4). */
-export function serveWatch(server: WireServer, context: ServiceContext, watches: WatchService): void {
+export function serveWatch(server: MethodRegistry, context: ServiceContext, watches: WatchService): void {
   const { hub } = watches
   server.stream('/etcdserverpb.Watch/Watch', (call) => {
     const sink = {
@@ -131,13 +132,13 @@ function onRequest(watches: WatchService, stream: WatchStream, bytes: Uint8Array
   }
 }
 
-/** A stream that asked for a leader ends when there was none for three election timeouts. */
+/** A stream that asked for a leader is refused without one, and ends when there was none for three election timeouts. */
 export function endWithoutLeader(context: ServiceContext, call: StreamCall): () => void {
   if (!call.hasLeader) return () => undefined
   const { consensus, clock, settings } = context
   const patienceMs = 3 * settings.electionMs
   let cancel = (): void => undefined
-  let lostAt: number | undefined
+  let lostAt = consensus.leader() === 0n ? Number.NEGATIVE_INFINITY : undefined
   const look = (): void => {
     if (consensus.leader() !== 0n) lostAt = undefined
     else lostAt ??= clock.now()

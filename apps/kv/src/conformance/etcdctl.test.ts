@@ -25,5 +25,5 @@ test('stock etcdctl finds what it finds on a real etcd', { timeout: 240_000 }, a
     },
   })
   expect(failures).toEqual([])
-  expect(counts.passed).toBeGreaterThan(150)
+  expect(counts.passed).toBeGreaterThan(380)
 })

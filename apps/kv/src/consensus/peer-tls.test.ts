@@ -1,68 +1,73 @@
-import { mkdtempSync, writeFileSync } from 'node:fs'
-import type { AddressInfo, Server } from 'node:net'
+import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { connect } from 'node:tls'
-import { createCa, issueCertificate } from '@kiln/pki'
-import { afterEach, expect, test } from 'vitest'
-import { createPeerServer, refreshServers } from './peer-tls.ts'
+import { createCa, issueCertificate, issueCrl } from '@kiln/pki'
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import { createPeerServer, dial, type PeerTls } from './peer-tls.ts'
 
-const servers: Server[] = []
-afterEach(() => {
-  for (const server of servers.splice(0)) server.close()
-})
+let folder: string
+/** TLS of members whose common names these are. */
+const members = new Map<string, PeerTls>()
+let crlFile: string
 
-test('a renewed certificate is shown by every peer port once they looked at their files again', async () => {
+beforeAll(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'kiln-kv-'))
   const now = new Date()
   const ca = await createCa({ name: 'test', days: 1, now })
-  const folder = mkdtempSync(join(tmpdir(), 'kiln-peer-'))
-  const file = (name: string): string => join(folder, name)
-  const renew = async (): Promise<void> => {
-    const subject = {
-      commonName: 'm1',
-      names: ['127.0.0.1'],
-      use: ['server', 'client'],
-      days: 1,
-      now,
-    } as const
-    const pair = await issueCertificate(ca, subject)
-    writeFileSync(file('cert.pem'), pair.certificate)
-    writeFileSync(file('key.pem'), pair.key)
+  const file = async (name: string, text: string): Promise<string> => {
+    await writeFile(join(folder, name), text)
+    return join(folder, name)
   }
-  writeFileSync(file('ca.pem'), ca.certificate)
-  await renew()
-  const tls = {
-    certFile: file('cert.pem'),
-    keyFile: file('key.pem'),
-    caFile: file('ca.pem'),
-    clientCertAuth: false,
-  }
-  for (let count = 0; count < 2; count++) {
-    const server = createPeerServer(tls, (socket) => socket.on('error', () => undefined)).listen(
-      0,
-      '127.0.0.1',
-    )
-    await new Promise((resolve) => server.once('listening', resolve))
-    servers.push(server)
-  }
-  const shown = (server: Server): Promise<string> =>
-    new Promise((resolve, reject) => {
-      const { port } = server.address() as AddressInfo
-      const socket = connect({ host: '127.0.0.1', port, ca: ca.certificate }, () => {
-        resolve(socket.getPeerCertificate().serialNumber)
-        socket.destroy()
-      })
-      socket.on('error', reject)
+  const caFile = await file('ca.pem', ca.certificate)
+  const certificates = new Map<string, string>()
+  for (const commonName of ['good', 'revoked', 'stranger']) {
+    const subject = { commonName, names: ['127.0.0.1', `${commonName}.example`], days: 1, now }
+    const pair = await issueCertificate(ca, { ...subject, use: ['server', 'client'] })
+    certificates.set(commonName, pair.certificate)
+    members.set(commonName, {
+      certFile: await file(`${commonName}.pem`, pair.certificate),
+      keyFile: await file(`${commonName}.key`, pair.key),
+      caFile,
+      clientCertAuth: true,
     })
-  const seen = async (): Promise<string[]> => Promise.all(servers.map(shown))
+  }
+  const list = { certificates: [certificates.get('revoked')!], days: 1, now }
+  crlFile = await file('crl.pem', await issueCrl(ca, list))
+})
+afterAll(() => rm(folder, { recursive: true }))
 
-  let pems = refreshServers(servers, tls, '')
-  const before = await seen()
-  await renew()
-  expect(await seen()).toEqual(before)
-  pems = refreshServers(servers, tls, pems)
-  const after = await seen()
-  expect(new Set(after).size).toBe(1)
-  expect(after[0]).not.toBe(before[0])
-  expect(refreshServers(servers, tls, pems)).toBe(pems)
+/** Who of the members gets an answer from a member with these rules. */
+async function letIn(rules: Partial<PeerTls>): Promise<string[]> {
+  const server = createPeerServer({ ...members.get('good')!, ...rules }, (socket) => {
+    socket.on('error', () => undefined)
+    socket.end('welcome')
+  })
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+  const url = `https://127.0.0.1:${(server.address() as AddressInfo).port}`
+  const welcomed: string[] = []
+  for (const [name, tls] of members) {
+    const text = await new Promise<string>((resolve) => {
+      let got = ''
+      const socket = dial(url, tls, () => undefined)
+      socket.on('data', (chunk) => {
+        got += chunk.toString()
+      })
+      socket.on('error', () => resolve(got))
+      socket.on('close', () => resolve(got))
+    })
+    if (text === 'welcome') welcomed.push(name)
+  }
+  await new Promise((resolve) => server.close(resolve))
+  return welcomed
+}
+
+test('a peer comes in with a certificate of the CA that is not revoked and has an allowed name', async () => {
+  expect(await letIn({})).toEqual(['good', 'revoked', 'stranger'])
+  expect(await letIn({ crlFile })).toEqual(['good', 'stranger'])
+  const byName = { allowedCommonNames: ['good', 'revoked'], allowedHostnames: [] }
+  expect(await letIn({ allowed: byName })).toEqual(['good', 'revoked'])
+  expect(await letIn({ crlFile, allowed: byName })).toEqual(['good'])
+  const byHost = { allowedCommonNames: [], allowedHostnames: ['stranger.example'] }
+  expect(await letIn({ allowed: byHost })).toEqual(['stranger'])
 })

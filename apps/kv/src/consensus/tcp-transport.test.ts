@@ -179,3 +179,25 @@ test('frames are found however the bytes are cut', () => {
     expect(frames).toEqual(['a', '', 'long'.repeat(50)])
   }
 })
+
+test('the peer port tells anybody who the members are, over HTTP', async () => {
+  const members: Member[] = [
+    {
+      id: 0xffff_ffff_ffff_ffffn,
+      name: 'a',
+      peerUrls: ['http://a:1'],
+      clientUrls: ['http://a:2'],
+      learner: false,
+    },
+    { id: 2n, name: '', peerUrls: ['http://b:1'], clientUrls: [], learner: true },
+  ]
+  const { url } = await start(1n, { members })
+  const response = await fetch(`${url}/members`)
+  expect([response.status, response.headers.get('x-etcd-cluster-id')]).toEqual([200, '7'])
+  expect(await response.text()).toBe(
+    '[{"id":18446744073709551615,"peerURLs":["http://a:1"],"name":"a","clientURLs":["http://a:2"]},' +
+      '{"id":2,"peerURLs":["http://b:1"],"isLearner":true}]\n',
+  )
+  expect((await fetch(`${url}/members`, { method: 'POST', body: 'x' })).status).toBe(405)
+  expect((await fetch(`${url}/raft`)).status).toBe(404)
+})

@@ -1,6 +1,8 @@
+import type { Server as HttpServer } from 'node:http'
 import type { Server, Socket } from 'node:net'
 import { type Clock, Fault, type Log } from '@kiln/service'
 import { encodeFrame } from './frame.ts'
+import { createPeerHttp, handOverHttp, isHttp } from './peer-http.ts'
 import { createPeerServer, dial, type PeerTls, refreshServers } from './peer-tls.ts'
 import {
   decodeAnswer,
@@ -253,12 +255,14 @@ class Inbound {
   #receive: ((from: MemberId, frame: Uint8Array) => void) | undefined
   #cancelRefresh: () => void = () => undefined
   #pems = ''
+  readonly #http: HttpServer
 
   #onHello: (from: MemberId, urls: readonly string[]) => void
 
   constructor(options: TcpTransportOptions, onHello: (from: MemberId, urls: readonly string[]) => void) {
     this.#options = options
     this.#onHello = onHello
+    this.#http = createPeerHttp(options.clusterId, () => options.describe?.() ?? [])
   }
 
   async listen(): Promise<void> {
@@ -320,7 +324,13 @@ class Inbound {
       this.#sockets.delete(socket)
       this.#members.delete(socket)
     })
+    let isFirst = true
     socket.on('data', (chunk) => {
+      if (isFirst && isHttp(chunk)) {
+        handOverHttp(this.#http, socket, chunk)
+        return
+      }
+      isFirst = false
       try {
         for (const frame of reader.push(chunk)) {
           if (socket.destroyed) return

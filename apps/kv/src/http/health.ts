@@ -1,5 +1,5 @@
 import { describeError } from '@kiln/service'
-import type { ServiceContext } from '../api/context.ts'
+import { isLearner, type ServiceContext } from '../api/context.ts'
 
 /** How long a check may take before it counts as failed. */
 const checkTimeoutMs = 5000
@@ -25,6 +25,7 @@ export function checksOf(context: ServiceContext): Record<'livez' | 'readyz', Re
       data_corruption: dataCorruption,
       serializable_read: serializableRead,
       linearizable_read: linearizableRead,
+      non_learner: async () => (isLearner(context) ? 'local node is learner' : undefined),
     },
   }
 }

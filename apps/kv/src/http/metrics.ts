@@ -2,8 +2,9 @@ import { readdirSync } from 'node:fs'
 import { version } from '@kiln/service'
 import type { CallEnd } from '@kiln/wire'
 import type { ServiceContext } from '../api/context.ts'
-import { apiVersion, sizeBytes } from '../api/maintenance-service.ts'
+import { apiVersion, clusterVersion, sizeBytes } from '../api/maintenance-service.ts'
 import type { WatchService } from '../api/watch-service.ts'
+import { Histogram } from './histogram.ts'
 
 const codeNames = [
   'OK',
@@ -31,8 +32,9 @@ type Method = {
   kind: string
   started: number
   handled: Map<number, number>
-  seconds: number
-  buckets: number[]
+  received: number
+  sent: number
+  seconds: Histogram
 }
 
 /** Counts what the wire tells of calls. */
@@ -43,12 +45,12 @@ export class CallMetrics {
     this.#method(path, kind).started++
   }
 
-  onEnd({ path, kind, code, durationMs }: CallEnd): void {
+  onEnd({ path, kind, code, durationMs, messagesIn, messagesOut }: CallEnd): void {
     const method = this.#method(path, kind)
     method.handled.set(code, (method.handled.get(code) ?? 0) + 1)
-    method.seconds += durationMs / 1000
-    const bucket = handlingBuckets.findIndex((bound) => durationMs / 1000 <= bound)
-    method.buckets[bucket < 0 ? handlingBuckets.length : bucket]!++
+    method.received += messagesIn
+    method.sent += messagesOut
+    method.seconds.observe(durationMs / 1000)
   }
 
   write(page: MetricsPage, isExtensive: boolean): void {
@@ -57,6 +59,8 @@ export class CallMetrics {
       const type = method.kind === 'unary' ? 'unary' : 'bidi_stream'
       const labels = { grpc_method: name, grpc_service: service, grpc_type: type }
       page.add('grpc_server_started_total', 'counter', method.started, labels)
+      page.add('grpc_server_msg_received_total', 'counter', method.received, labels)
+      page.add('grpc_server_msg_sent_total', 'counter', method.sent, labels)
       for (const [code, count] of method.handled) {
         page.add('grpc_server_handled_total', 'counter', count, {
           grpc_code: codeNames[code] ?? `${code}`,
@@ -64,25 +68,21 @@ export class CallMetrics {
         })
       }
       if (isExtensive) {
-        page.histogram(
-          'grpc_server_handling_seconds',
-          handlingBuckets,
-          method.buckets,
-          method.seconds,
-          labels,
-        )
+        page.histogram('grpc_server_handling_seconds', method.seconds, labels)
       }
     }
   }
 
   /** Paths come from clients: ones that are no method of ours are not kept. */
   #method(path: string, kind: string): Method {
-    const name = path.startsWith('/etcdserverpb.') && path.length < 100 ? path : '/unknown/unknown'
+    const name = /^\/(etcdserverpb|v3lockpb|v3electionpb|grpc)\.[\w.]{1,60}\/\w{1,40}$/.test(path)
+      ? path
+      : '/unknown/unknown'
     const key = this.#methods.size < 200 || this.#methods.has(name) ? name : '/unknown/unknown'
     let method = this.#methods.get(key)
     if (!method) {
-      const buckets = new Array<number>(handlingBuckets.length + 1).fill(0)
-      method = { kind, started: 0, handled: new Map(), seconds: 0, buckets }
+      const seconds = new Histogram(handlingBuckets)
+      method = { kind, started: 0, handled: new Map(), received: 0, sent: 0, seconds }
       this.#methods.set(key, method)
     }
     return method
@@ -99,9 +99,7 @@ export class MetricsPage {
 
   histogram(
     name: string,
-    bounds: number[],
-    counts: number[],
-    sum: number,
+    { bounds, counts, sum }: Pick<Histogram, 'bounds' | 'counts' | 'sum'>,
     labels: Record<string, string> = {},
   ): void {
     const lines = this.#lines(name, 'histogram')
@@ -142,7 +140,7 @@ export type MetricsSources = {
 
 /** The page at `/metrics`: etcd's names for what is true here too. */
 export function metricsPage({ context, calls, watches, leaderChanges }: MetricsSources): string {
-  const { consensus, state, settings } = context
+  const { consensus, state, settings, measures } = context
   const status = consensus.status()
   const page = new MetricsPage()
   const gauge = (name: string, value: number): void => page.add(name, 'gauge', value)
@@ -155,6 +153,20 @@ export function metricsPage({ context, calls, watches, leaderChanges }: MetricsS
   counter('etcd_server_leader_changes_seen_total', leaderChanges())
   gauge('etcd_server_proposals_committed_total', status.committedIndex)
   gauge('etcd_server_proposals_applied_total', status.appliedIndex)
+  gauge('etcd_server_proposals_pending', measures.proposalsPending)
+  counter('etcd_server_proposals_failed_total', measures.proposalsFailed)
+  counter('etcd_server_slow_apply_total', measures.slowApplies)
+  counter('etcd_server_slow_read_indexes_total', measures.slowReads)
+  page.add('etcd_cluster_version', 'gauge', 1, { cluster_version: clusterVersion.replace(/\.\d+$/, '') })
+  page.add('etcd_server_id', 'gauge', 1, { server_id: status.id.toString(16) })
+  page.histogram('etcd_disk_wal_fsync_duration_seconds', measures.walSync)
+  page.histogram('etcd_disk_backend_commit_duration_seconds', measures.commit)
+  for (const [peer, histogram] of measures.roundTrips) {
+    page.histogram('etcd_network_peer_round_trip_time_seconds', histogram, { To: peer.toString(16) })
+  }
+  for (const { peer, dropped } of measures.peers()) {
+    page.add('etcd_network_peer_sent_failures_total', 'counter', dropped, { To: peer.toString(16) })
+  }
   gauge('etcd_server_quota_backend_bytes', settings.quotaBytes)
   gauge('etcd_mvcc_db_total_size_in_bytes', sizeBytes(context))
   gauge('etcd_mvcc_db_total_size_in_use_in_bytes', sizeBytes(context))
@@ -169,6 +181,7 @@ export function metricsPage({ context, calls, watches, leaderChanges }: MetricsS
   gauge('kiln_kv_disk_full', status.diskFull ? 1 : 0)
   gauge('process_resident_memory_bytes', process.memoryUsage.rss())
   gauge('process_open_fds', readdirSync('/proc/self/fd').length)
+  gauge('process_start_time_seconds', Math.round((performance.timeOrigin / 1000) * 1000) / 1000)
   counter('process_cpu_seconds_total', (process.cpuUsage().user + process.cpuUsage().system) / 1e6)
   calls.write(page, settings.extensiveMetrics)
   return page.toString()

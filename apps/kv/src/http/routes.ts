@@ -2,12 +2,16 @@ import { version } from '@kiln/service'
 import fastify, { type FastifyInstance } from 'fastify'
 import type { ServiceContext } from '../api/context.ts'
 import { apiVersion, clusterVersion } from '../api/maintenance-service.ts'
+import type { Settings } from '../settings/settings.ts'
 import { type Check, checksOf, healthOf } from './health.ts'
+import { serveProfiles } from './profiles.ts'
 
 /** What is not gRPC: health, version and metrics, as etcd has them (kv.md section 8). */
 export async function createRoutes(context: ServiceContext, metrics: () => string): Promise<FastifyInstance> {
   const app = fastify({ logger: false, bodyLimit: 64 * 1024 })
   app.get('/version', async () => ({ etcdserver: apiVersion, etcdcluster: clusterVersion, kiln: version }))
+  app.get('/config', async () => settingsView(context.settings))
+  if (context.settings.profiles) serveProfiles(app)
   app.get('/metrics', async (_request, reply) => reply.type('text/plain; version=0.0.4').send(metrics()))
   app.get('/health', async (request, reply) => {
     const query = request.query as Record<string, string | string[]>
@@ -41,6 +45,14 @@ export async function createRoutes(context: ServiceContext, metrics: () => strin
   await app.ready()
   return app
 }
+
+/** The settings in effect; the certificates are there by the names of their files only. */
+const settingsView = (settings: Settings): unknown =>
+  JSON.parse(
+    JSON.stringify(settings, (_key, value: unknown) =>
+      typeof value === 'bigint' ? value.toString(16) : value,
+    ),
+  )
 
 const listOf = (value: string | string[] | undefined): string[] =>
   value === undefined ? [] : Array.isArray(value) ? value : [value]

@@ -1,6 +1,7 @@
 /**
- * Every flag of etcd 3.5, and what becomes of it here: `used`, `tuning` (accepted with a warning that says what happens
- * instead) or `refused` (it would change safety or meaning and is not supported).
+ * Every flag of etcd 3.5 and 3.6, and what becomes of it here: `used`, `tuning` (accepted with a warning that says what happens
+ * instead) or `refused` (it would change safety or meaning and is not supported). Flags that 3.6 freed of `experimental-` stand
+ * here without it.
  */
 export type Flag = {
   kind: 'string' | 'flag' | 'number' | 'duration'
@@ -60,6 +61,17 @@ export const flags: Record<string, Flag> = {
   'grpc-keepalive-min-time': used('member', 'duration', '5s', 'pings of clients closer together are refused'),
   'grpc-keepalive-interval': used('member', 'duration', '2h', 'silence after which a client is pinged'),
   'grpc-keepalive-timeout': used('member', 'duration', '20s', 'wait for the answer to that ping'),
+  'max-learners': used('member', 'number', '1', 'learners at once'),
+  'warning-unary-request-duration': used('member', 'duration', '300ms', 'slower requests are logged'),
+  'warning-apply-duration': used('member', 'duration', '100ms', 'slower batches of writes are logged'),
+  'watch-progress-notify-interval': used(
+    'member',
+    'duration',
+    '10m',
+    'progress told to idle watchers that ask',
+  ),
+  'corrupt-check-time': used('member', 'duration', '0s', 'interval at which the leader compares members'),
+  'initial-corrupt-check': used('member', 'flag', 'false', 'compare with the others before serving'),
   'auto-compaction-retention': used('member', 'string', '0', 'history kept; 0 is all of it'),
   'auto-compaction-mode': used('member', 'string', 'periodic', 'periodic or revision'),
 
@@ -69,6 +81,18 @@ export const flags: Record<string, Flag> = {
   'initial-cluster-token': used('cluster', 'string', 'etcd-cluster', 'sets clusters apart'),
   'advertise-client-urls': used('cluster', 'string', 'http://localhost:2379', 'told to clients'),
 
+  'enable-grpc-gateway': used('cluster', 'flag', 'true', 'the JSON form of the API below /v3/'),
+  'listen-client-http-urls': used(
+    'cluster',
+    'string',
+    '',
+    'where HTTP is; listen-client-urls is then gRPC alone',
+  ),
+  'discovery-srv': used('cluster', 'string', '', 'domain whose SRV records name the first members'),
+  'discovery-srv-name': used('cluster', 'string', '', 'suffix of the service in those records'),
+
+  cors: used('security', 'string', '*', 'origins that browsers may ask from'),
+  'host-whitelist': used('security', 'string', '*', 'host names that requests without TLS may use'),
   'cert-file': used('security', 'string', '', 'certificate for clients'),
   'key-file': used('security', 'string', '', 'its key'),
   'client-cert-auth': used('security', 'flag', 'false', 'clients need a certificate'),
@@ -78,50 +102,63 @@ export const flags: Record<string, Flag> = {
   'peer-key-file': used('security', 'string', '', 'its key'),
   'peer-client-cert-auth': used('security', 'flag', 'false', 'other members need a certificate'),
   'peer-trusted-ca-file': used('security', 'string', '', 'CA of member certificates'),
+  'peer-crl-file': used('security', 'string', '', 'revoked member certificates'),
+  'auto-tls': used('security', 'flag', 'false', 'make a certificate for clients'),
+  'peer-auto-tls': used('security', 'flag', 'false', 'make a certificate for other members'),
+  'self-signed-cert-validity': used(
+    'security',
+    'number',
+    '1',
+    'years that a certificate made here is good for',
+  ),
+  'client-cert-allowed-hostname': used('security', 'string', '', 'name that client certificates must have'),
+  'peer-cert-allowed-cn': used('security', 'string', '', 'common names that member certificates may have'),
+  'peer-cert-allowed-hostname': used(
+    'security',
+    'string',
+    '',
+    'names of which member certificates must have one',
+  ),
   'tls-min-version': used('security', 'string', 'TLS1.2', 'TLS1.2 or TLS1.3'),
 
   'log-level': used('observing', 'string', 'info', 'debug, info, warn or error'),
   'listen-metrics-urls': used('observing', 'string', '', 'more places for /metrics and /health'),
   metrics: used('observing', 'string', 'basic', 'basic or extensive'),
-  'experimental-watch-progress-notify-interval': used('observing', 'duration', '10m', 'of idle watchers'),
+  'enable-pprof': used('observing', 'flag', 'false', 'profiles of this process below /debug/pprof'),
 
+  'auto-disarm': used('kiln', 'flag', 'false', 'end the NOSPACE alarm when there is space again'),
   'accept-damage': used('kiln', 'flag', 'false', 'start a single member whose newest log record is damaged'),
 
   'wal-dir': refused('string', 'the log is below data-dir', ''),
-  'listen-client-http-urls': refused('string', 'gRPC and HTTP share listen-client-urls', ''),
   'force-new-cluster': refused('flag', 'a member cannot be cut out of its cluster yet', 'false'),
   'unsafe-no-fsync': refused('flag', 'every write is synced', 'false'),
   'strict-reconfig-check': refused('flag', 'changes that may lose the quorum are always refused', 'true'),
   'pre-vote': refused('flag', 'pre-vote is always on', 'true'),
   'enable-v2': refused('flag', 'there is no v2 API', 'false'),
   'experimental-enable-v2v3': refused('string', 'there is no v2 API', ''),
-  'enable-grpc-gateway': refused('flag', 'there is no JSON gateway yet', 'false'),
-  discovery: refused('string', 'discovery is not supported', ''),
-  'discovery-srv': refused('string', 'discovery is not supported', ''),
-  'discovery-srv-name': refused('string', 'discovery is not supported', ''),
-  'discovery-proxy': refused('string', 'discovery is not supported', ''),
-  'discovery-fallback': refused('string', 'discovery is not supported', '', 'proxy', 'exit'),
+  discovery: refused('string', 'the v2 discovery service is not supported', ''),
+  'discovery-proxy': refused('string', 'the v2 discovery service is not supported', ''),
+  'discovery-fallback': refused('string', 'there is no proxy mode', '', 'exit'),
   proxy: refused('string', 'there is no proxy mode', 'off'),
-  'auto-tls': refused('flag', 'certificates are given, not made up', 'false'),
-  'peer-auto-tls': refused('flag', 'certificates are given, not made up', 'false'),
-  'client-cert-allowed-hostname': refused('string', 'names in client certificates are not checked', ''),
-  'peer-cert-allowed-cn': refused('string', 'names in member certificates are not checked', ''),
-  'peer-cert-allowed-hostname': refused('string', 'names in member certificates are not checked', ''),
-  'peer-crl-file': refused('string', 'no revocation between members', ''),
   'client-cert-file': refused('string', 'cert-file serves both directions', ''),
   'client-key-file': refused('string', 'key-file serves both directions', ''),
   'peer-client-cert-file': refused('string', 'peer-cert-file serves both directions', ''),
   'peer-client-key-file': refused('string', 'peer-key-file serves both directions', ''),
-  'experimental-peer-skip-client-san-verification': refused('flag', 'names are not checked', 'false', 'true'),
+  'peer-skip-client-san-verification': refused('flag', 'names are not checked', 'false', 'true'),
   'tls-max-version': refused('string', 'there is no upper bound', ''),
   'cipher-suites': refused('string', 'the runtime picks the ciphers', ''),
-  cors: refused('string', 'browsers are not served', '', '*'),
-  'host-whitelist': refused('string', 'host names are not checked', '', '*'),
   'auth-token': refused('string', 'there are no users yet', 'simple'),
-  'experimental-initial-corrupt-check': refused('flag', 'members are not compared at the start', 'false'),
-  'experimental-corrupt-check-time': refused('duration', 'members are not compared', '0s'),
-  'experimental-compact-hash-check-enabled': refused('flag', 'members are not compared', 'false'),
-  'experimental-max-learners': refused('number', 'there is one learner at most', '1'),
+  'compact-hash-check-enabled': refused('flag', 'corrupt-check-time compares members', 'false'),
+  'discovery-token': refused('string', 'discovery over another cluster is not supported', ''),
+  'discovery-endpoints': refused('string', 'discovery over another cluster is not supported', ''),
+  'v2-deprecation': refused(
+    'string',
+    'there is no v2 store',
+    'not-yet',
+    'write-only',
+    'write-only-drop-data',
+    'gone',
+  ),
 
   'bcrypt-cost': tuning('number', 'there are no users yet'),
   'auth-token-ttl': tuning('number', 'there are no users yet'),
@@ -132,8 +169,6 @@ export const flags: Record<string, Flag> = {
   'backend-batch-limit': tuning('number', 'each turn of the event loop is a batch'),
   'socket-reuse-port': tuning('flag', 'the port is this process’s alone'),
   'socket-reuse-address': tuning('flag', 'addresses are always reused'),
-  'self-signed-cert-validity': tuning('number', 'no certificates are made'),
-  'enable-pprof': tuning('flag', 'there is no profile endpoint'),
   logger: tuning('string', 'logs are JSON lines on stderr'),
   'log-format': tuning('string', 'logs are JSON lines on stderr'),
   'log-outputs': tuning('string', 'logs are JSON lines on stderr'),
@@ -144,26 +179,42 @@ export const flags: Record<string, Flag> = {
   'proxy-dial-timeout': tuning('number', 'there is no proxy mode'),
   'proxy-write-timeout': tuning('number', 'there is no proxy mode'),
   'proxy-read-timeout': tuning('number', 'there is no proxy mode'),
-  'experimental-enable-lease-checkpoint': tuning('flag', 'leases are always checkpointed'),
-  'experimental-enable-lease-checkpoint-persist': tuning('flag', 'leases are always checkpointed'),
-  'experimental-compaction-batch-limit': tuning('number', 'a compaction is one pass in memory'),
-  'experimental-compaction-sleep-interval': tuning('duration', 'a compaction is one pass in memory'),
-  'experimental-compact-hash-check-time': tuning('duration', 'members are not compared'),
-  'experimental-warning-apply-duration': tuning('duration', 'slow applies are not reported'),
-  'experimental-warning-unary-request-duration': tuning('duration', 'slow requests are not reported'),
-  'experimental-txn-mode-write-with-shared-buffer': tuning('flag', 'there are no such buffers'),
-  'experimental-memory-mlock': tuning('flag', 'memory is not locked'),
-  'experimental-bootstrap-defrag-threshold-megabytes': tuning('number', 'there is nothing to defragment'),
-  'experimental-stop-grpc-service-on-defrag': tuning('flag', 'a defragmentation does not stop the service'),
-  'experimental-wait-cluster-ready-timeout': tuning(
-    'duration',
-    'it waits for the cluster as long as it takes',
-  ),
-  'experimental-enable-distributed-tracing': refused('flag', 'there is no tracing', 'false'),
-  'experimental-distributed-tracing-address': tuning('string', 'there is no tracing'),
-  'experimental-distributed-tracing-service-name': tuning('string', 'there is no tracing'),
-  'experimental-distributed-tracing-instance-id': tuning('string', 'there is no tracing'),
-  'experimental-distributed-tracing-sampling-rate': tuning('number', 'there is no tracing'),
+  'enable-lease-checkpoint': tuning('flag', 'leases are always checkpointed'),
+  'enable-lease-checkpoint-persist': tuning('flag', 'leases are always checkpointed'),
+  'compaction-batch-limit': tuning('number', 'a compaction is one pass in memory'),
+  'compaction-sleep-interval': tuning('duration', 'a compaction is one pass in memory'),
+  'compact-hash-check-time': tuning('duration', 'corrupt-check-time compares members'),
+  'downgrade-check-time': tuning('duration', 'a downgrade is looked at when it is asked for'),
+  'discovery-dial-timeout': tuning('duration', 'there is no discovery over another cluster'),
+  'discovery-request-timeout': tuning('duration', 'there is no discovery over another cluster'),
+  'discovery-keepalive-time': tuning('duration', 'there is no discovery over another cluster'),
+  'discovery-keepalive-timeout': tuning('duration', 'there is no discovery over another cluster'),
+  'discovery-insecure-transport': tuning('flag', 'there is no discovery over another cluster'),
+  'discovery-insecure-skip-tls-verify': tuning('flag', 'there is no discovery over another cluster'),
+  'discovery-cert': tuning('string', 'there is no discovery over another cluster'),
+  'discovery-key': tuning('string', 'there is no discovery over another cluster'),
+  'discovery-cacert': tuning('string', 'there is no discovery over another cluster'),
+  'discovery-user': tuning('string', 'there is no discovery over another cluster'),
+  'discovery-password': tuning('string', 'there is no discovery over another cluster'),
+  'feature-gates': tuning('string', 'what etcd gates is always on here, or refused by its own flag'),
+  'set-member-localaddr': tuning('flag', 'the system picks the local address'),
+  'txn-mode-write-with-shared-buffer': tuning('flag', 'there are no such buffers'),
+  'memory-mlock': tuning('flag', 'memory is not locked'),
+  'bootstrap-defrag-threshold-megabytes': tuning('number', 'there is nothing to defragment'),
+  'stop-grpc-service-on-defrag': tuning('flag', 'a defragmentation does not stop the service'),
+  'wait-cluster-ready-timeout': tuning('duration', 'it waits for the cluster as long as it takes'),
+  'enable-distributed-tracing': refused('flag', 'there is no tracing', 'false'),
+  'distributed-tracing-address': tuning('string', 'there is no tracing'),
+  'distributed-tracing-service-name': tuning('string', 'there is no tracing'),
+  'distributed-tracing-instance-id': tuning('string', 'there is no tracing'),
+  'distributed-tracing-sampling-rate': tuning('number', 'there is no tracing'),
+}
+
+/** A flag by any of its names: `experimental-foo` of 3.5 is `foo` of 3.6. */
+export function flagName(given: string): string | undefined {
+  if (flags[given]) return given
+  const plain = given.replace(/^experimental-/, '')
+  return flags[plain] ? plain : undefined
 }
 
 const sectionTitles: Record<Flag['section'], string> = {
@@ -177,7 +228,7 @@ const sectionTitles: Record<Flag['section'], string> = {
 /** What `--help` prints. */
 export function helpText(): string {
   const lines = [
-    'kiln-kv: a store that speaks the etcd v3 API. Flags, ETCD_* variables and the YAML file are those of etcd 3.5.',
+    'kiln-kv: a store that speaks the etcd v3 API. Flags, ETCD_* variables and the YAML file are those of etcd 3.5 and 3.6.',
     '',
     '  --config-file FILE   YAML settings; flags and variables are then not looked at',
     '  --version            print the version',

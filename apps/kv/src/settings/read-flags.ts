@@ -1,5 +1,5 @@
 import { parse as parseYaml } from 'yaml'
-import { type Flag, flags } from './flags.ts'
+import { type Flag, flagName, flags } from './flags.ts'
 
 export type RawSettings = {
   values: Map<string, string>
@@ -24,6 +24,9 @@ const securitySections: Record<string, Record<string, string>> = {
     'trusted-ca-file': 'trusted-ca-file',
     'auto-tls': 'auto-tls',
     'client-crl-file': 'client-crl-file',
+    'crl-file': 'client-crl-file',
+    'client-cert-allowed-hostname': 'client-cert-allowed-hostname',
+    'allowed-hostname': 'client-cert-allowed-hostname',
   },
   'peer-transport-security': {
     'cert-file': 'peer-cert-file',
@@ -32,6 +35,8 @@ const securitySections: Record<string, Record<string, string>> = {
     'trusted-ca-file': 'peer-trusted-ca-file',
     'auto-tls': 'peer-auto-tls',
     'allowed-cn': 'peer-cert-allowed-cn',
+    'allowed-hostname': 'peer-cert-allowed-hostname',
+    'crl-file': 'peer-crl-file',
   },
 }
 
@@ -51,7 +56,8 @@ export function readFlags(input: SettingsInput): RawSettings {
     return raw
   }
   for (const name of Object.keys(flags)) {
-    const value = input.env[`ETCD_${name.toUpperCase().replaceAll('-', '_')}`]
+    const variable = name.toUpperCase().replaceAll('-', '_')
+    const value = input.env[`ETCD_${variable}`] ?? input.env[`ETCD_EXPERIMENTAL_${variable}`]
     if (value !== undefined && !fromFlags.has(name)) give(raw, name, value, 'environment')
   }
   for (const [name, value] of fromFlags) give(raw, name, value, 'flag')
@@ -68,12 +74,12 @@ export function parseArguments(argv: string[], problems: string[]): Map<string, 
       problems.push(`'${argument}' is not a valid flag`)
       continue
     }
-    const name = match[1]!
-    const flag = flags[name]
-    if (!flag && name !== 'config-file') {
-      problems.push(`flag provided but not defined: -${name}`)
+    const name = match[1] === 'config-file' ? match[1] : flagName(match[1]!)
+    if (name === undefined) {
+      problems.push(`flag provided but not defined: -${match[1]}`)
       continue
     }
+    const flag = flags[name]
     if (match[2] !== undefined) found.set(name, match[2])
     else if (flag?.kind === 'flag') found.set(name, 'true')
     else if (at + 1 < argv.length) found.set(name, argv[++at]!)
@@ -110,10 +116,11 @@ function readConfigFile(path: string, input: SettingsInput, raw: RawSettings): v
 const textOf = (value: unknown): string =>
   Array.isArray(value) ? value.map(String).join(',') : value === null ? '' : String(value)
 
-function give(raw: RawSettings, name: string, value: string, from: string): void {
-  const flag = flags[name]
+function give(raw: RawSettings, given: string, value: string, from: string): void {
+  const name = flagName(given)
+  const flag = name && flags[name]
   if (!flag) {
-    raw.problems.push(`${from}: unknown setting ${name}`)
+    raw.problems.push(`${from}: unknown setting ${given}`)
     return
   }
   const problem = kindProblem(flag, value)

@@ -126,6 +126,47 @@ test('auto compaction counts revisions or time, hours by default', () => {
   )
 })
 
+test('what 3.6 freed of experimental- goes by both names, in flags, variables and the file', () => {
+  expect(settingsOf(['--experimental-watch-progress-notify-interval=2s']).progressIntervalMs).toBe(2000)
+  expect(settingsOf(['--watch-progress-notify-interval=1ms']).progressIntervalMs).toBe(100)
+  expect(settingsOf([], { ETCD_EXPERIMENTAL_MAX_LEARNERS: '3' }).learnersMax).toBe(3)
+  expect(settingsOf([], { ETCD_MAX_LEARNERS: '2', ETCD_EXPERIMENTAL_MAX_LEARNERS: '3' }).learnersMax).toBe(2)
+  const files = { f: 'experimental-corrupt-check-time: 4h\nenable-grpc-gateway: false\n' }
+  expect(load(['--config-file=f'], {}, files).settings).toMatchObject({
+    corruptCheckMs: 4 * 3_600_000,
+    jsonGateway: false,
+  })
+  expect(problemsOf(['--experimental-nothing=1'])).toContain(
+    'flag provided but not defined: -experimental-nothing',
+  )
+})
+
+test('names that may come in, and certificates made here', () => {
+  const peer = ['--peer-cert-file=c', '--peer-key-file=k', '--peer-crl-file=r']
+  expect(settingsOf([...peer, '--peer-cert-allowed-cn=a,b']).peerTls).toMatchObject({
+    allowedCommonNames: ['a', 'b'],
+    allowedHostnames: [],
+    crlFile: 'r',
+  })
+  expect(problemsOf([...peer, '--peer-cert-allowed-cn=a', '--peer-cert-allowed-hostname=h'])).toContain(
+    'exclude each other',
+  )
+  const auto = settingsOf(['--auto-tls', '--self-signed-cert-validity=3'])
+  expect(auto.clientTls?.selfSigned).toEqual({ hosts: ['localhost'], years: 3 })
+  const given = load(['--auto-tls', '--cert-file=c', '--key-file=k'])
+  expect(given.warnings).toEqual(['--auto-tls has no effect: a certificate is given'])
+  expect(given.settings.clientTls?.selfSigned).toBeUndefined()
+})
+
+test('the first members are named by a list or by a domain, not by both', () => {
+  const found = settingsOf(['--discovery-srv=example.com', '--discovery-srv-name=blue'])
+  expect(found).toMatchObject({ discoverySrv: { domain: 'example.com', suffix: 'blue' }, initialCluster: [] })
+  expect(
+    problemsOf(['--discovery-srv=example.com', '--initial-cluster=default=http://localhost:2380']),
+  ).toContain('exclude each other')
+  expect(problemsOf(['--discovery-token=t'])).toContain('discovery over another cluster is not supported')
+})
+
 test('durations are written as in Go', () => {
   expect(durationMs('1h30m')).toBe(5_400_000)
   expect(durationMs('1.5s')).toBe(1500)

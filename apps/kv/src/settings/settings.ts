@@ -13,6 +13,11 @@ export type TlsFiles = {
   caFile: string
   crlFile: string
   clientAuth: boolean
+  /** Names of which a certificate must have one; empty lets in every certificate that verifies. */
+  allowedCommonNames: string[]
+  allowedHostnames: string[]
+  /** A certificate is made at the start, for these hosts, if there is none yet. */
+  selfSigned?: { hosts: string[]; years: number }
 }
 
 export type AutoCompaction =
@@ -27,8 +32,12 @@ export type Settings = {
   listenClient: Endpoint[]
   listenPeer: Endpoint[]
   listenMetrics: Endpoint[]
+  /** Where HTTP is when `listenClient` is for gRPC alone; empty: both share `listenClient`. */
+  listenHttp: Endpoint[]
   advertiseClientUrls: string[]
   advertisePeerUrls: string[]
+  /** Domain and service suffix of the SRV records that name the first members, instead of `initialCluster`. */
+  discoverySrv: { domain: string; suffix: string } | undefined
   /** The first members, with the ids that all of them derive. Only looked at with an empty data directory. */
   initialCluster: Member[]
   joining: boolean
@@ -47,6 +56,19 @@ export type Settings = {
   keepAliveTimeoutMs: number
   autoCompaction: AutoCompaction
   progressIntervalMs: number
+  learnersMax: number
+  slowRequestMs: number
+  slowApplyMs: number
+  /** 0: members are not compared. */
+  corruptCheckMs: number
+  initialCorruptCheck: boolean
+  autoDisarm: boolean
+  jsonGateway: boolean
+  /** Origins and host names that may ask; `*` is all. */
+  cors: string[]
+  hostWhitelist: string[]
+  /** Serves profiles of the process. */
+  profiles: boolean
   clientTls: TlsFiles | undefined
   peerTls: TlsFiles | undefined
   tlsMinVersion: 'TLSv1.2' | 'TLSv1.3'
@@ -106,15 +128,22 @@ function checkSettings(raw: RawSettings): Settings {
   if (metrics !== 'basic' && metrics !== 'extensive')
     problems.push(`--metrics: '${metrics}' is not basic or extensive`)
 
+  const discoverySrv = text('discovery-srv')
+    ? { domain: text('discovery-srv'), suffix: text('discovery-srv-name') }
+    : undefined
+  if (discoverySrv && raw.given.has('initial-cluster'))
+    problems.push('--initial-cluster and --discovery-srv exclude each other')
   return {
     name,
     dataDir: resolve(text('data-dir') || `${name}.etcd`),
     listenClient,
     listenPeer: endpoints('listen-peer-urls'),
     listenMetrics: endpoints('listen-metrics-urls'),
+    listenHttp: endpoints('listen-client-http-urls'),
     advertiseClientUrls: endpoints('advertise-client-urls').map(({ url }) => url),
     advertisePeerUrls,
-    initialCluster: readInitialCluster(raw, name, advertisePeerUrls),
+    discoverySrv,
+    initialCluster: discoverySrv ? [] : readInitialCluster(raw, name, advertisePeerUrls),
     joining: state === 'existing',
     token: text('initial-cluster-token'),
     heartbeatMs,
@@ -130,7 +159,17 @@ function checkSettings(raw: RawSettings): Settings {
     keepAliveIntervalMs: ms('grpc-keepalive-interval'),
     keepAliveTimeoutMs: ms('grpc-keepalive-timeout'),
     autoCompaction: readAutoCompaction(raw),
-    progressIntervalMs: Math.max(100, ms('experimental-watch-progress-notify-interval')),
+    progressIntervalMs: Math.max(100, ms('watch-progress-notify-interval')),
+    learnersMax: number('max-learners', 1),
+    slowRequestMs: ms('warning-unary-request-duration'),
+    slowApplyMs: ms('warning-apply-duration'),
+    corruptCheckMs: ms('corrupt-check-time'),
+    initialCorruptCheck: truth('initial-corrupt-check'),
+    autoDisarm: truth('auto-disarm'),
+    jsonGateway: truth('enable-grpc-gateway'),
+    cors: listOf(text('cors'), '*'),
+    hostWhitelist: listOf(text('host-whitelist'), '*'),
+    profiles: truth('enable-pprof'),
     clientTls: readTls(raw, '', listenClient),
     peerTls: readTls(raw, 'peer-', endpoints('listen-peer-urls')),
     tlsMinVersion: text('tls-min-version') === 'TLS1.3' ? 'TLSv1.3' : 'TLSv1.2',
@@ -138,6 +177,14 @@ function checkSettings(raw: RawSettings): Settings {
     logLevel: text('log-level').replace('panic', 'fatal'),
     acceptDamage: truth('accept-damage'),
   }
+}
+
+const listOf = (text: string, whenEmpty?: string): string[] => {
+  const list = text
+    .split(',')
+    .map((each) => each.trim())
+    .filter((each) => each !== '')
+  return list.length === 0 && whenEmpty ? [whenEmpty] : list
 }
 
 function readEndpoints(name: string, value: string, problems: string[]): Endpoint[] {
@@ -196,20 +243,29 @@ function readAutoCompaction(raw: RawSettings): AutoCompaction {
   return periodMs ? { kind: 'periodic', periodMs } : { kind: 'off' }
 }
 
-function readTls(raw: RawSettings, prefix: string, listen: Endpoint[]): TlsFiles | undefined {
+function readTls(raw: RawSettings, prefix: '' | 'peer-', listen: Endpoint[]): TlsFiles | undefined {
   const text = (name: string): string => raw.values.get(name) ?? ''
-  const files = {
+  const files: TlsFiles = {
     certFile: text(`${prefix}cert-file`),
     keyFile: text(`${prefix}key-file`),
     caFile: text(`${prefix}trusted-ca-file`),
-    crlFile: prefix === '' ? text('client-crl-file') : '',
+    crlFile: text(prefix === '' ? 'client-crl-file' : 'peer-crl-file'),
     clientAuth: text(`${prefix}client-cert-auth`) === 'true',
+    allowedCommonNames: prefix === '' ? [] : listOf(text('peer-cert-allowed-cn')),
+    allowedHostnames: listOf(
+      text(prefix === '' ? 'client-cert-allowed-hostname' : 'peer-cert-allowed-hostname'),
+    ),
   }
+  if (files.allowedCommonNames.length > 0 && files.allowedHostnames.length > 0)
+    raw.problems.push('--peer-cert-allowed-cn and --peer-cert-allowed-hostname exclude each other')
   const isSecure = listen.some(({ secure }) => secure)
+  const isAuto = text(`${prefix}auto-tls`) === 'true'
   if (files.certFile === '' && files.keyFile === '') {
+    if (isAuto) return selfSigned(files, text('self-signed-cert-validity'), listen)
     if (isSecure) raw.problems.push(`https to listen on needs --${prefix}cert-file and --${prefix}key-file`)
     return undefined
   }
+  if (isAuto) raw.warnings.push(`--${prefix}auto-tls has no effect: a certificate is given`)
   if (files.certFile === '' || files.keyFile === '') {
     raw.problems.push(`--${prefix}cert-file and --${prefix}key-file need each other`)
   }
@@ -217,4 +273,10 @@ function readTls(raw: RawSettings, prefix: string, listen: Endpoint[]): TlsFiles
     raw.problems.push(`--${prefix}client-cert-auth needs --${prefix}trusted-ca-file`)
   }
   return files
+}
+
+/** The files are made below the data directory when the member starts; nobody can be asked for a certificate of that kind. */
+function selfSigned(files: TlsFiles, years: string, listen: Endpoint[]): TlsFiles {
+  const hosts = [...new Set(listen.map(({ host }) => host))]
+  return { ...files, clientAuth: false, selfSigned: { hosts, years: Math.max(1, Number(years)) } }
 }

@@ -3,6 +3,8 @@ import { Fault } from '@kiln/service'
 /** Version of the layout below; an entry with a higher one was written by a newer program. */
 export const commandFormatVersion = 1
 
+export type MinorVersion = { major: number; minor: number }
+
 export type AlarmKind = 'nospace' | 'corrupt'
 
 /**
@@ -17,6 +19,8 @@ export type Command =
   | { kind: 'lease-expire'; term: number; ids: bigint[] }
   | { kind: 'lease-checkpoint'; term: number; leases: { id: bigint; remainingTtl: number }[] }
   | { kind: 'alarm'; raise: boolean; member: bigint; alarm: AlarmKind }
+  /** Without a target the one that is under way is called off. */
+  | { kind: 'downgrade'; target: MinorVersion | undefined }
 
 const kinds = [
   'put',
@@ -28,6 +32,7 @@ const kinds = [
   'lease-expire',
   'lease-checkpoint',
   'alarm',
+  'downgrade',
 ] as const
 
 const headBytes = 2
@@ -68,6 +73,10 @@ export function encodeCommand(command: Command): Uint8Array {
       bytes[3] = alarmKinds.indexOf(command.alarm)
       bytes.writeBigUInt64LE(command.member, 4)
       break
+    case 'downgrade':
+      bytes.writeUInt32LE(command.target?.major ?? 0, 2)
+      bytes.writeUInt32LE(command.target?.minor ?? 0, 6)
+      break
   }
   return bytes
 }
@@ -89,6 +98,8 @@ function bodyBytes(command: Command): number {
       return 8 + command.leases.length * 16
     case 'alarm':
       return 10
+    case 'downgrade':
+      return 8
   }
 }
 
@@ -125,5 +136,9 @@ export function decodeCommand(entry: Uint8Array): Command {
     }
     case 'alarm':
       return { kind, raise: bytes[2] === 1, alarm: alarmKinds[bytes[3]!]!, member: bytes.readBigUInt64LE(4) }
+    case 'downgrade': {
+      const target = { major: bytes.readUInt32LE(2), minor: bytes.readUInt32LE(6) }
+      return { kind, target: target.major > 0 ? target : undefined }
+    }
   }
 }

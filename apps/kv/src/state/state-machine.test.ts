@@ -30,6 +30,8 @@ test('every command reads back as it was written', () => {
     { kind: 'lease-expire', term: 7, ids: [1n, 2n] },
     { kind: 'lease-checkpoint', term: 7, leases: [{ id: 1n, remainingTtl: 55 }] },
     { kind: 'alarm', raise: true, member: 0xffff_ffff_ffff_ffffn, alarm: 'corrupt' },
+    { kind: 'downgrade', target: { major: 3, minor: 4 } },
+    { kind: 'downgrade', target: undefined },
   ]
   for (const command of commands) {
     const back = decodeCommand(encodeCommand(command))

@@ -15,7 +15,7 @@ import { Fault } from '@kiln/service'
 import { decodeCompaction, decodeDelete, decodePut, decodeTxn } from '../api/requests.ts'
 import type { CommittedEntry, StateMachine } from '../consensus/types.ts'
 import { type Alarm, AlarmBook } from './alarm-book.ts'
-import { type AlarmKind, type Command, decodeCommand } from './command.ts'
+import { type AlarmKind, type Command, decodeCommand, type MinorVersion } from './command.ts'
 
 /** What applying a command gave, on the member that proposed it. */
 export type Applied =
@@ -26,6 +26,7 @@ export type Applied =
   | { kind: 'lease-grant'; outcome: Outcome<{ id: bigint; ttl: number }> }
   | { kind: 'lease-expire' | 'lease-checkpoint' }
   | { kind: 'alarm'; alarms: Alarm[] }
+  | { kind: 'downgrade' }
 
 export type StoreListener = {
   /** Entries were applied: watchers may have something to hear. */
@@ -40,6 +41,13 @@ const magic = Buffer.from('KKVS')
 const formatVersion = 1
 const headBytes = 12
 const alarmKinds: AlarmKind[] = ['nospace', 'corrupt']
+/** A downgrade that is under way stands among the alarms of a snapshot, its target in place of the member. */
+const downgradeRecord = 2
+const packVersion = ({ major, minor }: MinorVersion): bigint => (BigInt(major) << 32n) | BigInt(minor)
+const unpackVersion = (number: bigint): MinorVersion => ({
+  major: Number(number >> 32n),
+  minor: Number(number & 0xffff_ffffn),
+})
 
 /**
  * The replicated state: keys, leases and alarms. Applying looks at the entries and the state alone, so that all members
@@ -48,7 +56,13 @@ const alarmKinds: AlarmKind[] = ['nospace', 'corrupt']
 export class StoreState implements StateMachine<Applied> {
   readonly store = new MvccStore()
   readonly alarms = new AlarmBook()
+  #downgrade: MinorVersion | undefined
   #listener: StoreListener = {}
+
+  /** The version the cluster is about to go back to. */
+  get downgrade(): MinorVersion | undefined {
+    return this.#downgrade
+  }
 
   listen(listener: StoreListener): void {
     this.#listener = listener
@@ -61,14 +75,17 @@ export class StoreState implements StateMachine<Applied> {
   }
 
   async snapshot(): Promise<AsyncIterable<Uint8Array>> {
-    const alarms = this.alarms.list()
-    const head = Buffer.alloc(headBytes + alarms.length * 9)
+    const records = this.alarms
+      .list()
+      .map(({ member, alarm }) => ({ number: member, kind: alarmKinds.indexOf(alarm) }))
+    if (this.#downgrade) records.push({ number: packVersion(this.#downgrade), kind: downgradeRecord })
+    const head = Buffer.alloc(headBytes + records.length * 9)
     magic.copy(head)
     head.writeUInt32LE(formatVersion, 4)
-    head.writeUInt32LE(alarms.length, 8)
-    alarms.forEach(({ member, alarm }, at) => {
-      head.writeBigUInt64LE(member, headBytes + at * 9)
-      head[headBytes + at * 9 + 8] = alarmKinds.indexOf(alarm)
+    head.writeUInt32LE(records.length, 8)
+    records.forEach(({ number, kind }, at) => {
+      head.writeBigUInt64LE(number, headBytes + at * 9)
+      head[headBytes + at * 9 + 8] = kind
     })
     return withPauses(head, encodeSnapshot(this.store))
   }
@@ -83,18 +100,25 @@ export class StoreState implements StateMachine<Applied> {
       throw new Fault('STORE_SNAPSHOT_BAD', 'the snapshot is none of this version of kiln-kv')
     }
     const alarms: Alarm[] = []
+    let downgrade: MinorVersion | undefined
     const count = bytes.readUInt32LE(8)
-    for (let at = headBytes; alarms.length < count; at += 9) {
-      alarms.push({ member: bytes.readBigUInt64LE(at), alarm: alarmKinds[bytes[at + 8]!]! })
+    for (let record = 0; record < count; record++) {
+      const number = bytes.readBigUInt64LE(headBytes + record * 9)
+      const kind = bytes[headBytes + record * 9 + 8]!
+      if (kind === downgradeRecord) downgrade = unpackVersion(number)
+      else alarms.push({ member: number, alarm: alarmKinds[kind]! })
     }
     const problem = restoreSnapshot(this.store, bytes.subarray(headBytes + count * 9))
     if (problem) throw new Fault('STORE_SNAPSHOT_BAD', `the snapshot cannot be restored: ${problem}`)
     this.alarms.replace(alarms)
+    this.#downgrade = downgrade
     this.#listener.onReplaced?.()
   }
 
   #apply(command: Command, term: number): Applied {
     const { store } = this
+    const refusal = this.alarms.has('corrupt') ? whileCorrupt(command) : undefined
+    if (refusal) return refusal
     switch (command.kind) {
       case 'put': {
         if (this.alarms.has('nospace')) return { kind: 'put', outcome: refused(refusals.noSpace) }
@@ -135,6 +159,9 @@ export class StoreState implements StateMachine<Applied> {
         this.alarms.raise({ member, alarm })
         return { kind: 'alarm', alarms: [{ member, alarm }] }
       }
+      case 'downgrade':
+        this.#downgrade = command.target
+        return { kind: 'downgrade' }
     }
   }
 
@@ -144,6 +171,24 @@ export class StoreState implements StateMachine<Applied> {
     if (!outcome.ok) return { kind: 'lease-grant', outcome }
     this.#listener.onLeaseGranted?.(id, ttl)
     return { kind: 'lease-grant', outcome: accepted({ id, ttl }) }
+  }
+}
+
+/** A store that differs between members takes no more requests; alarms and what only the leader proposes go on. */
+function whileCorrupt({ kind }: Command): Applied | undefined {
+  switch (kind) {
+    case 'put':
+    case 'delete':
+    case 'txn':
+    case 'compact':
+    case 'lease-grant':
+    case 'lease-revoke':
+      return { kind, outcome: refused(refusals.corrupt) }
+    case 'lease-expire':
+    case 'lease-checkpoint':
+    case 'alarm':
+    case 'downgrade':
+      return undefined
   }
 }
 

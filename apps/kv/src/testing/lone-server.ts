@@ -2,6 +2,7 @@ import { createLog, systemClock } from '@kiln/service'
 import type { ServiceContext } from '../api/context.ts'
 import { createWatchService } from '../api/watch-service.ts'
 import type { Consensus } from '../consensus/types.ts'
+import { Measures } from '../http/measures.ts'
 import { LeaseKeeper } from '../leases/lease-keeper.ts'
 import { serveClients } from '../serve.ts'
 import { loadSettings } from '../settings/settings.ts'
@@ -29,7 +30,7 @@ export async function startLoneServer(
   const leases = new LeaseKeeper({ state, clock, log, electionMs: settings.electionMs })
   const lone = loneConsensus(state, clock, (body) => leases.onRequest(body))
   const consensus = { ...lone, ...change(lone) }
-  const context: ServiceContext = { settings, state, consensus, leases, clock, log }
+  const context: ServiceContext = { settings, state, consensus, leases, clock, log, measures: new Measures() }
   const watches = createWatchService(context)
   state.listen({
     onApplied: watches.advance,

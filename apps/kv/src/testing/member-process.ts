@@ -32,12 +32,14 @@ export type MemberFlags = {
   flags?: string[]
   /** Certificates for both sides; URLs are then https. */
   tls?: { cert: string; key: string; ca: string }
+  /** Of the URLs, when it is not what `tls` makes it. */
+  scheme?: 'http' | 'https'
 }
 
 /** Members of a cluster as processes on loopback, in a temporary folder, running before this resolves. */
-export async function startMembers({ count, flags = [], tls }: MemberFlags): Promise<MemberCluster> {
+export async function startMembers({ count, flags = [], tls, ...rest }: MemberFlags): Promise<MemberCluster> {
   const folder = await mkdtemp(join(tmpdir(), 'kiln-kv-'))
-  const scheme = tls ? 'https' : 'http'
+  const { scheme = tls ? 'https' : 'http' } = rest
   const ports = await freePorts(count * 2)
   const names = Array.from({ length: count }, (_, at) => `m${at + 1}`)
   const peerUrl = (at: number): string => `${scheme}://127.0.0.1:${ports[at * 2 + 1]}`

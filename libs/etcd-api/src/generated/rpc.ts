@@ -419,6 +419,12 @@ export interface StatusResponse {
   isLearner: boolean;
   storageVersion: string;
   dbSizeQuota: bigint;
+  downgradeInfo: DowngradeInfo | undefined;
+}
+
+export interface DowngradeInfo {
+  enabled: boolean;
+  targetVersion: string;
 }
 
 export interface DefragmentRequest {
@@ -4724,6 +4730,7 @@ function createBaseStatusResponse(): StatusResponse {
     isLearner: false,
     storageVersion: "",
     dbSizeQuota: 0n,
+    downgradeInfo: undefined,
   };
 }
 
@@ -4785,6 +4792,9 @@ export const StatusResponse: MessageFns<StatusResponse> = {
         throw new globalThis.Error("value provided for field message.dbSizeQuota of type int64 too large");
       }
       writer.uint32(96).int64(message.dbSizeQuota);
+    }
+    if (message.downgradeInfo !== undefined) {
+      DowngradeInfo.encode(message.downgradeInfo, writer.uint32(106).fork()).join();
     }
     return writer;
   },
@@ -4898,6 +4908,14 @@ export const StatusResponse: MessageFns<StatusResponse> = {
             message.dbSizeQuota = reader.int64() as bigint;
             continue;
           }
+          case 13: {
+            if (tag !== 106) {
+              break;
+            }
+
+            message.downgradeInfo = DowngradeInfo.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -4935,6 +4953,76 @@ export const StatusResponse: MessageFns<StatusResponse> = {
     message.dbSizeQuota = (object.dbSizeQuota !== undefined && object.dbSizeQuota !== null)
       ? BigInt(object.dbSizeQuota)
       : 0n;
+    message.downgradeInfo = (object.downgradeInfo !== undefined && object.downgradeInfo !== null)
+      ? DowngradeInfo.fromPartial(object.downgradeInfo)
+      : undefined;
+    return message;
+  },
+};
+
+function createBaseDowngradeInfo(): DowngradeInfo {
+  return { enabled: false, targetVersion: "" };
+}
+
+export const DowngradeInfo: MessageFns<DowngradeInfo> = {
+  encode(message: DowngradeInfo, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.enabled !== false) {
+      writer.uint32(8).bool(message.enabled);
+    }
+    if (message.targetVersion !== "") {
+      writer.uint32(18).string(message.targetVersion);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): DowngradeInfo {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseDowngradeInfo();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.enabled = reader.bool();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.targetVersion = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<DowngradeInfo>): DowngradeInfo {
+    return DowngradeInfo.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<DowngradeInfo>): DowngradeInfo {
+    const message = createBaseDowngradeInfo();
+    message.enabled = object.enabled ?? false;
+    message.targetVersion = object.targetVersion ?? "";
     return message;
   },
 };

@@ -1,0 +1,75 @@
+import type { StateMachine } from '../consensus/types.ts'
+import type { Disk } from '../wal/disk.ts'
+import { doublingBounds, Histogram } from './histogram.ts'
+
+/** Above these etcd calls an apply or a read index slow. */
+const slowApplySeconds = 0.1
+export const slowReadMs = 500
+const peersMax = 64
+
+export type PeerCounters = { peer: bigint; sent: number; dropped: number }
+
+/** What a member measures of itself while it runs, for `/metrics`. */
+export class Measures {
+  readonly walSync = new Histogram(doublingBounds(0.001, 14))
+  readonly commit = new Histogram(doublingBounds(0.001, 14))
+  readonly roundTrips = new Map<bigint, Histogram>()
+  proposalsPending = 0
+  proposalsFailed = 0
+  slowApplies = 0
+  slowReads = 0
+  /** Where the transport's counts are read. */
+  peers: () => PeerCounters[] = () => []
+
+  observeRoundTrip(peer: bigint, seconds: number): void {
+    let histogram = this.roundTrips.get(peer)
+    if (!histogram) {
+      if (this.roundTrips.size >= peersMax) this.roundTrips.delete(this.roundTrips.keys().next().value!)
+      histogram = new Histogram(doublingBounds(0.0001, 16))
+      this.roundTrips.set(peer, histogram)
+    }
+    histogram.observe(seconds)
+  }
+}
+
+/** Measures how long writes of the log take to be durable. */
+export function measuredDisk(disk: Disk, { walSync }: Measures): Disk {
+  return {
+    ...disk,
+    open: async (name, options) => {
+      const file = await disk.open(name, options)
+      if (!options.durable) return file
+      return {
+        ...file,
+        write: (bytes, offset, done) => {
+          const startedAt = performance.now()
+          file.write(bytes, offset, (error) => {
+            walSync.observe((performance.now() - startedAt) / 1000)
+            done(error)
+          })
+        },
+      }
+    },
+  }
+}
+
+/** Measures how long a batch of entries takes to become part of the state. */
+export function measuredStateMachine<Result>(
+  machine: StateMachine<Result>,
+  measures: Measures,
+  onApplied: (seconds: number, entries: number) => void = () => undefined,
+): StateMachine<Result> {
+  return {
+    apply: (entries) => {
+      const startedAt = performance.now()
+      const results = machine.apply(entries)
+      const seconds = (performance.now() - startedAt) / 1000
+      measures.commit.observe(seconds)
+      if (seconds > slowApplySeconds) measures.slowApplies++
+      onApplied(seconds, entries.length)
+      return results
+    },
+    snapshot: () => machine.snapshot(),
+    restore: (snapshot) => machine.restore(snapshot),
+  }
+}
