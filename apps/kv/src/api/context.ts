@@ -5,6 +5,7 @@ import type { Consensus } from '../consensus/types.ts'
 import type { LeaseKeeper } from '../leases/lease-keeper.ts'
 import type { Settings } from '../settings/settings.ts'
 import { type Command, encodeCommand } from '../state/command.ts'
+import type { Reclaimer } from '../state/reclaimer.ts'
 import type { Applied, StoreState } from '../state/state-machine.ts'
 import { fail, statuses, toGrpcError } from './errors.ts'
 
@@ -14,6 +15,7 @@ export type ServiceContext = {
   state: StoreState
   consensus: Consensus<Applied>
   leases: LeaseKeeper
+  reclaimer: Reclaimer
   clock: Clock
   log: Log
 }

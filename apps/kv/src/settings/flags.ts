@@ -62,6 +62,8 @@ export const flags: Record<string, Flag> = {
   'grpc-keepalive-timeout': used('member', 'duration', '20s', 'wait for the answer to that ping'),
   'auto-compaction-retention': used('member', 'string', '0', 'history kept; 0 is all of it'),
   'auto-compaction-mode': used('member', 'string', 'periodic', 'periodic or revision'),
+  'experimental-compaction-batch-limit': used('member', 'number', '1000', 'revisions freed in one go'),
+  'experimental-compaction-sleep-interval': used('member', 'duration', '10ms', 'pause between two batches'),
 
   'initial-advertise-peer-urls': used('cluster', 'string', 'http://localhost:2380', 'told to other members'),
   'initial-cluster': used('cluster', 'string', undefined, 'NAME=URL,... of all first members'),
@@ -146,8 +148,6 @@ export const flags: Record<string, Flag> = {
   'proxy-read-timeout': tuning('number', 'there is no proxy mode'),
   'experimental-enable-lease-checkpoint': tuning('flag', 'leases are always checkpointed'),
   'experimental-enable-lease-checkpoint-persist': tuning('flag', 'leases are always checkpointed'),
-  'experimental-compaction-batch-limit': tuning('number', 'a compaction is one pass in memory'),
-  'experimental-compaction-sleep-interval': tuning('duration', 'a compaction is one pass in memory'),
   'experimental-compact-hash-check-time': tuning('duration', 'members are not compared'),
   'experimental-warning-apply-duration': tuning('duration', 'slow applies are not reported'),
   'experimental-warning-unary-request-duration': tuning('duration', 'slow requests are not reported'),

@@ -46,6 +46,8 @@ export type Settings = {
   keepAliveIntervalMs: number
   keepAliveTimeoutMs: number
   autoCompaction: AutoCompaction
+  compactionBatch: number
+  compactionPauseMs: number
   progressIntervalMs: number
   clientTls: TlsFiles | undefined
   peerTls: TlsFiles | undefined
@@ -130,6 +132,8 @@ function checkSettings(raw: RawSettings): Settings {
     keepAliveIntervalMs: ms('grpc-keepalive-interval'),
     keepAliveTimeoutMs: ms('grpc-keepalive-timeout'),
     autoCompaction: readAutoCompaction(raw),
+    compactionBatch: number('experimental-compaction-batch-limit', 1),
+    compactionPauseMs: ms('experimental-compaction-sleep-interval'),
     progressIntervalMs: Math.max(100, ms('experimental-watch-progress-notify-interval')),
     clientTls: readTls(raw, '', listenClient),
     peerTls: readTls(raw, 'peer-', endpoints('listen-peer-urls')),
