@@ -23,6 +23,7 @@ import { withOwnCertificates } from './self-signed.ts'
 import { serveClients } from './serve.ts'
 import type { Settings } from './settings/settings.ts'
 import { CorruptCheck } from './state/corrupt-check.ts'
+import { Reclaimer } from './state/reclaimer.ts'
 import { type Applied, StoreState } from './state/state-machine.ts'
 import { nodeDisk } from './wal/node-disk.ts'
 
@@ -116,16 +117,26 @@ export async function startNode(options: NodeOptions): Promise<RunningNode> {
   known = () => consensus.members()
 
   measures.peers = () => transport.counters()
-  const context: ServiceContext = { settings, state, consensus, leases, clock, log, measures }
+  const reclaimer = new Reclaimer({
+    store: state.store,
+    clock,
+    batchRevisions: settings.compactionBatch,
+    pauseMs: settings.compactionPauseMs,
+  })
+  const context: ServiceContext = { settings, state, consensus, leases, reclaimer, clock, log, measures }
   const watches = createWatchService(context)
   state.listen({
-    onApplied: watches.advance,
+    onApplied: () => {
+      watches.advance()
+      reclaimer.kick()
+    },
     onReplaced: watches.reset,
     onLeaseGranted: (id, ttl) => leases.onGranted(id, ttl),
     onLeaseGone: (id) => leases.onGone(id),
   })
   // What was restored and replayed before anybody listened.
   watches.reset()
+  reclaimer.kick()
   consensus.onLeaderChange(({ leader, term, isLeader }) => {
     log.info({ leader: leader.toString(16), term, isLeader }, 'leader changed')
   })
@@ -190,6 +201,7 @@ export async function startNode(options: NodeOptions): Promise<RunningNode> {
       await served.close()
       await leases.stop()
       await consensus.stop()
+      await reclaimer.stop()
       unlock()
     },
   }

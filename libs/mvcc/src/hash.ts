@@ -21,14 +21,14 @@ export function* hashSlices(store: MvccStore, revision: number): Generator<void,
   const head = Buffer.alloc(headBytes)
   let hash = crc32('kiln-hash-1')
   let left = sliceRecords
-  for (const { fields, value } of store.history.pinned()) {
+  for (const { fields, keyBytes, value } of store.versions()) {
     if (fields.revision > hashRevision) break
     head.writeDoubleLE(fields.revision, 0)
     head.writeDoubleLE(fields.createRevision, 8)
     head.writeDoubleLE(fields.version, 16)
     head.writeBigInt64LE(fields.lease, 24)
     head.writeUInt32LE(fields.sub, 32)
-    hash = crc32(value, crc32(Buffer.from(fields.key, 'latin1'), crc32(head, hash)))
+    hash = crc32(value, crc32(keyBytes, crc32(head, hash)))
     if (--left > 0) continue
     left = sliceRecords
     yield

@@ -1,113 +1,151 @@
+import {
+  appendTo,
+  type Chunk,
+  compareKeyAt,
+  compareValues,
+  copyTo,
+  emptyChunk,
+  fieldsAt,
+  isRetainedAt,
+  keyAt,
+  keyBytesAt,
+  keyValueAt,
+  leaseAt,
+  lowerBound,
+  type RecordFields,
+  recordAtSlot,
+  type Slabs,
+  slotOf,
+  valueAt,
+} from './chunk.ts'
 import type { Key } from './key.ts'
+import type { KeyValue } from './requests.ts'
+import { defaultSizes, type StoreSizes } from './sizes.ts'
+import { SlabWriter } from './slab.ts'
 
-/** One version of one key. `version` 0 is a deletion; `prev` is the record of the version before, or -1. */
-export type RecordFields = {
-  key: Key
-  revision: number
-  /** Place among the changes of one revision. */
-  sub: number
-  createRevision: number
-  version: number
-  lease: bigint
-  prev: number
-}
-
-export type PinnedRecord = { fields: RecordFields; value: Uint8Array }
-
-const chunkRecordsMax = 1024
-const chunkBytesMax = 1 << 20
-
-/**
- * A run of records in columns, so that a version costs some 60 bytes and its value, and no object. `numbers` is
- * undefined while no record between first and last is missing.
- */
-type Chunk = {
-  first: number
-  count: number
-  numbers: Float64Array | undefined
-  keys: Key[]
-  revisions: Float64Array
-  subs: Uint32Array
-  creates: Float64Array
-  versions: Float64Array
-  leases: BigInt64Array
-  prevs: Float64Array
-  /** Value i is bytes[ends[i-1], ends[i]). Written bytes never change, so views may be handed out. */
-  ends: Uint32Array
-  bytes: Uint8Array
-}
+/** A version as it is read in order. `keyBytes` and `value` are views that stay valid and must not be written to. */
+export type PinnedRecord = { fields: RecordFields; keyBytes: Buffer; value: Buffer }
 
 /** All versions since the last compaction in the order they were written, numbered without reuse. */
 export class History {
+  readonly #sizes: StoreSizes
+  /** In the order of their records. */
   #chunks: Chunk[] = []
+  /**
+   * The chunk of a record by the aligned range of its number, so that finding one is no search. Chunks that a compaction merged
+   * stand under each range they have a record of.
+   */
+  readonly #byRange = new Map<number, Chunk>()
+  readonly #slabs: Slabs
   #next = 0
-  #live = 0
+  #count = 0
   #dataBytes = 0
+  /** Versions that only reads below this revision see are gone, though they may not be freed yet. */
+  #compactRevision = -1
+
+  constructor(sizes: StoreSizes = defaultSizes) {
+    this.#sizes = sizes
+    this.#slabs = { keys: new SlabWriter(sizes.slabBytes), values: new SlabWriter(sizes.slabBytes) }
+  }
 
   /** Number that the next record will have. */
   get next(): number {
     return this.#next
   }
+  /** Versions that take memory: those not freed yet included. */
   get count(): number {
-    return this.#live
+    return this.#count
   }
   /** Bytes of all keys and values held: what of the store's size does not depend on the runtime. */
   get dataBytes(): number {
     return this.#dataBytes
   }
+  get compactRevision(): number {
+    return this.#compactRevision
+  }
 
   append(fields: RecordFields, value: Uint8Array): number {
-    let chunk = this.#chunks.at(-1)
-    if (!chunk || isFull(chunk, value.length, this.#next)) {
-      if (chunk) seal(chunk)
-      chunk = emptyChunk(this.#next, chunkRecordsMax)
-      this.#chunks.push(chunk)
+    let chunk = this.#chunks[this.#chunks.length - 1]
+    if (!chunk || chunk.numbers || chunk.count === chunk.capacity) chunk = this.#begin()
+    const record = this.#next++
+    appendTo(chunk, record, fields, value, this.#slabs)
+    if (fields.prev >= 0) {
+      const before = this.#find(fields.prev)
+      before.untils[slotOf(before, fields.prev)] = fields.revision
     }
-    put(chunk, this.#next, fields, value)
-    this.#live++
+    this.#count++
     this.#dataBytes += fields.key.length + value.length
-    return this.#next++
+    return record
   }
 
+  has(record: number): boolean {
+    const chunk = this.#byRange.get(Math.floor(record / this.#sizes.chunkRecords))
+    if (!chunk) return false
+    const slot = slotOf(chunk, record)
+    return slot < chunk.count && recordAtSlot(chunk, slot) === record
+  }
   key(record: number): Key {
-    const [chunk, at] = this.#find(record)
-    return chunk.keys[at]!
+    const chunk = this.#find(record)
+    return keyAt(chunk, slotOf(chunk, record))
+  }
+  keyBytes(record: number): Buffer {
+    const chunk = this.#find(record)
+    return keyBytesAt(chunk, slotOf(chunk, record))
   }
   revision(record: number): number {
-    const [chunk, at] = this.#find(record)
-    return chunk.revisions[at]!
+    const chunk = this.#find(record)
+    return chunk.revisions[slotOf(chunk, record)]!
+  }
+  createRevision(record: number): number {
+    const chunk = this.#find(record)
+    return chunk.creates[slotOf(chunk, record)]!
   }
   version(record: number): number {
-    const [chunk, at] = this.#find(record)
-    return chunk.versions[at]!
+    const chunk = this.#find(record)
+    return chunk.versions[slotOf(chunk, record)]!
   }
+  /** The version before, -1 if there is none any more. */
   prev(record: number): number {
-    const [chunk, at] = this.#find(record)
-    return chunk.prevs[at]!
+    const chunk = this.#find(record)
+    const prev = chunk.prevs[slotOf(chunk, record)]!
+    return prev >= 0 && this.has(prev) ? prev : -1
   }
   lease(record: number): bigint {
-    const [chunk, at] = this.#find(record)
-    return chunk.leases[at]!
+    const chunk = this.#find(record)
+    return leaseAt(chunk, slotOf(chunk, record))
   }
   fields(record: number): RecordFields {
-    const [chunk, at] = this.#find(record)
-    return fieldsAt(chunk, at)
+    const chunk = this.#find(record)
+    return fieldsAt(chunk, slotOf(chunk, record))
   }
   /** A view that stays valid: it must not be written to. */
-  value(record: number): Uint8Array {
-    const [chunk, at] = this.#find(record)
-    return chunk.bytes.subarray(at === 0 ? 0 : chunk.ends[at - 1]!, chunk.ends[at]!)
+  value(record: number): Buffer {
+    const chunk = this.#find(record)
+    return valueAt(chunk, slotOf(chunk, record))
+  }
+  keyValue(record: number, keysOnly = false): KeyValue {
+    const chunk = this.#find(record)
+    return keyValueAt(chunk, slotOf(chunk, record), keysOnly)
+  }
+  /** Order of the values of two records. */
+  compareValues(a: number, b: number): number {
+    const chunkA = this.#find(a)
+    const chunkB = this.#find(b)
+    return compareValues(chunkA, slotOf(chunkA, a), chunkB, slotOf(chunkB, b))
+  }
+  /** Order of a record's key and another key, as of `a - b`. */
+  compareKey(record: number, other: Key): number {
+    const chunk = this.#find(record)
+    return compareKeyAt(chunk, slotOf(chunk, record), other)
   }
 
   /** The first record at or after `record`, -1 if there is none: how to walk on over compacted gaps. */
   atOrAfter(record: number): number {
     if (record >= this.#next) return -1
-    let at = this.#chunkOf(record)
-    if (at < 0) at = 0
-    for (; at < this.#chunks.length; at++) {
+    for (let at = Math.max(0, this.#placeOf(record)); at < this.#chunks.length; at++) {
       const chunk = this.#chunks[at]!
       const slot = slotOf(chunk, record)
-      if (slot < chunk.count) return chunk.numbers?.[slot] ?? chunk.first + slot
+      if (slot < chunk.count) return recordAtSlot(chunk, slot)
     }
     return -1
   }
@@ -123,75 +161,117 @@ export class History {
       else high = middle
     }
     const chunk = this.#chunks[low]
-    if (!chunk) return -1
-    const slot = lowerBound(chunk.revisions, chunk.count, revision)
-    return chunk.numbers?.[slot] ?? chunk.first + slot
+    return chunk ? recordAtSlot(chunk, lowerBound(chunk.revisions, chunk.count, revision)) : -1
   }
 
-  /** Marks the end of a chain: the version before this one was compacted away. */
-  cutPrev(record: number): void {
-    const [chunk, at] = this.#find(record)
-    chunk.prevs[at] = -1
+  /** From now on reads below `revision` are not answered. `free` gives the memory back. */
+  compact(revision: number): void {
+    this.#compactRevision = revision
+  }
+
+  /** How many `pinned` would read. */
+  pinnedCount(revisionMax = Number.POSITIVE_INFINITY): number {
+    let count = 0
+    for (const chunk of this.#chunks) {
+      for (let slot = 0; slot < chunk.count; slot++) {
+        if (chunk.revisions[slot]! <= revisionMax && isRetainedAt(chunk, slot, this.#compactRevision)) count++
+      }
+    }
+    return count
   }
 
   /**
-   * The records as they are now, to be read in slices while writes and compactions go on: chunks are replaced by a
-   * compaction, never changed, but for links to versions that went.
+   * The versions up to a revision that a store compacted as now has, as they are now, to be read in slices while writes and
+   * compactions go on: chunks are replaced when memory is freed, never changed.
    */
-  pinned(): Generator<PinnedRecord, void> {
-    return readPinned([...this.#chunks], this.#next)
+  pinned(revisionMax = Number.POSITIVE_INFINITY): Generator<PinnedRecord, void> {
+    const until = { record: this.#next, revision: revisionMax }
+    return readPinned([...this.#chunks], until, this.#compactRevision)
   }
 
-  /** Drops all records below `limit` for which `keep` answers false; numbers of the others stay. */
-  drop(limit: number, keep: (record: number) => boolean): void {
-    const chunks: Chunk[] = []
-    let packed: Chunk | undefined
-    for (const chunk of this.#chunks) {
-      if (chunk.first >= limit) {
-        chunks.push(chunk)
+  /**
+   * Frees what a store compacted at `revision` does not have, in the chunk of `from` or the next one there is; answers
+   * where to go on, -1 when all is done. `dropped` hears of each version that is still the newest of its key: a deletion.
+   */
+  free(from: number, revision: number, dropped: (record: number, key: Key) => void): number {
+    const place = Math.max(0, this.#placeOf(from))
+    const chunk = this.#chunks[place]
+    if (!chunk || chunk.revisions[0]! > revision) return -1
+    const kept: number[] = []
+    for (let slot = 0; slot < chunk.count; slot++) {
+      if (isRetainedAt(chunk, slot, revision)) {
+        kept.push(slot)
         continue
       }
-      const kept: number[] = []
-      for (let at = 0; at < chunk.count; at++) {
-        const record = chunk.numbers?.[at] ?? chunk.first + at
-        if (record >= limit || keep(record)) kept.push(at)
-        else {
-          this.#live--
-          this.#dataBytes -= chunk.keys[at]!.length + chunk.ends[at]! - (at === 0 ? 0 : chunk.ends[at - 1]!)
-        }
-      }
-      if (kept.length === 0) continue
-      if (kept.length === chunk.count) {
-        packed = undefined
-        chunks.push(chunk)
-        continue
-      }
-      for (const at of kept) {
-        const value = chunk.bytes.subarray(at === 0 ? 0 : chunk.ends[at - 1]!, chunk.ends[at]!)
-        const record = chunk.numbers?.[at] ?? chunk.first + at
-        if (!packed || packed.count === packed.revisions.length || isOverBytes(packed, value.length)) {
-          packed = emptyChunk(record, chunkRecordsMax)
-          packed.numbers = new Float64Array(chunkRecordsMax)
-          chunks.push(packed)
-        }
-        put(packed, record, fieldsAt(chunk, at), value)
+      this.#count--
+      this.#dataBytes -= chunk.keyLengths[slot]! + chunk.valueLengths[slot]!
+      if (chunk.untils[slot] === Number.POSITIVE_INFINITY) {
+        dropped(recordAtSlot(chunk, slot), keyAt(chunk, slot))
       }
     }
-    for (const chunk of chunks) if (chunk.numbers && chunk.revisions.length > chunk.count) seal(chunk)
-    this.#chunks = chunks
+    const next = this.#chunks[place + 1]?.first ?? -1
+    if (kept.length < chunk.count) this.#replace(place, chunk, kept)
+    return next
   }
 
-  #find(record: number): [Chunk, number] {
-    const chunk = this.#chunks[this.#chunkOf(record)]
+  /** Puts what is left of a chunk into one of the right size, or behind what is left of the chunk before it. */
+  #replace(place: number, chunk: Chunk, kept: number[]): void {
+    // Numbers go on in a range of their own.
+    const isTail = place === this.#chunks.length - 1
+    const { chunkRecords } = this.#sizes
+    if (isTail) this.#next = Math.ceil(this.#next / chunkRecords) * chunkRecords
+    this.#forget(chunk)
+    if (kept.length === 0) {
+      this.#chunks.splice(place, 1)
+      return
+    }
+    const before = this.#chunks[place - 1]
+    const joins = before?.numbers && before.count + kept.length <= chunkRecords
+    const sources = joins ? [before, chunk] : [chunk]
+    const size = joins ? before.count + kept.length : kept.length
+    const packed = emptyChunk(joins ? before.first : recordAtSlot(chunk, kept[0]!), size, true)
+    const slabBytes = Math.min(this.#sizes.slabBytes, 16 * 1024)
+    const slabs = { keys: new SlabWriter(slabBytes), values: new SlabWriter(slabBytes) }
+    for (const source of sources) {
+      const slots = source === chunk ? kept : Array.from({ length: source.count }, (_, at) => at)
+      for (const slot of slots) copyTo(packed, source, slot, slabs)
+    }
+    if (joins) {
+      this.#forget(before)
+      this.#chunks.splice(place - 1, 2, packed)
+    } else this.#chunks[place] = packed
+    for (let slot = 0; slot < packed.count; slot++) {
+      this.#byRange.set(Math.floor(packed.numbers![slot]! / chunkRecords), packed)
+    }
+  }
+
+  #forget(chunk: Chunk): void {
+    const { chunkRecords } = this.#sizes
+    for (let slot = 0; slot < chunk.count; slot++) {
+      this.#byRange.delete(Math.floor(recordAtSlot(chunk, slot) / chunkRecords))
+    }
+  }
+
+  #begin(): Chunk {
+    const { chunkRecords } = this.#sizes
+    const chunk = emptyChunk(this.#next, chunkRecords, false)
+    this.#chunks.push(chunk)
+    this.#byRange.set(this.#next / chunkRecords, chunk)
+    return chunk
+  }
+
+  #find(record: number): Chunk {
+    const chunk = this.#byRange.get(Math.floor(record / this.#sizes.chunkRecords))
     if (chunk) {
-      const slot = slotOf(chunk, record)
-      if (slot < chunk.count && (!chunk.numbers || chunk.numbers[slot] === record)) return [chunk, slot]
+      if (!chunk.numbers) {
+        if (record - chunk.first < chunk.count) return chunk
+      } else if (chunk.numbers[slotOf(chunk, record)] === record) return chunk
     }
     throw new Error(`assertion failed: record ${record} is in the history`)
   }
 
-  /** The last chunk whose first record is not above `record`; -1 if there is none. */
-  #chunkOf(record: number): number {
+  /** Place of the last chunk whose first record is not above `record`; -1 if there is none. */
+  #placeOf(record: number): number {
     let low = -1
     let high = this.#chunks.length - 1
     if (high >= 0 && this.#chunks[high]!.first <= record) return high
@@ -204,106 +284,20 @@ export class History {
   }
 }
 
-function emptyChunk(first: number, records: number): Chunk {
-  return {
-    first,
-    count: 0,
-    numbers: undefined,
-    keys: [],
-    revisions: new Float64Array(records),
-    subs: new Uint32Array(records),
-    creates: new Float64Array(records),
-    versions: new Float64Array(records),
-    leases: new BigInt64Array(records),
-    prevs: new Float64Array(records),
-    ends: new Uint32Array(records),
-    bytes: new Uint8Array(4096),
-  }
-}
-
-const usedBytes = (chunk: Chunk): number => (chunk.count === 0 ? 0 : chunk.ends[chunk.count - 1]!)
-
-const isOverBytes = (chunk: Chunk, more: number): boolean =>
-  chunk.count > 0 && usedBytes(chunk) + more > chunkBytesMax
-
-const isFull = (chunk: Chunk, more: number, next: number): boolean =>
-  chunk.numbers !== undefined ||
-  chunk.count === chunk.revisions.length ||
-  chunk.first + chunk.count !== next ||
-  isOverBytes(chunk, more)
-
-function put(chunk: Chunk, record: number, fields: RecordFields, value: Uint8Array): void {
-  const start = usedBytes(chunk)
-  const end = start + value.length
-  if (end > chunk.bytes.length) {
-    const grown = new Uint8Array(Math.max(end, Math.min(chunk.bytes.length * 2, chunkBytesMax)))
-    grown.set(chunk.bytes.subarray(0, start))
-    chunk.bytes = grown
-  }
-  chunk.bytes.set(value, start)
-  const at = chunk.count++
-  if (chunk.numbers) chunk.numbers[at] = record
-  chunk.keys.push(fields.key)
-  chunk.revisions[at] = fields.revision
-  chunk.subs[at] = fields.sub
-  chunk.creates[at] = fields.createRevision
-  chunk.versions[at] = fields.version
-  chunk.leases[at] = fields.lease
-  chunk.prevs[at] = fields.prev
-  chunk.ends[at] = end
-}
-
-function* readPinned(chunks: Chunk[], limit: number): Generator<PinnedRecord, void> {
+function* readPinned(
+  chunks: Chunk[],
+  until: { record: number; revision: number },
+  compactRevision: number,
+): Generator<PinnedRecord, void> {
   for (const chunk of chunks) {
-    for (let at = 0; at < chunk.count; at++) {
-      if ((chunk.numbers?.[at] ?? chunk.first + at) >= limit) return
-      const value = chunk.bytes.subarray(at === 0 ? 0 : chunk.ends[at - 1]!, chunk.ends[at]!)
-      yield { fields: fieldsAt(chunk, at), value }
+    for (let slot = 0; slot < chunk.count; slot++) {
+      if (recordAtSlot(chunk, slot) >= until.record || chunk.revisions[slot]! > until.revision) return
+      if (!isRetainedAt(chunk, slot, compactRevision)) continue
+      yield {
+        fields: fieldsAt(chunk, slot),
+        keyBytes: keyBytesAt(chunk, slot),
+        value: valueAt(chunk, slot),
+      }
     }
   }
-}
-
-/** Gives back what a chunk reserved and will not use. */
-function seal(chunk: Chunk): void {
-  const { count } = chunk
-  if (chunk.bytes.length > usedBytes(chunk)) chunk.bytes = chunk.bytes.slice(0, usedBytes(chunk))
-  if (chunk.revisions.length === count) return
-  chunk.numbers = chunk.numbers?.slice(0, count)
-  chunk.revisions = chunk.revisions.slice(0, count)
-  chunk.subs = chunk.subs.slice(0, count)
-  chunk.creates = chunk.creates.slice(0, count)
-  chunk.versions = chunk.versions.slice(0, count)
-  chunk.leases = chunk.leases.slice(0, count)
-  chunk.prevs = chunk.prevs.slice(0, count)
-  chunk.ends = chunk.ends.slice(0, count)
-}
-
-function fieldsAt(chunk: Chunk, at: number): RecordFields {
-  return {
-    key: chunk.keys[at]!,
-    revision: chunk.revisions[at]!,
-    sub: chunk.subs[at]!,
-    createRevision: chunk.creates[at]!,
-    version: chunk.versions[at]!,
-    lease: chunk.leases[at]!,
-    prev: chunk.prevs[at]!,
-  }
-}
-
-/** First slot whose record is not below `record`; may be `count`. */
-function slotOf(chunk: Chunk, record: number): number {
-  if (record <= chunk.first) return 0
-  if (!chunk.numbers) return Math.min(record - chunk.first, chunk.count)
-  return lowerBound(chunk.numbers, chunk.count, record)
-}
-
-function lowerBound(column: Float64Array, count: number, wanted: number): number {
-  let low = 0
-  let high = count
-  while (low < high) {
-    const middle = (low + high) >> 1
-    if (column[middle]! < wanted) low = middle + 1
-    else high = middle
-  }
-  return low
 }

@@ -1,10 +1,20 @@
+export type { RecordFields } from './chunk.ts'
 export { accepted, type Outcome, type Refusal, refusals, refused } from './errors.ts'
 export { hashSlices, type StoreHash } from './hash.ts'
+export type { PinnedRecord } from './history.ts'
 export { fromKey, toKey } from './key.ts'
 export { type Lease, LeaseBook, leaseTtlMax } from './lease-book.ts'
 export { LeaseClock } from './lease-clock.ts'
 export type * from './requests.ts'
-export { encodeSnapshot, restoreSnapshot, type SnapshotProblem, snapshotFormatVersion } from './snapshot.ts'
+export { defaultSizes, type StoreSizes } from './sizes.ts'
+export { inOnePiece, type Slices } from './slices.ts'
+export {
+  encodeSnapshot,
+  restoreSlices,
+  restoreSnapshot,
+  type SnapshotProblem,
+  snapshotFormatVersion,
+} from './snapshot.ts'
 export { MvccStore } from './store.ts'
 export { checkDelete, checkPut, checkRange, checkTxn, txnOpsMaxDefault } from './txn-check.ts'
 export {

@@ -1,36 +1,73 @@
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
+import { History } from './history.ts'
 import { fromKey, toKey, toSpan } from './key.ts'
 import { KeyIndex } from './key-index.ts'
+import { defaultSizes } from './sizes.ts'
 
-const scanned = (index: KeyIndex, start: string, end: string | undefined): string[] => {
-  const keys: string[] = []
-  index.scan({ start, end }, (key) => {
-    keys.push(key)
-    return true
-  })
-  return keys
+/** An index over a history of its own; small leaves, so that they split and join. */
+function indexOf(leafKeys: number) {
+  const history = new History({ ...defaultSizes, chunkRecords: 16, slabBytes: 256 })
+  const index = new KeyIndex(history, leafKeys)
+  const add = (key: string): number => {
+    const prev = index.get(key)
+    const fields = { key, revision: history.next + 2, sub: 0, createRevision: 2, version: 1, lease: 0n, prev }
+    const record = history.append(fields, new Uint8Array(0))
+    index.set(key, record)
+    return record
+  }
+  const scanned = (start: string, end: string | undefined, visitMax?: number): string[] => {
+    const keys: string[] = []
+    const visit = (record: number): boolean => keys.push(history.key(record)) > 0
+    let from: string | undefined = start
+    while (from !== undefined) from = index.scan({ start: from, end }, visit, visitMax)
+    return keys
+  }
+  return { index, history, add, scanned }
 }
 
-test('keys stay sorted over many blocks, whatever order they arrive in', () => {
+test('keys stay sorted over many leaves, whatever order they arrive in', () => {
   for (const step of [1, 7919]) {
-    const index = new KeyIndex()
-    const names = Array.from({ length: 10_007 }, (_, i) => String((i * step) % 10_007).padStart(5, '0'))
-    for (const [record, name] of names.entries()) index.set(name, record)
-    expect(index.size).toBe(10_007)
-    expect(scanned(index, '', undefined)).toEqual([...names].sort())
-    expect(scanned(index, '05000', '05003')).toEqual(['05000', '05001', '05002'])
-    expect(index.get(names[77]!)).toBe(77)
-    expect(index.set(names[77]!, 5)).toBe(77)
-    expect(index.get('x')).toBeUndefined()
-    index.filter((key) => key.endsWith('0'))
-    expect(index.size).toBe(1001)
-    expect(scanned(index, '05000', '05020')).toEqual(['05000', '05010'])
-    index.filter(() => false)
-    expect(scanned(index, '', undefined)).toEqual([])
-    index.set('a', 1)
-    expect(scanned(index, '', undefined)).toEqual(['a'])
+    for (const leafKeys of [2, 5, 512]) {
+      const { index, history, add, scanned } = indexOf(leafKeys)
+      const names = Array.from({ length: 2003 }, (_, i) => String((i * step) % 2003).padStart(5, '0'))
+      for (const name of names) add(name)
+      expect(index.size).toBe(2003)
+      const sorted = [...names].sort()
+      expect(scanned('', undefined)).toEqual(sorted)
+      expect(scanned('', undefined, 7)).toEqual(sorted)
+      expect(scanned('01000', '01003')).toEqual(['01000', '01001', '01002'])
+      expect(scanned('01000', '01000')).toEqual([])
+      expect(history.key(index.get(names[77]!))).toBe(names[77])
+      const again = add(names[77]!)
+      expect(index.get(names[77]!)).toBe(again)
+      expect(index.size).toBe(2003)
+      expect(index.get('x')).toBe(-1)
+      for (const name of names) if (!name.endsWith('0')) index.delete(name)
+      index.delete('x')
+      expect(index.size).toBe(201)
+      expect(scanned('01000', '01020')).toEqual(['01000', '01010'])
+      for (const name of names) index.delete(name)
+      expect(index.size).toBe(0)
+      expect(scanned('', undefined)).toEqual([])
+      add('a')
+      expect(scanned('', undefined)).toEqual(['a'])
+    }
   }
+})
+
+test('a scan in parts goes on behind what it has seen, whatever came and went', () => {
+  const { index, history, add } = indexOf(3)
+  for (let i = 0; i < 50; i++) add(`k${String(i * 2).padStart(3, '0')}`)
+  const seen: string[] = []
+  const visit = (record: number): boolean => seen.push(history.key(record)) > 0
+  const next = index.scan({ start: '', end: undefined }, visit, 20)
+  expect(next).toBe('k040')
+  add('k001')
+  add('k041')
+  index.delete('k040')
+  index.scan({ start: next!, end: 'k045' }, visit)
+  expect(seen.slice(20)).toEqual(['k041', 'k042', 'k044'])
 })
 
 test('string order of keys is byte order', () => {

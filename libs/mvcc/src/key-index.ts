@@ -1,107 +1,161 @@
+import type { History } from './history.ts'
 import type { Key, Span } from './key.ts'
+import { defaultSizes } from './sizes.ts'
 
-/** Keys in a block before it is split; a lookup is two binary searches, an insert moves at most this many slots. */
-const blockMax = 512
+/** Newest records of keys that follow each other. `first` is not above any of its keys and above all of the leaf before. */
+type Leaf = { first: Key; count: number; records: Float64Array }
 
-/** Sorted keys with the newest record of each. Parallel arrays: no object a key. */
-type Block = { keys: Key[]; newest: number[] }
-
-/** Ordered map from key to the number of its newest record in the history. */
+/**
+ * Ordered map from key to the number of its newest record in the history. A key costs the number alone, some eleven bytes as
+ * leaves are not full; its bytes are those of the record.
+ */
 export class KeyIndex {
-  #blocks: Block[] = [{ keys: [], newest: [] }]
+  readonly #history: History
+  readonly #leafKeys: number
+  #leaves: Leaf[]
   #size = 0
+  /** Where the last search ended: the next step of a write is for the same key. */
+  #found = { key: undefined as Key | undefined, leaf: 0, at: 0, isThere: false }
+
+  constructor(history: History, leafKeys = defaultSizes.leafKeys) {
+    this.#history = history
+    this.#leafKeys = leafKeys
+    this.#leaves = [this.#leaf('')]
+  }
 
   /** Keys held, deleted but not yet compacted ones included. */
   get size(): number {
     return this.#size
   }
 
-  get(key: Key): number | undefined {
-    const block = this.#blocks[this.#blockOf(key)]!
-    const at = lowerBound(block.keys, key)
-    return block.keys[at] === key ? block.newest[at] : undefined
+  /** The newest record of a key, -1 if there is none. */
+  get(key: Key): number {
+    const found = this.#search(key)
+    return found.isThere ? this.#leaves[found.leaf]!.records[found.at]! : -1
   }
 
-  /** Sets the newest record of a key and returns the one it had. */
-  set(key: Key, record: number): number | undefined {
-    const blockAt = this.#blockOf(key)
-    const block = this.#blocks[blockAt]!
-    const at = lowerBound(block.keys, key)
-    if (block.keys[at] === key) {
-      const before = block.newest[at]
-      block.newest[at] = record
-      return before
+  /** Sets the newest record of a key; the history has it already. */
+  set(key: Key, record: number): void {
+    const { leaf: leafAt, at, isThere } = this.#search(key)
+    const leaf = this.#leaves[leafAt]!
+    if (isThere) {
+      leaf.records[at] = record
+      return
     }
-    block.keys.splice(at, 0, key)
-    block.newest.splice(at, 0, record)
+    this.#found.key = undefined
     this.#size++
-    if (block.keys.length > blockMax) {
-      // Keys often arrive in order: leave the left block nearly full then.
-      const cut = at === block.keys.length - 1 ? blockMax - 16 : blockMax >> 1
-      const right = { keys: block.keys.splice(cut), newest: block.newest.splice(cut) }
-      this.#blocks.splice(blockAt + 1, 0, right)
+    if (leaf.count < this.#leafKeys) insert(leaf, at, record)
+    else {
+      // Keys often arrive in order: leave the left leaf nearly full then.
+      const cut = at === leaf.count ? leaf.count - Math.max(1, leaf.count >> 5) : leaf.count >> 1
+      const right = this.#leaf(this.#history.key(leaf.records[cut]!))
+      right.records.set(leaf.records.subarray(cut, leaf.count))
+      right.count = leaf.count - cut
+      leaf.count = cut
+      this.#leaves.splice(leafAt + 1, 0, right)
+      if (at > cut) insert(right, at - cut, record)
+      else insert(leaf, at, record)
+    }
+  }
+
+  /** Forgets a key whose newest record goes. */
+  delete(key: Key): void {
+    const { leaf: leafAt, at, isThere } = this.#search(key)
+    if (!isThere) return
+    this.#found.key = undefined
+    this.#size--
+    const leaf = this.#leaves[leafAt]!
+    leaf.records.copyWithin(at, at + 1, leaf.count)
+    leaf.count--
+    this.#join(leafAt)
+  }
+
+  /**
+   * Visits keys from `start` up to `end` in order, at most `visitMax`, until `visit` answers false. Answers the key to go on
+   * with if it stopped at the bound: the index may change before that. It must not while it is visited.
+   */
+  scan(
+    { start, end }: Span,
+    visit: (newest: number) => boolean | undefined,
+    visitMax = Number.POSITIVE_INFINITY,
+  ): Key | undefined {
+    let left = visitMax
+    let leafAt = this.#leafOf(start)
+    let at = this.#lowerBound(this.#leaves[leafAt]!, start)
+    for (; leafAt < this.#leaves.length; leafAt++, at = 0) {
+      const { records, count } = this.#leaves[leafAt]!
+      const next = this.#leaves[leafAt + 1]
+      const isLast = end !== undefined && (!next || next.first >= end)
+      const stop = isLast ? this.#lowerBound(this.#leaves[leafAt]!, end) : count
+      for (; at < stop; at++) {
+        if (left-- === 0) return this.#history.key(records[at]!)
+        if (visit(records[at]!) === false) return undefined
+      }
+      if (isLast) return undefined
     }
     return undefined
   }
 
-  /** Visits the span in key order until `visit` answers false. The index must not change meanwhile. */
-  scan(span: Span, visit: (key: Key, newest: number) => boolean | undefined): void {
-    let blockAt = this.#blockOf(span.start)
-    let at = lowerBound(this.#blocks[blockAt]!.keys, span.start)
-    for (; blockAt < this.#blocks.length; blockAt++, at = 0) {
-      const { keys, newest } = this.#blocks[blockAt]!
-      for (; at < keys.length; at++) {
-        const key = keys[at]!
-        if (span.end !== undefined && key >= span.end) return
-        if (visit(key, newest[at]!) === false) return
-      }
+  #search(key: Key): { leaf: number; at: number; isThere: boolean } {
+    const found = this.#found
+    if (found.key === key) return found
+    // Keys of a range are often changed one after the other.
+    const { records, count } = this.#leaves[found.leaf] ?? this.#leaves[0]!
+    const next = found.key === undefined ? count : found.at + 1
+    found.key = key
+    if (next < count && this.#history.compareKey(records[next]!, key) === 0) {
+      found.at = next
+      found.isThere = true
+      return found
     }
+    found.leaf = this.#leafOf(key)
+    const leaf = this.#leaves[found.leaf]!
+    found.at = this.#lowerBound(leaf, key)
+    found.isThere = found.at < leaf.count && this.#history.compareKey(leaf.records[found.at]!, key) === 0
+    return found
   }
 
-  /** Keeps the keys for which `keep` answers true, visited in key order. */
-  filter(keep: (key: Key, newest: number) => boolean): void {
-    const blocks: Block[] = []
-    this.#size = 0
-    for (const { keys, newest } of this.#blocks) {
-      let kept = 0
-      for (let at = 0; at < keys.length; at++) {
-        if (!keep(keys[at]!, newest[at]!)) continue
-        keys[kept] = keys[at]!
-        newest[kept++] = newest[at]!
-      }
-      if (kept === 0) continue
-      keys.length = kept
-      newest.length = kept
-      this.#size += kept
-      const last = blocks.at(-1)
-      if (last && last.keys.length + kept <= blockMax / 2) {
-        last.keys.push(...keys)
-        last.newest.push(...newest)
-      } else blocks.push({ keys, newest })
-    }
-    this.#blocks = blocks.length > 0 ? blocks : [{ keys: [], newest: [] }]
-  }
-
-  /** The last block whose first key is not above `key`, else the first. */
-  #blockOf(key: Key): number {
+  /** The last leaf whose `first` is not above `key`. */
+  #leafOf(key: Key): number {
     let low = 0
-    let high = this.#blocks.length - 1
+    let high = this.#leaves.length - 1
     while (low < high) {
       const middle = (low + high + 1) >> 1
-      if (this.#blocks[middle]!.keys[0]! <= key) low = middle
+      if (this.#leaves[middle]!.first <= key) low = middle
       else high = middle - 1
     }
     return low
   }
+
+  #lowerBound({ records, count }: Leaf, key: Key): number {
+    let low = 0
+    let high = count
+    while (low < high) {
+      const middle = (low + high) >> 1
+      if (this.#history.compareKey(records[middle]!, key) < 0) low = middle + 1
+      else high = middle
+    }
+    return low
+  }
+
+  /** Joins a leaf with its right neighbour when both fit in half a leaf; an empty one always goes. */
+  #join(leafAt: number): void {
+    const leaf = this.#leaves[leafAt]!
+    const right = this.#leaves[leafAt + 1]
+    if (right && leaf.count + right.count <= this.#leafKeys >> 1) {
+      leaf.records.set(right.records.subarray(0, right.count), leaf.count)
+      leaf.count += right.count
+      this.#leaves.splice(leafAt + 1, 1)
+    } else if (leaf.count === 0 && leafAt > 0) this.#leaves.splice(leafAt, 1)
+  }
+
+  #leaf(first: Key): Leaf {
+    return { first, count: 0, records: new Float64Array(this.#leafKeys) }
+  }
 }
 
-function lowerBound(keys: Key[], key: Key): number {
-  let low = 0
-  let high = keys.length
-  while (low < high) {
-    const middle = (low + high) >> 1
-    if (keys[middle]! < key) low = middle + 1
-    else high = middle
-  }
-  return low
+function insert(leaf: Leaf, at: number, record: number): void {
+  leaf.records.copyWithin(at + 1, at, leaf.count)
+  leaf.records[at] = record
+  leaf.count++
 }

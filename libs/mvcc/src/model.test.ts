@@ -2,7 +2,7 @@ import fc from 'fast-check'
 import { expect, test } from 'vitest'
 import { refusals } from './errors.ts'
 import { hashSlices } from './hash.ts'
-import type { KeyValue } from './requests.ts'
+import type { KeyValue, SortTarget } from './requests.ts'
 import { encodeSnapshot, restoreSnapshot } from './snapshot.ts'
 import { MvccStore } from './store.ts'
 
@@ -60,6 +60,9 @@ type Op =
   | { kind: 'compact'; back: number }
   | { kind: 'grant' | 'revoke'; id: bigint }
   | { kind: 'snapshot' }
+  | { kind: 'reclaim'; records: number }
+  /** A read of the whole in slices that other operations come in between of. */
+  | { kind: 'read'; back: number; sortTarget: SortTarget; pauses: number }
 
 const key = fc.constantFrom('a', 'a\0', 'ab', 'b', 'c', 'd', '\xff', '\xff\xff')
 const lease = fc.constantFrom(0n, 1n, 2n)
@@ -84,6 +87,16 @@ const op: fc.Arbitrary<Op> = fc.oneof(
     arbitrary: fc.record({ kind: fc.constantFrom('grant' as const, 'revoke' as const), id: lease }),
   },
   { weight: 1, arbitrary: fc.constant({ kind: 'snapshot' as const }) },
+  { weight: 2, arbitrary: fc.record({ kind: fc.constant('reclaim' as const), records: fc.nat(6) }) },
+  {
+    weight: 2,
+    arbitrary: fc.record({
+      kind: fc.constant('read' as const),
+      back: fc.nat(3),
+      sortTarget: fc.constantFrom<SortTarget>('key', 'version', 'create', 'mod', 'value'),
+      pauses: fc.nat(4),
+    }),
+  },
 )
 
 const plain = (kv: KeyValue): [string, ModelKey] => [
@@ -154,11 +167,17 @@ function apply(store: MvccStore, model: Model, op: Op): MvccStore {
       return store
     }
     case 'snapshot': {
-      const restored = new MvccStore()
+      const restored = new MvccStore(store.sizes)
       expect(restoreSnapshot(restored, Buffer.concat([...encodeSnapshot(store)]))).toBeUndefined()
       expect(hash(restored)).toEqual(hash(store))
       return restored
     }
+    case 'reclaim':
+      // What is freed shows nowhere.
+      store.reclaim(op.records)
+      return store
+    case 'read':
+      return store
   }
 }
 
@@ -170,15 +189,62 @@ function hash(store: MvccStore): unknown {
   }
 }
 
+const sizes = fc.record({
+  chunkRecords: fc.constantFrom(1, 2, 3, 1024),
+  slabBytes: fc.constantFrom(1, 8, 1024),
+  leafKeys: fc.constantFrom(2, 3, 512),
+  sliceRecords: fc.constantFrom(1, 2, 1000),
+})
+
+type OpenRead = {
+  slices: ReturnType<MvccStore['rangeSlices']>
+  expected: unknown[]
+  found: KeyValue[]
+  left: number
+}
+
+function openRead(store: MvccStore, model: Model, op: Op & { kind: 'read' }): OpenRead {
+  const revision = Math.max(1, model.revision - op.back, model.compacted)
+  const request = { key: bytes('a'), rangeEnd: bytes('\xff\xff'), revision, sortTarget: op.sortTarget }
+  const rank = ([, at]: [string, ModelKey]): number | string =>
+    op.sortTarget === 'key' ? 0 : at[op.sortTarget]
+  const expected = model
+    .read(revision, 'a', '\xff\xff')
+    .sort((a, b) => (rank(a) < rank(b) ? -1 : rank(a) > rank(b) ? 1 : 0))
+  return { slices: store.rangeSlices(request), expected, found: [], left: op.pauses }
+}
+
+/** Takes one slice, or all that are left. Answers whether the read has ended. */
+function goOn(read: OpenRead, all: boolean): boolean {
+  for (;;) {
+    const step = read.slices.next()
+    if (step.done) {
+      expect(step.value.ok).toBe(true)
+      if (step.value.ok) read.found.push(...step.value.value.kvs)
+      expect(read.found.map(plain)).toEqual(read.expected)
+      return true
+    }
+    read.found.push(...step.value)
+    if (!all && read.left-- > 0) return false
+  }
+}
+
 test('a store answers every revision as a copy of each state would', () => {
   fc.assert(
-    fc.property(fc.array(op, { maxLength: 60 }), (ops) => {
-      let store = new MvccStore()
+    fc.property(fc.array(op, { maxLength: 60 }), sizes, (ops, cut) => {
+      let store = new MvccStore(cut)
       const model = new Model()
+      let reads: OpenRead[] = []
       for (const each of ops) {
         store = apply(store, model, each)
         expect(store.revision).toBe(model.revision)
+        if (each.kind === 'read') reads.push(openRead(store, model, each))
+        reads = reads.filter((read) => !goOn(read, false))
       }
+      for (const read of reads) expect(goOn(read, true)).toBe(true)
+      while (store.reclaim(1));
+      expect(store.isReclaimPending).toBe(false)
+      expect(store.history.count).toBe(store.history.pinnedCount())
       for (let revision = 1; revision <= model.revision; revision++) {
         const outcome = store.range({ key: bytes('a'), rangeEnd: bytes('\xff\xff'), revision })
         if (revision < model.compacted) expect(outcome).toEqual({ ok: false, refusal: refusals.compacted })
@@ -186,11 +252,13 @@ test('a store answers every revision as a copy of each state would', () => {
           expect(outcome.ok && outcome.value.kvs.map(plain)).toEqual(model.read(revision, 'a', '\xff\xff'))
         }
       }
+      const live = [...model.states.at(-1)!.keys()]
+      expect(store.index.size).toBeGreaterThanOrEqual(live.length)
       for (const { id, keys } of store.leases.list()) {
         const attached = [...model.states.at(-1)!].filter(([, at]) => at.lease === id).map(([key]) => key)
         expect([...keys].sort()).toEqual(attached.sort())
       }
     }),
-    { numRuns: 400 },
+    { numRuns: 600 },
   )
 })

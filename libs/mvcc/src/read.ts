@@ -1,8 +1,9 @@
-import { accepted, type Outcome, refusals, refused } from './errors.ts'
+import { accepted, type Outcome, refusals } from './errors.ts'
 import type { History } from './history.ts'
-import { fromKey, isSingle, type Span, toSpan } from './key.ts'
+import { isSingle, type Key, type Span, toSpan } from './key.ts'
 import type { KeyIndex } from './key-index.ts'
 import type { KeyValue, RangeRequest, RangeResponse, SortTarget } from './requests.ts'
+import { type Slices, sortSlices } from './slices.ts'
 
 /** What a read needs to see of the store. */
 export type View = {
@@ -11,9 +12,12 @@ export type View = {
   /** Newest revision a read may see; within a transaction the one being written. */
   revision: number
   compactRevision: number
+  /** Keys looked at before a slice ends. */
+  sliceRecords: number
 }
 
-const noValue = new Uint8Array(0)
+/** Bytes of values in one slice of an answer. */
+const sliceBytes = 1 << 20
 
 /** The key's record as of a revision, or -1 if it did not exist then. `newest` is where its chain begins. */
 export function recordAt(history: History, newest: number, revision: number): number {
@@ -22,35 +26,29 @@ export function recordAt(history: History, newest: number, revision: number): nu
   return record >= 0 && history.version(record) > 0 ? record : -1
 }
 
-export function keyValue(history: History, record: number, keysOnly = false): KeyValue {
-  const fields = history.fields(record)
-  return {
-    key: fromKey(fields.key),
-    value: keysOnly ? noValue : history.value(record),
-    createRevision: fields.createRevision,
-    modRevision: fields.revision,
-    version: fields.version,
-    lease: fields.lease,
-  }
-}
-
 /** Visits the record of each live key of a span in key order until `visit` answers false. */
-export function scanLive(
+export function* scanLive(
   view: View,
   span: Span,
   revision: number,
   visit: (record: number) => boolean | undefined,
-): void {
+): Slices<void> {
+  const { index, history } = view
   if (isSingle(span)) {
-    const newest = view.index.get(span.start)
-    const record = newest === undefined ? -1 : recordAt(view.history, newest, revision)
+    const record = recordAt(history, index.get(span.start), revision)
     if (record >= 0) visit(record)
     return
   }
-  view.index.scan(span, (_key, newest) => {
-    const record = recordAt(view.history, newest, revision)
+  const visitNewest = (newest: number): boolean | undefined => {
+    const record = recordAt(history, newest, revision)
     return record < 0 ? undefined : visit(record)
-  })
+  }
+  let start: Key | undefined = span.start
+  for (;;) {
+    start = index.scan({ start, end: span.end }, visitNewest, view.sliceRecords)
+    if (start === undefined) return
+    yield
+  }
 }
 
 /** Whether a read at `revision` (0: current) is possible. */
@@ -60,14 +58,62 @@ export function checkRevision(view: Pick<View, 'revision' | 'compactRevision'>, 
   return undefined
 }
 
+/** A range read that was checked: what it found, in the order of the answer. */
+type Found = { records: number[]; count: number; more: boolean }
+
 /**
  * A range read (kv.md section 2): count is of the whole range whatever limit and filters; sorting comes before
- * the limit; order `none` with a target other than the key sorts ascending.
+ * the limit; order `none` with a target other than the key sorts ascending. Pairs are yielded as they are made, in order; the
+ * last ones come with the answer.
  */
-export function range(view: View, request: RangeRequest): Outcome<RangeResponse> {
+export function* rangeSlices(
+  view: View,
+  request: RangeRequest,
+): Generator<KeyValue[], Outcome<RangeResponse>> {
+  const { records, count, more } = yield* withoutPairs(find(view, request))
+  let kvs: KeyValue[] = []
+  let bytes = 0
+  for (const record of records) {
+    if (kvs.length >= view.sliceRecords || bytes >= sliceBytes) {
+      yield kvs
+      kvs = []
+      bytes = 0
+    }
+    const kv = view.history.keyValue(record, request.keysOnly)
+    kvs.push(kv)
+    bytes += kv.value.length
+  }
+  return accepted({ revision: view.revision, kvs, more, count })
+}
+
+/** A range read of a transaction: its pairs all at once. Its revision was checked. */
+export function* rangeWithin(view: View, request: RangeRequest): Slices<RangeResponse> {
+  const kvs: KeyValue[] = []
+  const slices = rangeSlices(view, request)
+  for (;;) {
+    const step = slices.next()
+    if (!step.done) {
+      kvs.push(...step.value)
+      yield
+    } else if (step.value.ok) {
+      return {
+        ...step.value.value,
+        kvs: kvs.length > 0 ? [...kvs, ...step.value.value.kvs] : step.value.value.kvs,
+      }
+    } else throw new Error('assertion failed: a checked range is answered')
+  }
+}
+
+function* withoutPairs<T>(slices: Slices<T>): Generator<KeyValue[], T> {
+  for (;;) {
+    const step = slices.next()
+    if (step.done) return step.value
+    yield []
+  }
+}
+
+function* find(view: View, request: RangeRequest): Slices<Found> {
   const asked = request.revision ?? 0
-  const refusal = checkRevision(view, asked)
-  if (refusal) return refused(refusal)
   const revision = asked > 0 ? asked : view.revision
   const target = request.sortTarget ?? 'key'
   const order = request.sortOrder ?? 'none'
@@ -79,27 +125,32 @@ export function range(view: View, request: RangeRequest): Outcome<RangeResponse>
     request.minCreateRevision ||
     request.maxCreateRevision
   )
-  const enough = request.countOnly ? 0 : isSorted || isFiltered ? Number.POSITIVE_INFINITY : limit
+  const enough = request.countOnly ? 0 : isSorted ? Number.POSITIVE_INFINITY : limit
 
-  const records: number[] = []
+  let records: number[] = []
   let count = 0
-  scanLive(view, toSpan(request.key, request.rangeEnd), revision, (record) => {
-    if (count++ < enough) records.push(record)
+  let matching = 0
+  yield* scanLive(view, toSpan(request.key, request.rangeEnd), revision, (record) => {
+    count++
+    if (!isFiltered || passesFilters(view.history, record, request)) {
+      if (matching++ < enough) records.push(record)
+    }
     return true
   })
-  if (request.countOnly) return accepted({ revision: view.revision, kvs: [], more: false, count })
-
-  let picked = isFiltered ? records.filter((record) => passesFilters(view.history, record, request)) : records
-  // Without filters the pushed down limit may have cut; with them only what passed counts.
-  const matching = isFiltered ? picked.length : count
-  if (isSorted) sortRecords(view.history, picked, target, order === 'descend')
-  if (picked.length > limit) picked = picked.slice(0, limit)
-  const kvs = picked.map((record) => keyValue(view.history, record, request.keysOnly))
-  return accepted({ revision: view.revision, kvs, more: matching > limit, count })
+  if (request.countOnly) return { records: [], count, more: false }
+  if (isSorted) {
+    if (target !== 'key')
+      records = yield* sortRecords(view, records, { target, isDescending: order === 'descend' })
+    // The scan was in key order already.
+    else records.reverse()
+  }
+  if (records.length > limit) records.length = limit
+  return { records, count, more: matching > limit }
 }
 
 function passesFilters(history: History, record: number, request: RangeRequest): boolean {
-  const { revision, createRevision } = history.fields(record)
+  const revision = history.revision(record)
+  const createRevision = history.createRevision(record)
   return (
     (!request.minModRevision || revision >= request.minModRevision) &&
     (!request.maxModRevision || revision <= request.maxModRevision) &&
@@ -108,22 +159,19 @@ function passesFilters(history: History, record: number, request: RangeRequest):
   )
 }
 
-function sortRecords(history: History, records: number[], target: SortTarget, isDescending: boolean): void {
+function sortRecords(
+  { history, sliceRecords }: View,
+  records: number[],
+  { target, isDescending }: { target: Exclude<SortTarget, 'key'>; isDescending: boolean },
+): Slices<number[]> {
   const sign = isDescending ? -1 : 1
-  if (target === 'key') {
-    // The scan was in key order already.
-    if (isDescending) records.reverse()
-    return
-  }
   if (target === 'value') {
-    records.sort((a, b) => sign * Buffer.compare(history.value(a), history.value(b)))
-    return
+    const compare = (a: number, b: number): number => sign * history.compareValues(a, b)
+    return sortSlices(records, compare, sliceRecords)
   }
-  const rank = new Map(
-    records.map((record) => {
-      const { version, createRevision, revision } = history.fields(record)
-      return [record, target === 'version' ? version : target === 'create' ? createRevision : revision]
-    }),
-  )
-  records.sort((a, b) => sign * (rank.get(a)! - rank.get(b)!))
+  const rank = (record: number): number => {
+    if (target === 'version') return history.version(record)
+    return target === 'create' ? history.createRevision(record) : history.revision(record)
+  }
+  return sortSlices(records, (a, b) => sign * (rank(a) - rank(b)), sliceRecords)
 }

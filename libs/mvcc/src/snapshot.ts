@@ -3,6 +3,7 @@ import { History } from './history.ts'
 import { toKey } from './key.ts'
 import { KeyIndex } from './key-index.ts'
 import { LeaseBook } from './lease-book.ts'
+import { inOnePiece, type Slices } from './slices.ts'
 import type { MvccStore } from './store.ts'
 
 /** First bytes of a snapshot, and the version of what follows. */
@@ -13,6 +14,8 @@ const headerBytes = 4 + 4 + 8 + 8 + 4 + 8
 const leaseBytes = 24
 const recordHeadBytes = 4 + 4 + 8 + 4 + 8 + 8 + 8
 const pieceBytes = 256 * 1024
+/** Checked before others may run. */
+const crcBytes = 8 << 20
 
 /** Why bytes are not a snapshot this version reads. */
 export type SnapshotProblem = 'truncated' | 'not-a-snapshot' | 'newer-format' | 'checksum'
@@ -25,14 +28,14 @@ export type SnapshotProblem = 'truncated' | 'not-a-snapshot' | 'newer-format' | 
  */
 export function encodeSnapshot(store: MvccStore): Generator<Uint8Array, void> {
   const leases = store.leases.list().map(({ id, ttl, remainingTtl }) => ({ id, ttl, remainingTtl }))
-  const records = store.history.pinned()
+  const records = store.versions()
   const head = Buffer.alloc(headerBytes + leases.length * leaseBytes)
   magic.copy(head)
   head.writeUInt32LE(snapshotFormatVersion, 4)
   head.writeDoubleLE(store.revision, 8)
   head.writeDoubleLE(store.compactRevision, 16)
   head.writeUInt32LE(leases.length, 24)
-  head.writeDoubleLE(store.history.count, 28)
+  head.writeDoubleLE(store.history.pinnedCount(store.revision), 28)
   let at = headerBytes
   for (const lease of leases) {
     head.writeBigInt64LE(lease.id, at)
@@ -43,13 +46,13 @@ export function encodeSnapshot(store: MvccStore): Generator<Uint8Array, void> {
   return pieces(head, records)
 }
 
-function* pieces(head: Buffer, records: ReturnType<History['pinned']>): Generator<Uint8Array, void> {
+function* pieces(head: Buffer, records: ReturnType<MvccStore['versions']>): Generator<Uint8Array, void> {
   let crc = crc32(head)
   yield head
   let piece = Buffer.alloc(pieceBytes)
   let used = 0
-  for (const { fields, value } of records) {
-    const size = recordHeadBytes + fields.key.length + value.length
+  for (const { fields, keyBytes, value } of records) {
+    const size = recordHeadBytes + keyBytes.length + value.length
     if (used + size > piece.length) {
       if (used > 0) {
         const full = piece.subarray(0, used)
@@ -59,15 +62,15 @@ function* pieces(head: Buffer, records: ReturnType<History['pinned']>): Generato
       piece = Buffer.alloc(Math.max(pieceBytes, size))
       used = 0
     }
-    piece.writeUInt32LE(fields.key.length, used)
+    piece.writeUInt32LE(keyBytes.length, used)
     piece.writeUInt32LE(value.length, used + 4)
     piece.writeDoubleLE(fields.revision, used + 8)
     piece.writeUInt32LE(fields.sub, used + 16)
     piece.writeDoubleLE(fields.createRevision, used + 20)
     piece.writeDoubleLE(fields.version, used + 28)
     piece.writeBigInt64LE(fields.lease, used + 36)
-    piece.write(fields.key, used + recordHeadBytes, 'latin1')
-    piece.set(value, used + recordHeadBytes + fields.key.length)
+    piece.set(keyBytes, used + recordHeadBytes)
+    piece.set(value, used + recordHeadBytes + keyBytes.length)
     used += size
   }
   const last = Buffer.alloc(used + 4)
@@ -78,12 +81,22 @@ function* pieces(head: Buffer, records: ReturnType<History['pinned']>): Generato
 
 /** Replaces the store's content by a snapshot; the store is untouched if the bytes are not good. */
 export function restoreSnapshot(store: MvccStore, bytes: Uint8Array): SnapshotProblem | undefined {
+  return inOnePiece(restoreSlices(store, bytes))
+}
+
+/** The same in slices; the store is replaced with the last one. */
+export function* restoreSlices(store: MvccStore, bytes: Uint8Array): Slices<SnapshotProblem | undefined> {
   const data = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
   if (data.length < headerBytes + 4) return 'truncated'
   if (!data.subarray(0, 4).equals(magic)) return 'not-a-snapshot'
   if (data.readUInt32LE(4) > snapshotFormatVersion) return 'newer-format'
   const end = data.length - 4
-  if (crc32(data.subarray(0, end)) !== data.readUInt32LE(end)) return 'checksum'
+  let crc = 0
+  for (let from = 0; from < end; from += crcBytes) {
+    crc = crc32(data.subarray(from, Math.min(from + crcBytes, end)), crc)
+    if (from + crcBytes < end) yield
+  }
+  if (crc !== data.readUInt32LE(end)) return 'checksum'
 
   const leases = new LeaseBook()
   let at = headerBytes
@@ -92,37 +105,43 @@ export function restoreSnapshot(store: MvccStore, bytes: Uint8Array): SnapshotPr
     leases.grant(id, data.readDoubleLE(at + 8))
     leases.checkpoint(id, data.readDoubleLE(at + 16))
   }
-  const index = new KeyIndex()
-  const history = new History()
+  const history = new History(store.sizes)
+  const index = new KeyIndex(history, store.sizes.leafKeys)
   for (let left = data.readDoubleLE(28); left > 0; left--) {
-    const keyEnd = at + recordHeadBytes + data.readUInt32LE(at)
-    const valueEnd = keyEnd + data.readUInt32LE(at + 4)
-    const key = toKey(data.subarray(at + recordHeadBytes, keyEnd))
-    const before = index.get(key)
-    const lease = data.readBigInt64LE(at + 36)
-    const record = history.append(
-      {
-        key: before === undefined ? key : history.key(before),
-        revision: data.readDoubleLE(at + 8),
-        sub: data.readUInt32LE(at + 16),
-        createRevision: data.readDoubleLE(at + 20),
-        version: data.readDoubleLE(at + 28),
-        lease,
-        prev: before ?? -1,
-      },
-      data.subarray(keyEnd, valueEnd),
-    )
-    if (before !== undefined && history.lease(before)) leases.detach(history.lease(before), key)
-    if (lease) leases.attach(lease, key)
-    index.set(key, record)
-    at = valueEnd
+    at = restoreRecord({ index, history, leases }, data, at)
+    if (left % store.sizes.sliceRecords === 0) yield
   }
-  store.replace({
-    index,
-    history,
-    leases,
-    revision: data.readDoubleLE(8),
-    compactRevision: data.readDoubleLE(16),
-  })
+  const revisions = { revision: data.readDoubleLE(8), compactRevision: data.readDoubleLE(16) }
+  store.replace({ index, history, leases, ...revisions })
   return undefined
+}
+
+/** Adds the version at `at`; answers where the next one is. */
+function restoreRecord(
+  { index, history, leases }: { index: KeyIndex; history: History; leases: LeaseBook },
+  data: Buffer,
+  at: number,
+): number {
+  const keyEnd = at + recordHeadBytes + data.readUInt32LE(at)
+  const valueEnd = keyEnd + data.readUInt32LE(at + 4)
+  const key = toKey(data.subarray(at + recordHeadBytes, keyEnd))
+  const before = index.get(key)
+  const lease = data.readBigInt64LE(at + 36)
+  const record = history.append(
+    {
+      key,
+      revision: data.readDoubleLE(at + 8),
+      sub: data.readUInt32LE(at + 16),
+      createRevision: data.readDoubleLE(at + 20),
+      version: data.readDoubleLE(at + 28),
+      lease,
+      prev: before,
+    },
+    data.subarray(keyEnd, valueEnd),
+  )
+  const leaseBefore = before < 0 ? 0n : history.lease(before)
+  if (leaseBefore) leases.detach(leaseBefore, key)
+  if (lease) leases.attach(lease, key)
+  index.set(key, record)
+  return valueEnd
 }

@@ -1,9 +1,10 @@
 import { expect, test } from 'vitest'
 import { refusals } from './errors.ts'
-import type { RangeRequest, TxnRequest } from './requests.ts'
+import type { KeyValue, RangeRequest, TxnRequest } from './requests.ts'
 import { encodeSnapshot, restoreSnapshot } from './snapshot.ts'
 import { MvccStore } from './store.ts'
 import { checkPut, checkTxn } from './txn-check.ts'
+import { WatchHub, type WatchMessage } from './watch-hub.ts'
 
 const bytes = (text: string): Uint8Array => Buffer.from(text, 'latin1')
 const none = new Uint8Array(0)
@@ -84,11 +85,86 @@ test('a compaction frees old values and a key that is gone', () => {
   store.put({ key: bytes('other'), value: none })
   const before = store.sizeBytes
   store.compact(store.revision)
+  expect(store.sizeBytes).toBe(before)
+  expect(store.isReclaimPending).toBe(true)
+  let slices = 1
+  while (store.reclaim(1000)) slices++
+  expect(slices).toBe(5)
+  expect(store.isReclaimPending).toBe(false)
   expect(store.history.count).toBe(10)
   expect(store.index.size).toBe(10)
   expect(store.sizeBytes).toBeLessThan(before / 100)
   store.put({ key: bytes('k0'), value: none })
   expect(store.get(bytes('k0'))).toMatchObject({ version: 1, createRevision: store.revision })
+})
+
+test('what a read in slices looks at stays until it has ended', () => {
+  const store = new MvccStore({ sliceRecords: 2, chunkRecords: 4 })
+  for (let i = 0; i < 20; i++) store.put({ key: bytes(`k${i}`), value: bytes('old') })
+  const slices = store.rangeSlices({ key: bytes('k'), rangeEnd: bytes('l') })
+  const found: KeyValue[] = [...(slices.next().value as KeyValue[])]
+  for (let i = 0; i < 20; i++) store.put({ key: bytes(`k${i}`), value: bytes('new') })
+  store.deleteRange({ key: bytes('k1'), rangeEnd: bytes('k9') })
+  store.put({ key: bytes('x'), value: none })
+  store.compact(store.revision)
+  while (store.reclaim(1));
+  expect(store.isReclaimPending).toBe(true)
+  for (let step = slices.next(); ; step = slices.next()) {
+    if (!step.done) found.push(...step.value)
+    else {
+      if (step.value.ok) found.push(...step.value.value.kvs)
+      expect(step.value).toMatchObject({ ok: true, value: { count: 20, revision: 21 } })
+      break
+    }
+  }
+  expect(found.map((kv) => Buffer.from(kv.value).toString())).toEqual(new Array(20).fill('old'))
+  while (store.reclaim(1));
+  expect(store.history.count).toBe(3)
+  expect(store.isReclaimPending).toBe(false)
+})
+
+test('a write in slices is not seen before it is complete', () => {
+  const store = new MvccStore({ sliceRecords: 3, chunkRecords: 4 })
+  store.grantLease(7n, 10)
+  for (let i = 0; i < 20; i++) store.put({ key: bytes(`k${i}`), value: none, lease: 7n })
+  const image = (of: MvccStore): Buffer => Buffer.concat([...encodeSnapshot(of)])
+  const before = image(store)
+  const messages: WatchMessage[] = []
+  const hub = new WatchHub(store)
+  const stream = hub.open({ writable: true, send: (message) => void messages.push(message) })
+  const watch = { key: bytes('k'), rangeEnd: bytes('l'), watchId: 0, prevKv: false, noPut: false }
+  const options = { noDelete: false, fragment: false, progressNotify: false }
+  hub.create(stream, { ...watch, ...options, startRevision: 0 })
+  hub.create(stream, { ...watch, ...options, startRevision: 20 })
+  const slices = store.revokeLeaseSlices(7n)
+  let pauses = 0
+  for (let step = slices.next(); !step.done; step = slices.next()) {
+    pauses++
+    expect(read(store, 'k', 'l')).toMatchObject({ count: 20 })
+    expect(store.txn(txn([get('k1')]))).toMatchObject({ ok: true, value: { revision: 21 } })
+    expect(image(store)).toEqual(before)
+    hub.advance()
+    hub.sync()
+  }
+  expect(pauses).toBeGreaterThan(5)
+  expect(messages.flatMap((message) => message.events.map(({ type }) => type))).toEqual(['put', 'put'])
+  expect(read(store, 'k', 'l')).toMatchObject({ count: 0 })
+  expect(store.leases.has(7n)).toBe(false)
+  hub.advance()
+  expect(messages.slice(-2).map(({ revision, events }) => [revision, events.length])).toEqual([
+    [22, 20],
+    [22, 20],
+  ])
+})
+
+test('a deletion in slices gives what one in one piece gives', () => {
+  const image = (sliceRecords: number): unknown => {
+    const store = new MvccStore({ sliceRecords })
+    for (let i = 0; i < 100; i++) store.put({ key: bytes(`k${i % 50}`), value: bytes(`${i}`) })
+    const outcome = store.txn(txn([remove('k1', 'k3'), put('x'), get('k1'), remove('k3', 'k9')]))
+    return { outcome, bytes: Buffer.concat([...encodeSnapshot(store)]) }
+  }
+  expect(image(1)).toEqual(image(1000))
 })
 
 test('ignoring value or lease keeps them and needs an existing key', () => {
@@ -97,13 +173,13 @@ test('ignoring value or lease keeps them and needs an existing key', () => {
   store.put({ key: bytes('a'), value: bytes('2'), lease: 7n })
   store.put({ key: bytes('a'), value: none, ignoreValue: true })
   expect(store.get(bytes('a'))).toMatchObject({
-    value: Uint8Array.from(Buffer.from('2')),
+    value: Buffer.from('2'),
     lease: 0n,
     version: 3,
   })
   store.put({ key: bytes('a'), value: none, lease: 7n })
   store.put({ key: bytes('a'), value: bytes('3'), ignoreLease: true })
-  expect(store.get(bytes('a'))).toMatchObject({ value: Uint8Array.from(Buffer.from('3')), lease: 7n })
+  expect(store.get(bytes('a'))).toMatchObject({ value: Buffer.from('3'), lease: 7n })
   const missing = store.put({ key: bytes('x'), value: none, ignoreValue: true })
   expect(missing).toEqual({ ok: false, refusal: refusals.keyNotFound })
   expect(checkPut({ key: bytes('a'), value: bytes('1'), ignoreValue: true })).toBe(refusals.valueProvided)
@@ -226,7 +302,7 @@ test('a snapshot taken in pieces shows the moment it was asked for', () => {
   const restored = new MvccStore()
   expect(restoreSnapshot(restored, Buffer.concat([...pieces]))).toBeUndefined()
   expect(restored.revision).toBe(3)
-  expect(restored.get(bytes('a'))).toMatchObject({ value: Uint8Array.from(Buffer.from('1')) })
+  expect(restored.get(bytes('a'))).toMatchObject({ value: Buffer.from('1') })
 })
 
 test('a damaged snapshot is told apart and changes nothing', () => {

@@ -1,9 +1,9 @@
 import { accepted, type Outcome, type Refusal, refusals, refused } from './errors.ts'
-import { History } from './history.ts'
+import { History, type PinnedRecord } from './history.ts'
 import { type Key, toKey, toSpan } from './key.ts'
 import { KeyIndex } from './key-index.ts'
 import { type Lease, LeaseBook } from './lease-book.ts'
-import { checkRevision, keyValue, range, recordAt, scanLive, type View } from './read.ts'
+import { checkRevision, rangeSlices, rangeWithin, recordAt, scanLive, type View } from './read.ts'
 import type {
   DeleteRangeRequest,
   DeleteRangeResponse,
@@ -17,7 +17,9 @@ import type {
   TxnRequest,
   TxnResponse,
 } from './requests.ts'
-import { choosePath, type TxnPath } from './txn-path.ts'
+import { defaultSizes, type StoreSizes } from './sizes.ts'
+import { inOnePiece, type Slices, sortSlices } from './slices.ts'
+import { choosePath, isWriting, readPath, type TxnPath } from './txn-path.ts'
 
 /** What a record costs besides its key and value. */
 const recordOverheadBytes = 64
@@ -25,16 +27,28 @@ const nothing = new Uint8Array(0)
 
 /**
  * Keys with their history, leases and what is attached to them. Every method is deterministic: members that apply
- * the same requests in the same order hold the same store. One write request is one revision (kv.md section 1).
+ * the same requests in the same order hold the same store. One write request is one revision (kv.md section 1). A write in
+ * slices is not seen by reads before it is complete, and no other write may come in between.
  */
 export class MvccStore {
-  #index = new KeyIndex()
-  #history = new History()
+  readonly sizes: StoreSizes
+  #history: History
+  #index: KeyIndex
   #leases = new LeaseBook()
   #revision = 1
   #compactRevision = -1
   /** Changes made so far by the write that is going on. */
   #changes = 0
+  /** Revisions that reads in slices look at, with how many they are. */
+  readonly #pins = new Map<number, number>()
+  /** How far `reclaim` is: the compaction it works on, and the record it goes on with. */
+  #reclaiming = { revision: -1, next: -1 }
+
+  constructor(sizes: Partial<StoreSizes> = {}) {
+    this.sizes = { ...defaultSizes, ...sizes }
+    this.#history = new History(this.sizes)
+    this.#index = new KeyIndex(this.#history, this.sizes.leafKeys)
+  }
 
   get revision(): number {
     return this.#revision
@@ -51,29 +65,78 @@ export class MvccStore {
   get leases(): LeaseBook {
     return this.#leases
   }
-  /** Size that quotas count: the same on all members that applied the same. */
+  /** Size that quotas count: what is held, so it falls as memory of compacted versions is freed. */
   get sizeBytes(): number {
     return this.#history.dataBytes + this.#history.count * recordOverheadBytes
   }
 
   range(request: RangeRequest): Outcome<RangeResponse> {
-    return range(this.#view(), request)
+    const kvs: KeyValue[] = []
+    const slices = this.rangeSlices(request)
+    for (;;) {
+      const step = slices.next()
+      if (!step.done) kvs.push(...step.value)
+      else if (!step.value.ok || kvs.length === 0) return step.value
+      else return accepted({ ...step.value.value, kvs: [...kvs, ...step.value.value.kvs] })
+    }
+  }
+
+  /**
+   * The same in slices, at the revision of the first one whatever is written meanwhile. Pairs come with the slices, in order;
+   * the last ones with the answer. Must be run to its end or ended by `return`.
+   */
+  *rangeSlices(request: RangeRequest): Generator<KeyValue[], Outcome<RangeResponse>> {
+    const view = this.#view()
+    const refusal = checkRevision(view, request.revision ?? 0)
+    if (refusal) return refused(refusal)
+    const release = this.pin(request.revision || view.revision)
+    try {
+      return yield* rangeSlices(view, request)
+    } finally {
+      release()
+    }
+  }
+
+  /** Keeps what a read at `revision` sees in memory until the function it answers is called. */
+  pin(revision: number): () => void {
+    const pins = this.#pins
+    pins.set(revision, (pins.get(revision) ?? 0) + 1)
+    return () => {
+      const left = pins.get(revision)! - 1
+      if (left > 0) pins.set(revision, left)
+      else pins.delete(revision)
+    }
+  }
+
+  /** The versions a compacted store has, in the order of their revisions, as of now; to be read in slices. */
+  versions(): Generator<PinnedRecord, void> {
+    return this.#history.pinned(this.#revision)
   }
 
   /** The newest version of a key, if it exists. */
   get(key: Uint8Array): KeyValue | undefined {
-    const record = this.#newest(toKey(key))
-    return record < 0 ? undefined : keyValue(this.#history, record)
+    const record = recordAt(this.#history, this.#index.get(toKey(key)), this.#revision)
+    return record < 0 ? undefined : this.#history.keyValue(record)
   }
 
   put(request: PutRequest): Outcome<PutResponse> {
     const refusal = this.#checkPut(request)
     if (refusal) return refused(refusal)
-    return accepted(this.#finish(() => this.#put(request)))
+    this.#changes = 0
+    const response = this.#put(request)
+    this.#finish()
+    return accepted(response)
   }
 
   deleteRange(request: DeleteRangeRequest): Outcome<DeleteRangeResponse> {
-    return accepted(this.#finish(() => this.#deleteRange(request)))
+    return inOnePiece(this.deleteRangeSlices(request))
+  }
+
+  *deleteRangeSlices(request: DeleteRangeRequest): Slices<Outcome<DeleteRangeResponse>> {
+    this.#changes = 0
+    const response = yield* this.#deleteRange(request)
+    this.#finish()
+    return accepted({ ...response, revision: this.#revision })
   }
 
   /**
@@ -81,41 +144,66 @@ export class MvccStore {
    * before it; reads see its own writes.
    */
   txn(request: TxnRequest): Outcome<TxnResponse> {
-    const path = choosePath(this.#view(), request)
-    const refusal = this.#checkPath(path)
-    if (refusal) return refused(refusal)
-    return accepted(this.#finish(() => this.#runPath(path)))
+    return inOnePiece(this.txnSlices(request))
+  }
+
+  /** One whose path only reads may run beside writes: it sees the revision at which it began. */
+  *txnSlices(request: TxnRequest): Slices<Outcome<TxnResponse>> {
+    const view = this.#view()
+    const release = this.pin(view.revision)
+    try {
+      const path = yield* choosePath(view, request)
+      const refusal = this.#checkPath(path)
+      if (refusal) return refused(refusal)
+      if (!isWriting(path)) return accepted(yield* readPath(view, path))
+      this.#changes = 0
+      const response = yield* this.#runPath(path)
+      this.#finish()
+      return accepted(response)
+    } finally {
+      release()
+    }
   }
 
   /**
    * Forgets all versions that a read at `revision` or later does not see. A deletion exactly at `revision` stays
-   * until the next compaction, for watchers that start there (kv.md section 2).
+   * until the next compaction, for watchers that start there (kv.md section 2). Nothing answers what is forgotten from now on;
+   * `reclaim` frees its memory.
    */
   compact(revision: number): Outcome<{ revision: number }> {
     if (revision <= this.#compactRevision) return refused(refusals.compacted)
     if (revision > this.#revision) return refused(refusals.futureRevision)
     this.#compactRevision = revision
-    const history = this.#history
-    const firstAfter = history.fromRevision(revision + 1)
-    const limit = firstAfter < 0 ? history.next : firstAfter
-    const kept = new Set<number>()
-    this.#index.filter((_key, newest) => {
-      let above = -1
-      let record = newest
-      while (record >= limit) {
-        above = record
-        record = history.prev(record)
-      }
-      if (record < 0) return true
-      const isKept = history.version(record) > 0 || history.revision(record) === revision
-      if (isKept) {
-        kept.add(record)
-        history.cutPrev(record)
-      } else if (above >= 0) history.cutPrev(above)
-      return isKept || above >= 0
-    })
-    history.drop(limit, (record) => kept.has(record))
+    this.#history.compact(revision)
     return accepted({ revision: this.#revision })
+  }
+
+  /** Whether `reclaim` has something to do, now or when a read that looks at it has ended. */
+  get isReclaimPending(): boolean {
+    return this.#reclaiming.next >= 0 || this.#reclaiming.revision < this.#compactRevision
+  }
+
+  /**
+   * Frees what the compaction has forgotten among the next `recordsMax` or more versions. True if it can go on at once: not
+   * when all is done, nor when reads still look at the rest.
+   */
+  reclaim(recordsMax: number): boolean {
+    let target = this.#compactRevision
+    for (const revision of this.#pins.keys()) target = Math.min(target, revision)
+    let { revision: goal, next: at } = this.#reclaiming
+    // A pass is finished before the next one begins. A later pin is of a later revision than what the pass is for.
+    if (at < 0) {
+      if (target <= goal) return false
+      goal = target
+      at = 0
+    }
+    for (let left = recordsMax; left > 0 && at >= 0; left -= this.sizes.chunkRecords) {
+      at = this.#history.free(at, goal, (record, key) => {
+        if (this.#index.get(key) === record) this.#index.delete(key)
+      })
+    }
+    this.#reclaiming = { revision: goal, next: at }
+    return at >= 0 || goal < target
   }
 
   grantLease(id: bigint, ttl: number): Outcome<Lease> {
@@ -124,13 +212,20 @@ export class MvccStore {
 
   /** Ends a lease and deletes its keys in one revision. */
   revokeLease(id: bigint): Outcome<{ revision: number }> {
-    const lease = this.#leases.remove(id)
+    return inOnePiece(this.revokeLeaseSlices(id))
+  }
+
+  *revokeLeaseSlices(id: bigint): Slices<Outcome<{ revision: number }>> {
+    const lease = this.#leases.get(id)
     if (!lease) return refused(refusals.leaseNotFound)
-    const keys = [...lease.keys].sort()
-    this.#finish(() => {
-      for (const key of keys) this.#delete(key)
-      return undefined
-    })
+    const keys = yield* sortSlices([...lease.keys], byKey, this.sizes.sliceRecords)
+    this.#changes = 0
+    for (const key of keys) {
+      this.#delete(key)
+      if (this.#changes % this.sizes.sliceRecords === 0) yield
+    }
+    this.#leases.remove(id)
+    this.#finish()
     return accepted({ revision: this.#revision })
   }
 
@@ -151,29 +246,35 @@ export class MvccStore {
     this.#leases = state.leases
     this.#revision = state.revision
     this.#compactRevision = state.compactRevision
+    this.#history.compact(state.compactRevision)
+    // A snapshot has nothing that a compaction has forgotten.
+    this.#reclaiming = { revision: state.compactRevision, next: -1 }
   }
 
+  /** What reads see: not the write that is going on. */
   #view(): View {
     return {
       index: this.#index,
       history: this.#history,
-      revision: this.#changes > 0 ? this.#revision + 1 : this.#revision,
+      revision: this.#revision,
       compactRevision: this.#compactRevision,
+      sliceRecords: this.sizes.sliceRecords,
     }
   }
 
-  /** Runs the body of a write; if it changed something, that is the next revision. */
-  #finish<T>(body: () => T): T {
-    this.#changes = 0
-    const value = body()
+  /** What the write that is going on sees: its own changes too. */
+  #ownView(): View {
+    return { ...this.#view(), revision: this.#changes > 0 ? this.#revision + 1 : this.#revision }
+  }
+
+  /** If the write changed something, that is the next revision. */
+  #finish(): void {
     if (this.#changes > 0) this.#revision++
     this.#changes = 0
-    return value
   }
 
   #newest(key: Key): number {
-    const record = this.#index.get(key)
-    return record === undefined ? -1 : recordAt(this.#history, record, Number.POSITIVE_INFINITY)
+    return recordAt(this.#history, this.#index.get(key), Number.POSITIVE_INFINITY)
   }
 
   #checkPut(request: PutRequest): Refusal | undefined {
@@ -198,24 +299,22 @@ export class MvccStore {
     return undefined
   }
 
-  #runPath(path: TxnPath): TxnResponse {
-    const responses = path.steps.map(({ op, inner }) => this.#runOp(op, inner))
-    return { revision: this.#view().revision, succeeded: path.succeeded, responses }
+  *#runPath(path: TxnPath): Slices<TxnResponse> {
+    const responses: ResponseOp[] = []
+    for (const { op, inner } of path.steps) responses.push(yield* this.#runOp(op, inner))
+    return { revision: this.#ownView().revision, succeeded: path.succeeded, responses }
   }
 
-  #runOp(op: RequestOp, inner: TxnPath | undefined): ResponseOp {
+  *#runOp(op: RequestOp, inner: TxnPath | undefined): Slices<ResponseOp> {
     switch (op.kind) {
-      case 'range': {
-        const outcome = this.range(op.request)
-        if (!outcome.ok) throw new Error('assertion failed: a checked range is answered')
-        return { kind: 'range', response: outcome.value }
-      }
+      case 'range':
+        return { kind: 'range', response: yield* rangeWithin(this.#ownView(), op.request) }
       case 'put':
         return { kind: 'put', response: this.#put(op.request) }
       case 'delete':
-        return { kind: 'delete', response: this.#deleteRange(op.request) }
+        return { kind: 'delete', response: yield* this.#deleteRange(op.request) }
       case 'txn':
-        return { kind: 'txn', response: this.#runPath(inner!) }
+        return { kind: 'txn', response: yield* this.#runPath(inner!) }
       case 'empty':
         throw new Error('assertion failed: a validated transaction has no empty operation')
     }
@@ -224,7 +323,7 @@ export class MvccStore {
   #put(request: PutRequest): PutResponse {
     const key = toKey(request.key)
     const before = this.#newest(key)
-    const prevKv = request.prevKv && before >= 0 ? keyValue(this.#history, before) : undefined
+    const prevKv = request.prevKv && before >= 0 ? this.#history.keyValue(before) : undefined
     const value = request.ignoreValue ? this.#history.value(before) : request.value
     const leaseBefore = before < 0 ? 0n : this.#history.lease(before)
     const lease = request.ignoreLease ? leaseBefore : (request.lease ?? 0n)
@@ -236,16 +335,21 @@ export class MvccStore {
     return { revision: this.#revision + 1, prevKv }
   }
 
-  #deleteRange(request: DeleteRangeRequest): DeleteRangeResponse {
-    const view = this.#view()
+  *#deleteRange(request: DeleteRangeRequest): Slices<DeleteRangeResponse> {
+    const view = this.#ownView()
+    const { sliceRecords } = view
     const records: number[] = []
-    scanLive(view, toSpan(request.key, request.rangeEnd), view.revision, (record) => {
+    yield* scanLive(view, toSpan(request.key, request.rangeEnd), view.revision, (record) => {
       records.push(record)
       return true
     })
-    const prevKvs = request.prevKv ? records.map((record) => keyValue(this.#history, record)) : []
-    for (const record of records) this.#delete(this.#history.key(record))
-    return { revision: this.#view().revision, deleted: records.length, prevKvs }
+    const prevKvs: KeyValue[] = []
+    for (const [at, record] of records.entries()) {
+      if (request.prevKv) prevKvs.push(this.#history.keyValue(record))
+      this.#delete(this.#history.key(record))
+      if ((at + 1) % sliceRecords === 0 && at + 1 < records.length) yield
+    }
+    return { revision: this.#ownView().revision, deleted: records.length, prevKvs }
   }
 
   #delete(key: Key): void {
@@ -258,20 +362,23 @@ export class MvccStore {
 
   /** One more version; a deletion is one without a value. `before` is the live version, -1 for none. */
   #append(key: Key, value: Uint8Array | undefined, before: number, lease: bigint): void {
+    const history = this.#history
     const revision = this.#revision + 1
-    const previous = before >= 0 ? this.#history.fields(before) : undefined
-    const record = this.#history.append(
+    const isPut = value !== undefined
+    const record = history.append(
       {
-        key: previous?.key ?? key,
+        key,
         revision,
         sub: this.#changes++,
-        createRevision: value === undefined ? 0 : (previous?.createRevision ?? revision),
-        version: value === undefined ? 0 : (previous?.version ?? 0) + 1,
+        createRevision: !isPut ? 0 : before >= 0 ? history.createRevision(before) : revision,
+        version: !isPut ? 0 : before >= 0 ? history.version(before) + 1 : 1,
         lease,
-        prev: this.#index.get(key) ?? -1,
+        prev: this.#index.get(key),
       },
       value ?? nothing,
     )
     this.#index.set(key, record)
   }
 }
+
+const byKey = (a: Key, b: Key): number => (a < b ? -1 : a > b ? 1 : 0)

@@ -1,28 +1,49 @@
 import { toSpan } from './key.ts'
-import { scanLive, type View } from './read.ts'
-import type { Compare, CompareResult, RequestOp, TxnRequest } from './requests.ts'
+import { rangeWithin, scanLive, type View } from './read.ts'
+import type { Compare, CompareResult, RequestOp, ResponseOp, TxnRequest, TxnResponse } from './requests.ts'
+import type { Slices } from './slices.ts'
 
 /** The way a transaction takes: its branch, and that of each transaction nested in it. */
 export type TxnPath = { succeeded: boolean; steps: { op: RequestOp; inner: TxnPath | undefined }[] }
 
 /** Evaluates all compares, nested ones too, against the state before the transaction. */
-export function choosePath(view: View, request: TxnRequest): TxnPath {
-  const succeeded = request.compare.every((compare) => holds(view, compare))
-  const ops = succeeded ? request.success : request.failure
-  return {
-    succeeded,
-    steps: ops.map((op) => ({ op, inner: op.kind === 'txn' ? choosePath(view, op.request) : undefined })),
+export function* choosePath(view: View, request: TxnRequest): Slices<TxnPath> {
+  let succeeded = true
+  for (const compare of request.compare) {
+    succeeded = yield* holds(view, compare)
+    if (!succeeded) break
   }
+  const steps: TxnPath['steps'] = []
+  for (const op of succeeded ? request.success : request.failure) {
+    steps.push({ op, inner: op.kind === 'txn' ? yield* choosePath(view, op.request) : undefined })
+  }
+  return { succeeded, steps }
+}
+
+/** Whether something on the way changes keys, or might. */
+export const isWriting = (path: TxnPath): boolean =>
+  path.steps.some(({ op, inner }) => (inner ? isWriting(inner) : op.kind !== 'range'))
+
+/** Runs a path that only reads. */
+export function* readPath(view: View, path: TxnPath): Slices<TxnResponse> {
+  const responses: ResponseOp[] = []
+  for (const { op, inner } of path.steps) {
+    if (inner) responses.push({ kind: 'txn', response: yield* readPath(view, inner) })
+    else if (op.kind === 'range') {
+      responses.push({ kind: 'range', response: yield* rangeWithin(view, op.request) })
+    }
+  }
+  return { revision: view.revision, succeeded: path.succeeded, responses }
 }
 
 /**
  * A compare over a span holds if every key of it does. No key at all counts as one with zeros, and as no value at
  * all: a value compare is then false whatever its operator (kv.md section 3).
  */
-function holds(view: View, compare: Compare): boolean {
+function* holds(view: View, compare: Compare): Slices<boolean> {
   let isFound = false
   let isHeld = true
-  scanLive(view, toSpan(compare.key, compare.rangeEnd), view.revision, (record) => {
+  yield* scanLive(view, toSpan(compare.key, compare.rangeEnd), view.revision, (record) => {
     isFound = true
     isHeld = meets(compare.result, orderOf(view, record, compare))
     return isHeld
@@ -33,18 +54,18 @@ function holds(view: View, compare: Compare): boolean {
 }
 
 function orderOf(view: View, record: number, compare: Compare): number {
-  const fields = view.history.fields(record)
+  const { history } = view
   switch (compare.target) {
     case 'version':
-      return fields.version - compare.wanted
+      return history.version(record) - compare.wanted
     case 'create':
-      return fields.createRevision - compare.wanted
+      return history.createRevision(record) - compare.wanted
     case 'mod':
-      return fields.revision - compare.wanted
+      return history.revision(record) - compare.wanted
     case 'lease':
-      return sign(fields.lease, compare.wanted)
+      return sign(history.lease(record), compare.wanted)
     case 'value':
-      return Buffer.compare(view.history.value(record), compare.wanted)
+      return Buffer.compare(history.value(record), compare.wanted)
   }
 }
 

@@ -90,7 +90,7 @@ export class WatchHub {
   constructor(store: MvccStore, limits: Partial<WatchLimits> = {}) {
     this.#store = store
     this.#limits = { ...defaultWatchLimits, ...limits }
-    this.#nextRecord = store.history.next
+    this.#nextRecord = endOfRevision(store)
     this.#revision = store.revision
   }
 
@@ -167,8 +167,10 @@ export class WatchHub {
 
   /** To be called after each batch of applied entries: tells watchers that are up to date. */
   advance(): void {
-    const { history } = this.#store
-    if (this.#revision === this.#store.revision) return
+    const { history, revision: now } = this.#store
+    if (this.#revision === now) return
+    // With nobody to tell there is nothing to look at.
+    if (this.#byKey.size === 0 && this.#bySpan.size === 0) this.#nextRecord = endOfRevision(this.#store)
     const touched: Watcher[] = []
     const note = (watcher: Watcher, record: number, revision: number): void => {
       if (watcher.nextRevision > revision) return
@@ -177,16 +179,18 @@ export class WatchHub {
     }
     let record = history.atOrAfter(this.#nextRecord)
     for (; record >= 0; record = history.atOrAfter(record + 1)) {
-      const key = history.key(record)
       const revision = history.revision(record)
+      // A write in slices is not complete yet.
+      if (revision > now) break
+      const key = history.key(record)
       const exact = this.#byKey.get(key)
       if (exact) for (const watcher of exact) note(watcher, record, revision)
       for (const watcher of this.#bySpan) {
         if (contains(watcher.span, key)) note(watcher, record, revision)
       }
     }
-    this.#nextRecord = history.next
-    this.#revision = this.#store.revision
+    this.#nextRecord = record < 0 ? history.next : record
+    this.#revision = now
     this.#deliver(touched)
     for (const stream of this.#streams) if (stream.isProgressWanted) this.#answerProgress(stream)
   }
@@ -225,7 +229,7 @@ export class WatchHub {
         if (watcher.isSynced) this.#fallBehind(watcher, Math.max(watcher.nextRevision, this.#revision + 1))
       }
     }
-    this.#nextRecord = this.#store.history.next
+    this.#nextRecord = endOfRevision(this.#store)
     this.#revision = this.#store.revision
   }
 
@@ -315,6 +319,12 @@ export class WatchHub {
     const exact = this.#byKey.get(watcher.span.start)
     if (exact?.delete(watcher) && exact.size === 0) this.#byKey.delete(watcher.span.start)
   }
+}
+
+/** The first record that is not of a complete write. */
+function endOfRevision({ history, revision }: MvccStore): number {
+  const record = history.fromRevision(revision + 1)
+  return record < 0 ? history.next : record
 }
 
 const empty: WatchMessage = {

@@ -1,5 +1,4 @@
-import { contains, fromKey, isSingle } from './key.ts'
-import { keyValue } from './read.ts'
+import { contains, isSingle } from './key.ts'
 import type { StoreEvent } from './requests.ts'
 import type { MvccStore } from './store.ts'
 import type { Watcher, WatchLimits } from './watch-hub.ts'
@@ -9,15 +8,16 @@ const nothing = new Uint8Array(0)
 const eventOverheadBytes = 48
 
 export function eventOf({ history }: MvccStore, record: number, withPrevKv: boolean): StoreEvent {
-  const fields = history.fields(record)
-  const prev = withPrevKv ? fields.prev : -1
-  const prevKv = prev >= 0 && history.version(prev) > 0 ? keyValue(history, prev) : undefined
-  if (fields.version > 0) return { type: 'put', kv: keyValue(history, record), prevKv }
+  const revision = history.revision(record)
+  // Of what came up to the compaction only the newest is left.
+  const prev = withPrevKv && revision > history.compactRevision ? history.prev(record) : -1
+  const prevKv = prev >= 0 && history.version(prev) > 0 ? history.keyValue(prev) : undefined
+  if (history.version(record) > 0) return { type: 'put', kv: history.keyValue(record), prevKv }
   const kv = {
-    key: fromKey(fields.key),
+    key: history.keyBytes(record),
     value: nothing,
     createRevision: 0,
-    modRevision: fields.revision,
+    modRevision: revision,
     version: 0,
     lease: 0n,
   }
@@ -45,6 +45,7 @@ export function replay(
   let record = history.fromRevision(watcher.nextRevision)
   for (; record >= 0; record = history.atOrAfter(record + 1)) {
     const revision = history.revision(record)
+    if (revision > revisionNow) break
     const isFull = records.length >= limits.replayEventsMax || looked >= limits.replayRecordsMax
     if (isFull && revision > last) return { records, nextRevision: revision }
     last = revision
@@ -63,9 +64,9 @@ function replayKey(
   isWanted: (record: number) => boolean,
 ): { records: number[]; nextRevision: number } {
   const chain: number[] = []
-  let record = index.get(watcher.span.start) ?? -1
+  let record = index.get(watcher.span.start)
   for (; record >= 0 && history.revision(record) >= watcher.nextRevision; record = history.prev(record)) {
-    if (isWanted(record)) chain.push(record)
+    if (isWanted(record) && history.revision(record) <= revisionNow) chain.push(record)
   }
   chain.reverse()
   if (chain.length <= limits.replayEventsMax) return { records: chain, nextRevision: revisionNow + 1 }

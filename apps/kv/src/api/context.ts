@@ -6,6 +6,7 @@ import { type Measures, slowReadMs } from '../http/measures.ts'
 import type { LeaseKeeper } from '../leases/lease-keeper.ts'
 import type { Settings } from '../settings/settings.ts'
 import { type Command, encodeCommand } from '../state/command.ts'
+import type { Reclaimer } from '../state/reclaimer.ts'
 import type { Applied, StoreState } from '../state/state-machine.ts'
 import { fail, statuses, toGrpcError } from './errors.ts'
 import type { MethodRegistry } from './method-table.ts'
@@ -16,6 +17,7 @@ export type ServiceContext = {
   state: StoreState
   consensus: Consensus<Applied>
   leases: LeaseKeeper
+  reclaimer: Reclaimer
   clock: Clock
   log: Log
   measures: Measures

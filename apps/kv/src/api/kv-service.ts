@@ -8,6 +8,7 @@ import {
   type TxnRequest,
 } from '@kiln/mvcc'
 import type { CallInfo } from '@kiln/wire'
+import { runSlices } from '../state/slices.ts'
 import { mayPut } from '../state/state-machine.ts'
 import {
   acceptedValue,
@@ -20,6 +21,7 @@ import {
 } from './context.ts'
 import { fail, statuses } from './errors.ts'
 import type { MethodRegistry } from './method-table.ts'
+import { rangeInSlices } from './range.ts'
 import {
   decodeCompaction,
   decodeDelete,
@@ -28,11 +30,11 @@ import {
   decodeTxn,
   isSerializableTxn,
 } from './requests.ts'
-import { encodeDelete, encodeHeaderOnly, encodePut, encodeRange, encodeTxn } from './responses.ts'
+import { encodeDelete, encodeHeaderOnly, encodePut, encodeTxn } from './responses.ts'
 
 /** Keys: etcdserverpb.KV (kv.md sections 2 and 3). */
 export function serveKv(server: MethodRegistry, context: ServiceContext): void {
-  const { state, consensus, settings } = context
+  const { state, consensus, settings, reclaimer } = context
   const { store } = state
 
   /** A linearizable read waits until this member has all that was acknowledged before. */
@@ -61,8 +63,7 @@ export function serveKv(server: MethodRegistry, context: ServiceContext): void {
     const refusal = checkRange(request)
     if (refusal) fail(refusal)
     await readable(call, serializable)
-    const response = acceptedValue(store.range(request))
-    return encodeRange(headerOf(context, response.revision), response)
+    return rangeInSlices(context, request)
   })
 
   unary(server, '/etcdserverpb.KV/Put', async (bytes, call) => {
@@ -92,7 +93,7 @@ export function serveKv(server: MethodRegistry, context: ServiceContext): void {
     if (refusal) fail(refusal)
     if (isReadOnly(request)) {
       await readable(call, isSerializableTxn(bytes))
-      const response = acceptedValue(store.txn(request))
+      const response = acceptedValue(await runSlices(store.txnSlices(request)))
       return encodeTxn(headerOf(context, response.revision), response)
     }
     checkServing(context, call)
@@ -105,10 +106,11 @@ export function serveKv(server: MethodRegistry, context: ServiceContext): void {
 
   unary(server, '/etcdserverpb.KV/Compact', async (bytes, call) => {
     checkServing(context, call)
-    // A compaction is complete when it is applied, so `physical` needs nothing more.
-    decodeCompaction(bytes)
+    const { physical } = decodeCompaction(bytes)
     const { outcome } = await propose(context, { kind: 'compact', request: bytes })
-    return encodeHeaderOnly(headerOf(context, acceptedValue(outcome).revision))
+    const { revision } = acceptedValue(outcome)
+    if (physical) await reclaimer.done()
+    return encodeHeaderOnly(headerOf(context, revision))
   })
 }
 

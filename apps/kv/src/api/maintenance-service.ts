@@ -34,7 +34,7 @@ export const sizeBytes = ({ state }: ServiceContext): number => state.store.size
 
 /** Maintenance: etcdserverpb.Maintenance (kv.md section 7). */
 export function serveMaintenance(server: MethodRegistry, context: ServiceContext): void {
-  const { state, consensus } = context
+  const { state, consensus, reclaimer, log } = context
 
   unary(server, '/etcdserverpb.Maintenance/Status', () => {
     const status = consensus.status()
@@ -68,10 +68,14 @@ export function serveMaintenance(server: MethodRegistry, context: ServiceContext
     return encodeAlarms(headerOf(context), alarms)
   })
 
-  // Nothing is ever fragmented here; what can be given back is the log behind a new snapshot.
+  // Nothing is ever fragmented here. What can be given back is compacted versions that are still being freed, and the log
+  // behind a new snapshot, which is saved while others go on.
   unary(server, '/etcdserverpb.Maintenance/Defragment', async (_bytes, call) => {
     checkServing(context, call)
-    await consensus.compactLog()
+    const before = state.store.sizeBytes
+    await reclaimer.done(true)
+    log.info({ freedBytes: before - state.store.sizeBytes }, 'defragmented')
+    consensus.compactLog().catch((error: unknown) => log.warn({ error }, 'the log was not shortened'))
     return encodeHeaderOnly(headerOf(context))
   })
 

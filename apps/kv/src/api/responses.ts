@@ -83,6 +83,9 @@ function toOp({ kind, response }: ResponseOp): rpc.ResponseOp['response'] {
 
 export const encodeRange = (header: ResponseHeader, response: RangeResponse): Uint8Array =>
   rpc.RangeResponse.encode(toRange(toHeader(header), response)).finish()
+/** Pairs as part of a range answer whose rest has the other fields. */
+export const encodePairs = (kvs: readonly KeyValue[]): Uint8Array =>
+  rpc.RangeResponse.encode({ header: undefined, kvs: kvs.map(toKeyValue), more: false, count: 0n }).finish()
 export const encodePut = (header: ResponseHeader, response: PutResponse): Uint8Array =>
   rpc.PutResponse.encode(toPut(toHeader(header), response)).finish()
 export const encodeDelete = (header: ResponseHeader, response: DeleteRangeResponse): Uint8Array =>

@@ -37,7 +37,14 @@ const turn = (): Promise<void> => new Promise((resume) => setImmediate(resume))
 
 function reportMemory(name: string, before: number): void {
   const perKey = (rssAnonBytes() - before) / keys
-  report(name, { rssPerKey: perKey, besideKeyAndValue: perKey - keyBytes - valueBytes })
+  const { heapUsed, heapTotal, arrayBuffers } = process.memoryUsage()
+  report(name, {
+    rssPerKey: perKey,
+    besideKeyAndValue: perKey - keyBytes - valueBytes,
+    heapUsedMiB: heapUsed / 2 ** 20,
+    heapMiB: heapTotal / 2 ** 20,
+    buffersMiB: arrayBuffers / 2 ** 20,
+  })
 }
 
 async function benchStore(): Promise<void> {

@@ -35,6 +35,12 @@ type Ports<Result> = {
   fail(fault: Fault): void
 }
 
+/** Entries for the state machine; `sequences` are those of our own proposals, 0 for others. */
+type Run = { entries: CommittedEntry[]; sequences: number[] }
+
+/** Log of at least this part of the state's size comes before the next snapshot. */
+const savedShare = 8
+
 /** Drives the state machine: committed entries, snapshots of it, and its replacement by a leader's snapshot. */
 export class Applier<Result> {
   /** Everything up to here is in the state machine. */
@@ -42,14 +48,19 @@ export class Applier<Result> {
   term: number
   roster: Roster
   #ports: Ports<Result>
-  /** Entries that wait while a snapshot is being installed. */
+  /** Entries that wait while others are applied or a snapshot is being installed. */
   #waiting: Entry[] = []
   #installing = false
+  #restoring: Promise<void> | undefined
+  /** Entries that the state machine takes its time for. */
+  #applying: Promise<void> | undefined
   #saving: Promise<void> | undefined
   #sinceSnapshot = { entries: 0, bytes: 0 }
   /** Our own change of several members: it is done when the joint configuration is left. */
   #jointSequence = 0
   #membersChecked = false
+  /** Size of the last snapshot saved. */
+  #savedBytes = 0
 
   constructor(ports: Ports<Result>, roster: Roster) {
     this.#ports = ports
@@ -60,42 +71,67 @@ export class Applier<Result> {
 
   apply(committed: readonly Entry[]): void {
     for (const entry of committed) this.#waiting.push(entry)
-    if (this.#installing || this.#waiting.length === 0) return
-    const entries = this.#waiting
-    this.#waiting = []
-    let run: { entries: CommittedEntry[]; sequences: number[] } = { entries: [], sequences: [] }
-    for (const entry of entries) {
-      this.#sinceSnapshot.bytes += entry.data.length + 24
-      if (entry.kind === 'data') {
-        const { origin, sequence, data } = decodePayload(entry.data)
-        run.entries.push({ index: entry.index, term: entry.term, data })
+    this.#applyWaiting()
+  }
+
+  /** Goes on until all is applied, or the state machine asks for time. */
+  #applyWaiting(): void {
+    let place = 0
+    while (place < this.#waiting.length && !this.#installing && !this.#applying) {
+      const run: Run = { entries: [], sequences: [] }
+      for (; this.#waiting[place]?.kind === 'data'; place++) {
+        const { index, term, data: bytes } = this.#waiting[place]!
+        const { origin, sequence, data } = decodePayload(bytes)
+        run.entries.push({ index, term, data })
         run.sequences.push(origin === this.#ports.origin ? sequence : 0)
-        continue
+        this.#sinceSnapshot.bytes += bytes.length + 24
       }
-      this.#applyRun(run)
-      run = { entries: [], sequences: [] }
-      this.index = entry.index
-      this.term = entry.term
-      if (entry.kind === 'config') this.#applyChange(entry)
-      else this.#ports.proposals.termBegan(entry.term)
+      this.#sinceSnapshot.entries += run.entries.length
+      if (run.entries.length > 0) this.#applyRun(run)
+      else this.#applyOther(this.#waiting[place++]!)
     }
-    this.#applyRun(run)
+    this.#waiting.splice(0, place)
     this.#checkMembers()
-    this.#sinceSnapshot.entries += entries.length
     this.#saveIfDue()
   }
 
-  #applyRun({ entries, sequences }: { entries: CommittedEntry[]; sequences: number[] }): void {
-    const last = entries[entries.length - 1]
-    if (last === undefined) return
-    assert(entries[0]!.index > this.index, 'entries are applied once, in order')
-    const results = this.#ports.stateMachine.apply(entries)
+  #applyRun(run: Run): void {
+    assert(run.entries[0]!.index > this.index, 'entries are applied once, in order')
+    const results = this.#ports.stateMachine.apply(run.entries)
+    if (!(results instanceof Promise)) {
+      this.#settle(run, results)
+      return
+    }
+    this.#applying = results.then(
+      (late) => {
+        this.#applying = undefined
+        if (this.#ports.isStopped()) return
+        this.#settle(run, late)
+        this.#applyWaiting()
+        this.#ports.resume()
+      },
+      (cause: unknown) => {
+        this.#ports.fail(new Fault('STORE_FAILED', 'an entry could not be applied', { cause }))
+      },
+    )
+  }
+
+  #settle({ entries, sequences }: Run, results: readonly Result[]): void {
     assert(results.length === entries.length, 'the state machine answers each entry')
+    const last = entries[entries.length - 1]!
     this.index = last.index
     this.term = last.term
     sequences.forEach((sequence, at) => {
       if (sequence !== 0) this.#ports.proposals.applied(sequence, results[at])
     })
+  }
+
+  #applyOther(entry: Entry): void {
+    this.#sinceSnapshot.entries++
+    this.index = entry.index
+    this.term = entry.term
+    if (entry.kind === 'config') this.#applyChange(entry)
+    else this.#ports.proposals.termBegan(entry.term)
   }
 
   #applyChange(entry: Entry): void {
@@ -127,7 +163,10 @@ export class Applier<Result> {
 
   #saveIfDue(): void {
     const { snapshotEntries, snapshotBytes } = this.#ports.limits
-    if (this.#sinceSnapshot.entries < snapshotEntries && this.#sinceSnapshot.bytes < snapshotBytes) return
+    const { entries, bytes } = this.#sinceSnapshot
+    // A snapshot is the whole state: it is not written again before a part of that has changed.
+    const isDue = entries >= snapshotEntries && bytes >= this.#savedBytes / savedShare
+    if (!isDue && bytes < snapshotBytes) return
     this.save().catch((error) =>
       this.#ports.log.error({ error }, 'a snapshot could not be saved, the log goes on growing'),
     )
@@ -138,7 +177,7 @@ export class Applier<Result> {
     const { raft, isStopped } = this.#ports
     if (this.#saving !== undefined || isStopped() || this.index <= raft.snapshot.index) return
     // While a snapshot is being installed there is nothing to take one of.
-    if (this.#installing || this.index !== raft.applied) return
+    if (this.#installing || this.#applying || this.index !== raft.applied) return
     this.#saving = this.#save().finally(() => {
       this.#saving = undefined
     })
@@ -158,6 +197,7 @@ export class Applier<Result> {
     const context = encodeRoster(this.roster)
     const payload = await stateMachine.snapshot()
     const bytes = await saveSnapshot(disk, { meta, context }, payload)
+    this.#savedBytes = bytes
     if (this.#ports.isStopped() || meta.index <= raft.snapshot.index) return
     log.info({ index: meta.index, bytes }, 'snapshot saved')
     this.#ports.compacted(meta, meta.index - limits.keptEntries)
@@ -171,12 +211,14 @@ export class Applier<Result> {
 
   /** Replaces the state by a snapshot that is on the disk already. */
   install({ meta, file }: Received): void {
-    const { stateMachine, log, fail } = this.#ports
+    const { stateMachine, log, fail, isStopped } = this.#ports
     this.#installing = true
     this.#waiting = []
     log.info({ index: meta.index }, 'installing a snapshot')
     const restore = async (): Promise<void> => {
+      await this.#applying
       await stateMachine.restore(file.payload)
+      if (isStopped()) return
       this.#installing = false
       this.index = meta.index
       this.term = meta.term
@@ -186,13 +228,15 @@ export class Applier<Result> {
       await this.#releaseLog()
       this.#ports.resume()
     }
-    restore().catch((error) =>
+    this.#restoring = restore().catch((error) =>
       fail(new Fault('STORE_RESTORE_FAILED', 'a snapshot could not be installed', { cause: error })),
     )
   }
 
-  /** Resolves when nothing is being saved any more. */
+  /** Resolves when nothing is being applied or saved any more. */
   async idle(): Promise<void> {
+    await this.#applying
+    await this.#restoring
     await this.#saving?.catch(() => undefined)
   }
 }

@@ -1,7 +1,7 @@
 import { mkdtempSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { type Log, systemClock } from '@kiln/service'
+import { type Fault, type Log, systemClock } from '@kiln/service'
 import { afterEach, expect, test } from 'vitest'
 import { nodeDisk } from '../wal/node-disk.ts'
 import { startConsensus } from './consensus.ts'
@@ -48,11 +48,12 @@ async function startMember(options: {
   folder?: string
   joining?: boolean
   segmentBytes?: number
+  machine?: StateMachine<number> & { sum: number }
 }): Promise<Started> {
   const { members, self, cluster } = options
   const folder = options.folder ?? mkdtempSync(join(tmpdir(), 'kiln-consensus-'))
   const own = members.find((member) => member.id === self)!
-  const machine = createSum()
+  const machine = options.machine ?? createSum()
   const transport = await startTcpTransport({
     self,
     clusterId: cluster,
@@ -82,6 +83,8 @@ async function startMember(options: {
   running.push(consensus)
   return { consensus, machine, folder }
 }
+
+const pause = (): Promise<void> => new Promise((resume) => setTimeout(resume, 5))
 
 async function freePorts(count: number): Promise<number[]> {
   const transports = []
@@ -165,6 +168,54 @@ test('a member is added as learner, gets a snapshot, is promoted, and another is
   await a.consensus.readIndex()
   const left = [...initial.map((member) => member.id), added.id].filter((id) => id !== gone.consensus.id())
   expect(a.consensus.members().map((member) => member.id)).toEqual(left.sort((x, y) => (x < y ? -1 : 1)))
+})
+
+test('what is behind an entry that takes its time waits for it, and so do reads, snapshots and a stop', async () => {
+  const members = await makeMembers(1)
+  const machine = createSum()
+  let release = (): void => undefined
+  const slow: typeof machine = {
+    get sum() {
+      return machine.sum
+    },
+    snapshot: machine.snapshot,
+    restore: machine.restore,
+    apply: (entries) => {
+      if (entries.every(({ data }) => data[0] !== 100)) return machine.apply(entries)
+      return new Promise<void>((resume) => {
+        release = resume
+      }).then(() => machine.apply(entries))
+    },
+  }
+  const self = members[0]!.id
+  const { consensus } = await startMember({ members, self, cluster: clusterId(members), machine: slow })
+  await consensus.propose(Uint8Array.of(1))
+  const settled: string[] = []
+  const note = (name: string, promise: Promise<unknown>): Promise<unknown> =>
+    promise.then(() => settled.push(name))
+  const slowOne = note('slow', consensus.propose(Uint8Array.of(100)))
+  while (consensus.status().committedIndex === consensus.appliedIndex()) await pause()
+  const behind = note('behind', consensus.propose(Uint8Array.of(2)))
+  const read = note('read', consensus.readIndex())
+  await consensus.compactLog()
+  for (let turn = 0; turn < 10; turn++) await pause()
+  expect(settled).toEqual([])
+  expect(consensus.status().snapshotIndex).toBe(1)
+  release()
+  await Promise.all([slowOne, behind, read])
+  expect(settled[0]).toBe('slow')
+  expect(machine.sum).toBe(103)
+  await consensus.compactLog()
+  expect(consensus.status().snapshotIndex).toBe(consensus.appliedIndex())
+
+  const last = consensus.propose(Uint8Array.of(100)).catch((error: Fault) => error.code)
+  while (consensus.status().committedIndex === consensus.appliedIndex()) await pause()
+  const stopped = note('stopped', consensus.stop())
+  for (let turn = 0; turn < 10; turn++) await pause()
+  expect(settled).not.toContain('stopped')
+  release()
+  await stopped
+  expect(await last).toBe('STORE_STOPPED')
 })
 
 test('ids are those that etcd derives', () => {

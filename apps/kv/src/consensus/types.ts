@@ -24,8 +24,11 @@ export type CommittedEntry = { index: number; term: number; data: Uint8Array }
  * results on each member; no clock, no randomness, no local settings.
  */
 export type StateMachine<Result> = {
-  /** Applies entries in order, synchronously; one result for each, in the same order. Must not throw. */
-  apply(entries: readonly CommittedEntry[]): readonly Result[]
+  /**
+   * Applies entries in order; one result for each, in the same order. Must not throw. What would hold up the event loop
+   * is answered by a promise; nothing else is asked of the state machine before that.
+   */
+  apply(entries: readonly CommittedEntry[]): readonly Result[] | Promise<readonly Result[]>
   /**
    * The whole state at the moment of the call: what is applied later must not show in it, even if the bytes are
    * produced later. It is called between two `apply`.

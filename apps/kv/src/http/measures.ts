@@ -62,12 +62,18 @@ export function measuredStateMachine<Result>(
   return {
     apply: (entries) => {
       const startedAt = performance.now()
+      const done = (): void => {
+        const seconds = (performance.now() - startedAt) / 1000
+        measures.commit.observe(seconds)
+        if (seconds > slowApplySeconds) measures.slowApplies++
+        onApplied(seconds, entries.length)
+      }
       const results = machine.apply(entries)
-      const seconds = (performance.now() - startedAt) / 1000
-      measures.commit.observe(seconds)
-      if (seconds > slowApplySeconds) measures.slowApplies++
-      onApplied(seconds, entries.length)
-      return results
+      if (!(results instanceof Promise)) {
+        done()
+        return results
+      }
+      return results.finally(done)
     },
     snapshot: () => machine.snapshot(),
     restore: (snapshot) => machine.restore(snapshot),

@@ -70,15 +70,15 @@ test('nothing is ended without a majority that confirms the leader', async () =>
   expect(state.store.leases.has(5n)).toBe(true)
 })
 
-test('an expiry that a former leader proposed has no effect in another term', () => {
+test('an expiry that a former leader proposed has no effect in another term', async () => {
   const state = new StoreState()
-  const apply = (command: Parameters<typeof encodeCommand>[0], term: number) =>
+  const apply = async (command: Parameters<typeof encodeCommand>[0], term: number) =>
     state.apply([{ index: 1, term, data: encodeCommand(command) }])
-  apply({ kind: 'lease-grant', id: 5n, ttl: 10 }, 3)
-  apply({ kind: 'lease-expire', term: 3, ids: [5n] }, 4)
-  apply({ kind: 'lease-checkpoint', term: 3, leases: [{ id: 5n, remainingTtl: 1 }] }, 4)
+  await apply({ kind: 'lease-grant', id: 5n, ttl: 10 }, 3)
+  await apply({ kind: 'lease-expire', term: 3, ids: [5n] }, 4)
+  await apply({ kind: 'lease-checkpoint', term: 3, leases: [{ id: 5n, remainingTtl: 1 }] }, 4)
   expect(state.store.leases.get(5n)).toMatchObject({ remainingTtl: 0 })
-  apply({ kind: 'lease-expire', term: 4, ids: [5n] }, 4)
+  await apply({ kind: 'lease-expire', term: 4, ids: [5n] }, 4)
   expect(state.store.leases.has(5n)).toBe(false)
 })
 

@@ -74,6 +74,8 @@ export const flags: Record<string, Flag> = {
   'initial-corrupt-check': used('member', 'flag', 'false', 'compare with the others before serving'),
   'auto-compaction-retention': used('member', 'string', '0', 'history kept; 0 is all of it'),
   'auto-compaction-mode': used('member', 'string', 'periodic', 'periodic or revision'),
+  'compaction-batch-limit': used('member', 'number', '1000', 'revisions freed in one go'),
+  'compaction-sleep-interval': used('member', 'duration', '10ms', 'pause between two batches'),
 
   'initial-advertise-peer-urls': used('cluster', 'string', 'http://localhost:2380', 'told to other members'),
   'initial-cluster': used('cluster', 'string', undefined, 'NAME=URL,... of all first members'),
@@ -181,8 +183,6 @@ export const flags: Record<string, Flag> = {
   'proxy-read-timeout': tuning('number', 'there is no proxy mode'),
   'enable-lease-checkpoint': tuning('flag', 'leases are always checkpointed'),
   'enable-lease-checkpoint-persist': tuning('flag', 'leases are always checkpointed'),
-  'compaction-batch-limit': tuning('number', 'a compaction is one pass in memory'),
-  'compaction-sleep-interval': tuning('duration', 'a compaction is one pass in memory'),
   'compact-hash-check-time': tuning('duration', 'corrupt-check-time compares members'),
   'downgrade-check-time': tuning('duration', 'a downgrade is looked at when it is asked for'),
   'discovery-dial-timeout': tuning('duration', 'there is no discovery over another cluster'),

@@ -55,6 +55,8 @@ export type Settings = {
   keepAliveIntervalMs: number
   keepAliveTimeoutMs: number
   autoCompaction: AutoCompaction
+  compactionBatch: number
+  compactionPauseMs: number
   progressIntervalMs: number
   learnersMax: number
   slowRequestMs: number
@@ -170,6 +172,8 @@ function checkSettings(raw: RawSettings): Settings {
     cors: listOf(text('cors'), '*'),
     hostWhitelist: listOf(text('host-whitelist'), '*'),
     profiles: truth('enable-pprof'),
+    compactionBatch: number('compaction-batch-limit', 1),
+    compactionPauseMs: ms('compaction-sleep-interval'),
     clientTls: readTls(raw, '', listenClient),
     peerTls: readTls(raw, 'peer-', endpoints('listen-peer-urls')),
     tlsMinVersion: text('tls-min-version') === 'TLS1.3' ? 'TLSv1.3' : 'TLSv1.2',

@@ -8,10 +8,10 @@ import { encodeCommand } from './command.ts'
 import { CorruptCheck } from './corrupt-check.ts'
 import { type Applied, StoreState } from './state-machine.ts'
 
-function write(state: StoreState, ...keys: string[]): void {
+async function write(state: StoreState, ...keys: string[]): Promise<void> {
   for (const key of keys) {
     const request = rpc.PutRequest.encode(rpc.PutRequest.fromPartial({ key: Buffer.from(key) })).finish()
-    state.apply([{ index: 1, term: 1, data: encodeCommand({ kind: 'put', request }) }])
+    await state.apply([{ index: 1, term: 1, data: encodeCommand({ kind: 'put', request }) }])
   }
 }
 
@@ -34,17 +34,17 @@ function pair() {
 
 test('members with the same history are the same, also when the leader is ahead', async () => {
   const { leader, follower, asking } = pair()
-  write(leader, 'a', 'b')
-  write(follower, 'a', 'b')
+  await write(leader, 'a', 'b')
+  await write(follower, 'a', 'b')
   expect(await asking.compare()).toBe('same')
-  write(leader, 'c')
+  await write(leader, 'c')
   expect(await asking.compare()).toBe('same')
 })
 
 test('a member that differs raises the alarm for itself', async () => {
   const { clock, leader, follower, asking } = pair()
-  write(leader, 'a', 'b')
-  write(follower, 'a', 'x')
+  await write(leader, 'a', 'b')
+  await write(follower, 'a', 'x')
   expect(await asking.compare()).toBe('different')
   const stop = asking.start(1000)
   await clock.advance(999)
@@ -56,12 +56,12 @@ test('a member that differs raises the alarm for itself', async () => {
 
 test('members compacted at different revisions are not compared', async () => {
   const { leader, follower, asking } = pair()
-  write(leader, 'a', 'b')
-  write(follower, 'a', 'x')
+  await write(leader, 'a', 'b')
+  await write(follower, 'a', 'x')
   leader.store.compact(2)
   expect(await asking.compare()).toBe('not-comparable')
   leader.store.compact(3)
-  write(leader, 'c')
+  await write(leader, 'c')
   leader.store.compact(4)
   expect(await asking.compare()).toBe('not-comparable')
 })

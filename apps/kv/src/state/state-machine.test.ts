@@ -2,6 +2,7 @@ import * as rpc from '@kiln/etcd-api/rpc'
 import { refusals } from '@kiln/mvcc'
 import { expect, test } from 'vitest'
 import { type Command, decodeCommand, encodeCommand } from './command.ts'
+import { nextTurn } from './slices.ts'
 import { StoreState } from './state-machine.ts'
 
 const put = (key: string, value: string): Command => ({
@@ -10,7 +11,7 @@ const put = (key: string, value: string): Command => ({
     rpc.PutRequest.fromPartial({ key: Buffer.from(key), value: Buffer.from(value) }),
   ).finish(),
 })
-const apply = (state: StoreState, ...commands: Command[]) =>
+const apply = async (state: StoreState, ...commands: Command[]) =>
   state.apply(commands.map((command, at) => ({ index: at + 1, term: 1, data: encodeCommand(command) })))
 
 async function snapshotOf(state: StoreState): Promise<Buffer> {
@@ -47,38 +48,40 @@ test('an entry of a newer version ends the member instead of being skipped', () 
   expect(() => decodeCommand(Buffer.from([1, 99]))).toThrow(/kind 99/)
 })
 
-test('the no-space alarm refuses what grows the store and nothing else', () => {
+test('the no-space alarm refuses what grows the store and nothing else', async () => {
   const state = new StoreState()
-  apply(state, put('a', '1'), { kind: 'alarm', raise: true, member: 3n, alarm: 'nospace' })
+  await apply(state, put('a', '1'), { kind: 'alarm', raise: true, member: 3n, alarm: 'nospace' })
   const refusedPut = { kind: 'put', outcome: { ok: false, refusal: refusals.noSpace } }
-  expect(apply(state, put('a', '2'))).toEqual([refusedPut])
-  expect(apply(state, { kind: 'lease-grant', id: 1n, ttl: 5 })).toMatchObject([{ outcome: { ok: false } }])
+  expect(await apply(state, put('a', '2'))).toEqual([refusedPut])
+  expect(await apply(state, { kind: 'lease-grant', id: 1n, ttl: 5 })).toMatchObject([
+    { outcome: { ok: false } },
+  ])
   const request = rpc.DeleteRangeRequest.encode(
     rpc.DeleteRangeRequest.fromPartial({ key: Buffer.from('a') }),
   ).finish()
-  expect(apply(state, { kind: 'delete', request })).toMatchObject([{ outcome: { ok: true } }])
-  expect(apply(state, { kind: 'alarm', raise: false, member: 0n, alarm: 'nospace' })).toEqual([
+  expect(await apply(state, { kind: 'delete', request })).toMatchObject([{ outcome: { ok: true } }])
+  expect(await apply(state, { kind: 'alarm', raise: false, member: 0n, alarm: 'nospace' })).toEqual([
     { kind: 'alarm', alarms: [{ member: 3n, alarm: 'nospace' }] },
   ])
-  expect(apply(state, put('a', '3'))).toMatchObject([{ outcome: { ok: true } }])
+  expect(await apply(state, put('a', '3'))).toMatchObject([{ outcome: { ok: true } }])
 })
 
 test('a snapshot carries keys, leases and alarms, as of the moment it was asked for', async () => {
   const state = new StoreState()
-  apply(
+  await apply(
     state,
     put('a', '1'),
     { kind: 'lease-grant', id: 5n, ttl: 10 },
     { kind: 'alarm', raise: true, member: 3n, alarm: 'corrupt' },
   )
   const pieces = state.snapshot()
-  apply(state, put('a', '2'), { kind: 'alarm', raise: false, member: 3n, alarm: 'corrupt' })
+  await apply(state, put('a', '2'), { kind: 'alarm', raise: false, member: 3n, alarm: 'corrupt' })
   const collected: Uint8Array[] = []
   for await (const piece of await pieces) collected.push(piece)
   let replaced = 0
   const restored = new StoreState()
   restored.listen({ onReplaced: () => replaced++ })
-  restored.restore(Buffer.concat(collected))
+  await restored.restore(Buffer.concat(collected))
   expect(replaced).toBe(1)
   expect(restored.store.revision).toBe(2)
   expect(restored.store.leases.get(5n)).toMatchObject({ ttl: 10 })
@@ -87,9 +90,39 @@ test('a snapshot carries keys, leases and alarms, as of the moment it was asked 
 
 test('a damaged snapshot is refused', async () => {
   const state = new StoreState()
-  apply(state, put('a', '1'))
+  await apply(state, put('a', '1'))
   const bytes = await snapshotOf(state)
   bytes[bytes.length - 1]! ^= 1
-  expect(() => new StoreState().restore(bytes)).toThrow(/checksum/)
-  expect(() => new StoreState().restore(Buffer.alloc(5))).toThrow(/none of this version/)
+  await expect(new StoreState().restore(bytes)).rejects.toThrow(/checksum/)
+  await expect(new StoreState().restore(Buffer.alloc(5))).rejects.toThrow(/none of this version/)
+})
+
+test('a command that touches very many keys takes turns, and what is behind it waits', async () => {
+  const state = new StoreState()
+  const count = 5000
+  await apply(state, ...Array.from({ length: count }, (_, at) => put(`k${at}`, '1')))
+  const all = { key: Buffer.from('k'), rangeEnd: Buffer.from('l') }
+  const request = rpc.DeleteRangeRequest.encode(rpc.DeleteRangeRequest.fromPartial(all)).finish()
+  let turns = 0
+  const seen = new Set<number>()
+  let isDone = false
+  const applied = apply(state, put('x', '1'), { kind: 'delete', request }, put('k0', '2')).then((results) => {
+    isDone = true
+    return results
+  })
+  while (!isDone) {
+    turns++
+    const outcome = state.store.range({ ...all, countOnly: true })
+    seen.add(outcome.ok ? outcome.value.count : -1)
+    await nextTurn()
+  }
+  expect(turns).toBeGreaterThan(3)
+  // All keys until it is done, and then no keys but the one that was put behind it.
+  expect([...seen]).toEqual([count])
+  expect(state.store.range({ ...all, countOnly: true })).toMatchObject({ value: { count: 1 } })
+  expect(await applied).toMatchObject([
+    { kind: 'put', outcome: { value: { revision: count + 2 } } },
+    { kind: 'delete', outcome: { value: { revision: count + 3, deleted: count } } },
+    { kind: 'put', outcome: { value: { revision: count + 4 } } },
+  ])
 })

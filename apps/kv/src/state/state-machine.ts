@@ -7,7 +7,8 @@ import {
   type PutResponse,
   refusals,
   refused,
-  restoreSnapshot,
+  restoreSlices,
+  type Slices,
   type TxnRequest,
   type TxnResponse,
 } from '@kiln/mvcc'
@@ -16,6 +17,7 @@ import { decodeCompaction, decodeDelete, decodePut, decodeTxn } from '../api/req
 import type { CommittedEntry, StateMachine } from '../consensus/types.ts'
 import { type Alarm, AlarmBook } from './alarm-book.ts'
 import { type AlarmKind, type Command, decodeCommand, type MinorVersion } from './command.ts'
+import { nextTurn, runSlices } from './slices.ts'
 
 /** What applying a command gave, on the member that proposed it. */
 export type Applied =
@@ -68,10 +70,32 @@ export class StoreState implements StateMachine<Applied> {
     this.#listener = listener
   }
 
-  apply(entries: readonly CommittedEntry[]): Applied[] {
-    const results = entries.map(({ data, term }) => this.#apply(decodeCommand(data), term))
+  /** A command that touches very many keys takes several turns; whatever it does is seen when it is done. */
+  apply(entries: readonly CommittedEntry[]): Applied[] | Promise<Applied[]> {
+    const results: Applied[] = []
+    for (const [at, { data, term }] of entries.entries()) {
+      const slices = this.#apply(decodeCommand(data), term)
+      const step = slices.next()
+      if (!step.done) return this.#applyInTurns({ entries: entries.slice(at + 1), results, slices })
+      results.push(step.value)
+    }
     this.#listener.onApplied?.()
     return results
+  }
+
+  /** Ends the command that was begun, then goes on with the entries behind it. */
+  async #applyInTurns(rest: {
+    entries: readonly CommittedEntry[]
+    results: Applied[]
+    slices: Slices<Applied>
+  }): Promise<Applied[]> {
+    // What came before is complete.
+    this.#listener.onApplied?.()
+    await nextTurn()
+    const applied = await runSlices(rest.slices)
+    const more = rest.entries.length > 0 ? await this.apply(rest.entries) : []
+    if (rest.entries.length === 0) this.#listener.onApplied?.()
+    return [...rest.results, applied, ...more]
   }
 
   async snapshot(): Promise<AsyncIterable<Uint8Array>> {
@@ -90,7 +114,7 @@ export class StoreState implements StateMachine<Applied> {
     return withPauses(head, encodeSnapshot(this.store))
   }
 
-  restore(snapshot: Uint8Array): void {
+  async restore(snapshot: Uint8Array): Promise<void> {
     const bytes = Buffer.from(snapshot.buffer, snapshot.byteOffset, snapshot.byteLength)
     if (
       bytes.length < headBytes ||
@@ -108,14 +132,14 @@ export class StoreState implements StateMachine<Applied> {
       if (kind === downgradeRecord) downgrade = unpackVersion(number)
       else alarms.push({ member: number, alarm: alarmKinds[kind]! })
     }
-    const problem = restoreSnapshot(this.store, bytes.subarray(headBytes + count * 9))
+    const problem = await runSlices(restoreSlices(this.store, bytes.subarray(headBytes + count * 9)))
     if (problem) throw new Fault('STORE_SNAPSHOT_BAD', `the snapshot cannot be restored: ${problem}`)
     this.alarms.replace(alarms)
     this.#downgrade = downgrade
     this.#listener.onReplaced?.()
   }
 
-  #apply(command: Command, term: number): Applied {
+  *#apply(command: Command, term: number): Slices<Applied> {
     const { store } = this
     const refusal = this.alarms.has('corrupt') ? whileCorrupt(command) : undefined
     if (refusal) return refusal
@@ -125,25 +149,29 @@ export class StoreState implements StateMachine<Applied> {
         return { kind: 'put', outcome: store.put(decodePut(command.request)) }
       }
       case 'delete':
-        return { kind: 'delete', outcome: store.deleteRange(decodeDelete(command.request)) }
+        return { kind: 'delete', outcome: yield* store.deleteRangeSlices(decodeDelete(command.request)) }
       case 'txn': {
         const request = decodeTxn(command.request)
         const isRefused = this.alarms.has('nospace') && mayPut(request)
-        return { kind: 'txn', outcome: isRefused ? refused(refusals.noSpace) : store.txn(request) }
+        const outcome = isRefused ? refused(refusals.noSpace) : yield* store.txnSlices(request)
+        return { kind: 'txn', outcome }
       }
       case 'compact':
         return { kind: 'compact', outcome: store.compact(decodeCompaction(command.request).revision) }
       case 'lease-grant':
         return this.#grant(command.id, command.ttl)
       case 'lease-revoke': {
-        const outcome = store.revokeLease(command.id)
+        const outcome = yield* store.revokeLeaseSlices(command.id)
         if (outcome.ok) this.#listener.onLeaseGone?.(command.id)
         return { kind: 'lease-revoke', outcome }
       }
       case 'lease-expire': {
         // A former leader's count says nothing: the leases may have been renewed with its successor.
         if (command.term === term) {
-          for (const id of command.ids) if (store.revokeLease(id).ok) this.#listener.onLeaseGone?.(id)
+          for (const id of command.ids) {
+            const { ok } = yield* store.revokeLeaseSlices(id)
+            if (ok) this.#listener.onLeaseGone?.(id)
+          }
         }
         return { kind: 'lease-expire' }
       }

@@ -16,8 +16,14 @@ export function loneConsensus<Result>(
   }
   const members = [self]
   let index = 0
+  /** One entry after the other. */
+  let last: Promise<unknown> = Promise.resolve()
   return {
-    propose: async (data) => stateMachine.apply([{ index: ++index, term: 1, data }])[0]!,
+    propose: (data) => {
+      const applied = last.then(() => stateMachine.apply([{ index: ++index, term: 1, data }]))
+      last = applied.catch(() => undefined)
+      return applied.then((results) => results[0]!)
+    },
     readIndex: async () => index,
     requestLeader: onRequest,
     leadershipConfirmedAt: () => clock.now(),

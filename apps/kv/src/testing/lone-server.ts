@@ -6,6 +6,7 @@ import { Measures } from '../http/measures.ts'
 import { LeaseKeeper } from '../leases/lease-keeper.ts'
 import { serveClients } from '../serve.ts'
 import { loadSettings } from '../settings/settings.ts'
+import { Reclaimer } from '../state/reclaimer.ts'
 import { type Applied, StoreState } from '../state/state-machine.ts'
 import { loneConsensus } from './lone-consensus.ts'
 import { freePorts } from './member-process.ts'
@@ -30,10 +31,20 @@ export async function startLoneServer(
   const leases = new LeaseKeeper({ state, clock, log, electionMs: settings.electionMs })
   const lone = loneConsensus(state, clock, (body) => leases.onRequest(body))
   const consensus = { ...lone, ...change(lone) }
-  const context: ServiceContext = { settings, state, consensus, leases, clock, log, measures: new Measures() }
+  const reclaimer = new Reclaimer({
+    store: state.store,
+    clock,
+    batchRevisions: settings.compactionBatch,
+    pauseMs: settings.compactionPauseMs,
+  })
+  const measures = new Measures()
+  const context: ServiceContext = { settings, state, consensus, leases, reclaimer, clock, log, measures }
   const watches = createWatchService(context)
   state.listen({
-    onApplied: watches.advance,
+    onApplied: () => {
+      watches.advance()
+      reclaimer.kick()
+    },
     onReplaced: watches.reset,
     onLeaseGranted: (id, ttl) => leases.onGranted(id, ttl),
     onLeaseGone: (id) => leases.onGone(id),
@@ -46,6 +57,7 @@ export async function startLoneServer(
     close: async () => {
       await served.close()
       await leases.stop()
+      await reclaimer.stop()
     },
   }
 }
