@@ -54,10 +54,13 @@ export function machineRoutes(app: FastifyInstance, context: BootContext): void 
     { bodyLimit: reportBytesMax },
     async (request, reply) => {
       const record = known(context, request.params.id)
-      if (!mayReport(record.id)) throw new Fault('REPORTS_TOO_MANY', `machine ${record.id} reports too often`)
+      const secure = overTls(request)
+      if (secure) requireMachine(request, record.id, 'reports for itself')
+      // Counted apart, so that nobody on the plain port keeps a machine from being heard.
+      if (!mayReport(`${secure} ${record.id}`))
+        throw new Fault('REPORTS_TOO_MANY', `machine ${record.id} reports too often`)
       const report = body(StageReport, request.body)
-      if (overTls(request)) requireMachine(request, record.id, 'reports for itself')
-      else if (record.enrolledAt !== undefined && enrolledStages.includes(report.stage))
+      if (!secure && record.enrolledAt !== undefined && enrolledStages.includes(report.stage))
         throw new Fault(
           'TLS_REQUIRED',
           `machine ${record.id} is enrolled and reports ${report.stage} over TLS`,

@@ -2,6 +2,7 @@ import { existsSync } from 'node:fs'
 import { mkdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { issueCertificate, type KeyPair } from '@kiln/pki'
+import { certificateLife } from '@kiln/pki/machine'
 import { atomicWrite, type Log } from '@kiln/service'
 import { ServiceProcess } from '../lab/service-process.ts'
 import type { LabMachine, LabRecord, StateFolder } from '../lab/state-folder.ts'
@@ -34,7 +35,8 @@ export async function storeMember(
 }
 
 async function certifyMember(state: StateFolder, pki: string, name: string): Promise<void> {
-  if (existsSync(join(pki, 'member.pem'))) return
+  const present = join(pki, 'member.pem')
+  if (existsSync(present) && Date.now() < certificateLife(await readFile(present, 'utf8')).renewFromMs) return
   const read = (file: string): Promise<string> => readFile(join(state.adminPki, file), 'utf8')
   const ca: KeyPair = { certificate: await read('ca.pem'), key: await read('ca.key') }
   const member = await issueCertificate(ca, {
