@@ -12,6 +12,7 @@ import { machines } from './commands/machines.ts'
 import { createKey, signRelease } from './commands/release.ts'
 import { pods, services } from './commands/store-lists.ts'
 import { test } from './commands/test.ts'
+import { seedsDefault } from './commands/test-parts.ts'
 import { printSummary, up } from './commands/up.ts'
 import { upEmbedded } from './commands/up-embedded.ts'
 import { halt, publish, releaseTurn, resume, updateStatus } from './commands/update.ts'
@@ -31,6 +32,11 @@ const context: CommandContext = {
 const wholeNumber = (text: string): number => {
   if (!/^\d+$/.test(text)) throw new InvalidArgumentError('must be a whole number')
   return Number(text)
+}
+const positiveNumber = (text: string): number => {
+  const number = wholeNumber(text)
+  if (number === 0) throw new InvalidArgumentError('must be above 0')
+  return number
 }
 const stateOption = (): Option =>
   new Option('--state <dir>', 'folder of the cluster (default: kiln/default below the state directory)')
@@ -193,6 +199,7 @@ program
   .command('test')
   .description('everything CI runs')
   .option('--fast', 'without the image and the stories in virtual machines', false)
+  .option('--seeds <n>', 'runs of the simulation', positiveNumber, seedsDefault)
   .action(async (options) => {
     process.exitCode = await test(options, context)
   })

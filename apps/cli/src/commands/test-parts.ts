@@ -17,6 +17,9 @@ export type TestPart = {
 /** Lanes of a stage run side by side, the parts of a lane one after the other. */
 export type TestStage = TestPart[][]
 
+/** Runs of the simulation; each takes about a third of a second of CPU. */
+export const seedsDefault = 200
+
 /** Minutes the stories may take at most; one that no longer fits is skipped and says so. */
 const storyMinutesMax = 60
 
@@ -24,7 +27,7 @@ const storyMinutesMax = 60
  * What `kiln test` runs: parts that use one core run beside each other, and the stories alone, since the clocks of
  * emulated machines suffer from a busy host.
  */
-export function testStages(root: string, node: string): TestStage[] {
+export function testStages(root: string, node: string, seeds = seedsDefault): TestStage[] {
   const script = (path: string, ...args: string[]): TestCommand => ({
     command: node,
     args: ['--disable-warning=ExperimentalWarning', join(root, path), ...args],
@@ -45,7 +48,15 @@ export function testStages(root: string, node: string): TestStage[] {
         {
           title: 'simulation',
           budgetSeconds: 150,
-          commands: [script('apps/kv/src/simulation/main.ts', '--seeds', '200', '--ticks', '5000')],
+          commands: [script('apps/kv/src/simulation/main.ts', '--seeds', String(seeds), '--ticks', '5000')],
+        },
+        {
+          // That the checks of the simulation find bugs.
+          title: 'mutations',
+          budgetSeconds: 60,
+          commands: [
+            script('apps/kv/src/simulation/main.ts', '--mutations', '--seeds', '60', '--ticks', '1500'),
+          ],
         },
         {
           title: 'conformance',

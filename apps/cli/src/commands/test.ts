@@ -15,12 +15,15 @@ export type PartOutcome = TestCount & { title: string; seconds: number; budgetSe
 const outputBytesKept = 512 * 1024
 
 /** `kiln test`: everything CI runs; all of it runs, whatever fails. Answers the exit code. */
-export async function test(options: { fast: boolean }, context: CommandContext): Promise<number> {
+export async function test(
+  options: { fast: boolean; seeds: number },
+  context: CommandContext,
+): Promise<number> {
   const root = requireRepository()
   const started = performance.now()
   if (!options.fast) await installPackages(context)
   const outcomes: PartOutcome[] = []
-  for (const lanes of testStages(root, process.execPath)) {
+  for (const lanes of testStages(root, process.execPath, options.seeds)) {
     const done = await Promise.all(
       lanes.map(async (lane, index) => {
         const own: PartOutcome[] = []

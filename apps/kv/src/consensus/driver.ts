@@ -11,6 +11,7 @@ import { encodeRosterChanges, type Roster, type RosterChange } from './members.t
 import { type OwnProposal, Proposals, SeenSequences } from './proposals.ts'
 import { Reads } from './reads.ts'
 import { Requests } from './requests.ts'
+import { drawNumber, drawOrigin } from './run-numbers.ts'
 import { type Received, SnapshotReceiver, SnapshotSender } from './snapshot-transfer.ts'
 import type {
   Consensus,
@@ -33,10 +34,10 @@ export class Driver<Result> implements Consensus<Result> {
   #raft: Raft
   #wal: Wal
   #origin: bigint
-  #proposals = new Proposals()
+  #proposals: Proposals
   #seen = new SeenSequences()
-  #reads = new Reads()
-  #requests = new Requests()
+  #reads: Reads
+  #requests: Requests
   #intake: Intake
   #applier: Applier<Result>
   #sender: SnapshotSender
@@ -63,7 +64,10 @@ export class Driver<Result> implements Consensus<Result> {
     this.#limits = limits
     this.#raft = raft
     this.#wal = wal
-    this.#origin = randomU64(options.random)
+    this.#origin = drawOrigin(options.random)
+    this.#proposals = new Proposals(drawNumber(options.random))
+    this.#reads = new Reads(drawNumber(options.random))
+    this.#requests = new Requests(drawNumber(options.random))
     this.#intake = new Intake(raft, (to, sequence, code) => this.#refuse(to, sequence, code))
     this.#applier = this.#createApplier(roster)
     const ports = {
@@ -74,7 +78,7 @@ export class Driver<Result> implements Consensus<Result> {
       timeoutMs: limits.requestTimeoutMs,
       send: (to: MemberId, frame: Frame) => this.#send(to, frame),
     }
-    this.#sender = new SnapshotSender(ports, options.random())
+    this.#sender = new SnapshotSender(ports, drawNumber(options.random))
     this.#receiver = new SnapshotReceiver(ports, (received) => this.#onSnapshot(received))
   }
 
@@ -590,8 +594,3 @@ export class Driver<Result> implements Consensus<Result> {
 const readRetryTicks = 5
 /** Ticks between attempts to get a log segment in reserve on a full disk. */
 const maintainTicks = 50
-
-function randomU64(random: () => number): bigint {
-  const half = (): bigint => BigInt(Math.floor(random() * 2 ** 32))
-  return (half() << 32n) | half()
-}

@@ -15,9 +15,14 @@ export type OwnProposal = {
  * because a refused one must not be confused with the next, and a member ignores what it has seen before.
  */
 export class Proposals {
-  #sequence = 0
+  #sequence: number
   #waiting: OwnProposal[] = []
   #sent = new Map<number, OwnProposal>()
+
+  /** `firstSequence` is drawn at random: a late refusal of what an earlier run of this member sent must not be taken for ours. */
+  constructor(firstSequence: number) {
+    this.#sequence = firstSequence
+  }
 
   count(): number {
     return this.#waiting.length + this.#sent.size

@@ -9,10 +9,15 @@ type Read = { deadline: number; settle: (index: number, error: Fault | undefined
 export class Reads {
   #next: Read[] = []
   #round: Read[] = []
-  #context = 0
+  #context: number
   #askedAt = 0
   /** Confirmed, waiting until this member has applied that much. */
   #confirmed: { index: number; reads: Read[] }[] = []
+
+  /** `firstContext` is drawn at random: a late answer to an earlier run of this member says nothing about our reads. */
+  constructor(firstContext: number) {
+    this.#context = firstContext
+  }
 
   add(read: Read): void {
     this.#next.push(read)

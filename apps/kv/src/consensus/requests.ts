@@ -4,8 +4,13 @@ type Waiting = { deadline: number; settle: (body: Uint8Array, error: Fault | und
 
 /** Requests to the leader that wait for their answer. */
 export class Requests {
-  #id = 0
+  #id: number
   #waiting = new Map<number, Waiting>()
+
+  /** `firstId` is drawn at random: a late answer to an earlier run of this member is not one to us. */
+  constructor(firstId: number) {
+    this.#id = firstId
+  }
 
   add(waiting: Waiting): number {
     this.#waiting.set(++this.#id, waiting)

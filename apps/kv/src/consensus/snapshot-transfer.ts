@@ -30,9 +30,9 @@ export class SnapshotSender {
   #stopped = false
 
   /** Numbers start at random, so that those of an earlier run are not confused with ours. */
-  constructor(ports: Ports, random: number) {
+  constructor(ports: Ports, firstTransfer: number) {
     this.#ports = ports
-    this.#transfers = Math.floor(random * 2 ** 40)
+    this.#transfers = firstTransfer
   }
 
   /** Resolves with whether the member has all of the newest snapshot. */

@@ -1,6 +1,7 @@
 import { Fault } from '@kiln/service'
 import { Random, settle, VirtualClock } from '@kiln/simulation'
 import { expect, test } from 'vitest'
+import { decodeFrame } from '../consensus/frame.ts'
 import { createCluster, type SimulatedNode, tickMs } from './cluster.ts'
 import { Observer } from './observer.ts'
 import { encodeCommand } from './register-machine.ts'
@@ -92,4 +93,30 @@ test('leadership is confirmed with every heartbeat, and not any more when a lead
   await pass(40)
   expect(consensus.leadershipConfirmedAt()).toBeUndefined()
   await expect(consensus.confirmLeadership()).rejects.toMatchObject({ code: 'STORE_NOT_LEADER' })
+})
+
+test('a restarted member numbers what it sends anew, so that a late answer to what it sent before is not taken for another', async () => {
+  const { cluster, put, leader, pass } = await startCluster(3)
+  const node = cluster.nodes.find((other) => other !== leader())!
+  const numbers: number[] = []
+  const send = cluster.network.send.bind(cluster.network)
+  cluster.network.send = (from, to, bytes) => {
+    const frame = decodeFrame(bytes)
+    if (from === node.id && frame.kind === 'propose') numbers.push(frame.sequence)
+    if (from === node.id && frame.kind === 'message' && frame.message.type === 'read-request') {
+      numbers.push(frame.message.context)
+    }
+    return send(from, to, bytes)
+  }
+  for (const life of [1, 2]) {
+    expect(await put(node)).toBe('done')
+    node.running!.consensus.readIndex().catch(() => undefined)
+    await pass(5)
+    if (life === 2) break
+    cluster.crash(node)
+    cluster.start(node)
+    await pass(100)
+  }
+  expect(numbers.length).toBeGreaterThanOrEqual(4)
+  expect(new Set(numbers).size).toBe(numbers.length)
 })

@@ -1,8 +1,9 @@
-import type { Clock, Fault, Log } from '@kiln/service'
+import { type Clock, Fault, type Log } from '@kiln/service'
 import { type Random, SimulatedDisk, SimulatedNetwork, type VirtualClock } from '@kiln/simulation'
 import { startConsensus } from '../consensus/consensus.ts'
 import { clusterId, parseInitialCluster } from '../consensus/identity.ts'
 import type { Consensus, Member, Transport } from '../consensus/types.ts'
+import { MachineClock } from './machine-clock.ts'
 import type { Observer } from './observer.ts'
 import { type CommandResult, createRegisterMachine, type RegisterMachine } from './register-machine.ts'
 
@@ -14,6 +15,7 @@ export type SimulatedNode = {
   id: bigint
   clusterId: bigint
   disk: SimulatedDisk
+  clock: MachineClock
   peerUrls: string[]
   /** It was added to the running cluster, whose members it was told. */
   joining: boolean
@@ -29,6 +31,7 @@ export type SimulatedNode = {
 export type Cluster = {
   nodes: SimulatedNode[]
   network: SimulatedNetwork
+  after(ms: number, fn: () => void): void
   start(node: SimulatedNode): void
   crash(node: SimulatedNode): void
   /** A new machine in the place of one that was removed. */
@@ -50,6 +53,7 @@ export function createCluster(options: {
   random: Random
   electionTicks: number
   observer: Observer
+  leaseReads?: boolean
   log?: Log
 }): Cluster {
   const { size, clock, random, observer, electionTicks } = options
@@ -63,6 +67,7 @@ export function createCluster(options: {
       id: member.id,
       clusterId: clusterId(members),
       disk,
+      clock: new MachineClock(clock),
       peerUrls: member.peerUrls,
       joining: false,
       members,
@@ -72,12 +77,19 @@ export function createCluster(options: {
     }
   })
 
+  const crash = (node: SimulatedNode): void => {
+    node.life++
+    node.running = undefined
+    network.detach(node.id)
+    node.disk.crash()
+  }
+
   const run = async (node: SimulatedNode): Promise<void> => {
     const { life } = node
     const isAlive = (): boolean => node.life === life
     const machine = createRegisterMachine(observer.follow(node.name))
     // Clocks of machines do not run alike, and a member under load is slow.
-    const own = aliveClock(clock, isAlive, random.pick([0.6, 1, 1, 1, 2.5]))
+    const own = node.clock.start(isAlive, random.pick([0.6, 1, 1, 1, 2.5]))
     const consensus = await startConsensus<CommandResult>({
       clusterId: clusterId(members),
       self: node.id,
@@ -85,21 +97,19 @@ export function createCluster(options: {
       joining: node.joining,
       disk: node.disk.mount(),
       stateMachine: machine,
-      transport: simulatedTransport(network, node.id, isAlive, own),
+      transport: simulatedTransport(network, node.id, isAlive, own, node.clock),
       clock: own,
       random: () => random.next(),
       tickMs,
       electionTicks,
       log: options.log ?? silent,
       endOfTurn: (fn) => void own.after(0, fn),
+      leaseReads: options.leaseReads,
       onFatal: (fault: Fault) => {
         if (!isAlive()) return
         // Its process is gone, with all that it still had under way.
-        node.life++
-        node.running = undefined
-        network.detach(node.id)
-        node.disk.crash()
-        if (fault.code !== 'STORE_MEMBER_REMOVED') {
+        crash(node)
+        if (fault.code !== 'STORE_MEMBER_REMOVED' && !isFullDisk(fault)) {
           observer.breach(node.name, `ended itself: ${fault.code} ${fault.message} ${String(fault.cause)}`)
         }
       },
@@ -117,19 +127,19 @@ export function createCluster(options: {
   return {
     nodes,
     network,
+    after: (ms, fn) => void clock.after(ms, fn),
     start: (node) => {
       if (node.startedLife === node.life) return
       node.startedLife = node.life
+      const { life } = node
       run(node).catch((error) => {
+        if (node.life !== life) return
+        crash(node)
+        if (isFullDisk(error)) return
         observer.breach(node.name, `did not start: ${error instanceof Error ? error.stack : String(error)}`)
       })
     },
-    crash: (node) => {
-      node.life++
-      node.running = undefined
-      network.detach(node.id)
-      node.disk.crash()
-    },
+    crash,
     replace: (node, id, now) => {
       node.id = id
       node.joining = true
@@ -139,15 +149,11 @@ export function createCluster(options: {
   }
 }
 
-/** Timers of a machine that lost power do not fire; those of a slow one fire late. */
-function aliveClock(clock: VirtualClock, isAlive: () => boolean, pace: number): Clock {
-  return {
-    now: () => clock.now(),
-    after: (ms, fn) =>
-      clock.after(ms * pace, () => {
-        if (isAlive()) fn()
-      }),
-  }
+/** A member may end for a disk that is full, and starts again when it has room. */
+function isFullDisk(error: unknown): boolean {
+  const code =
+    error instanceof Fault || error instanceof Error ? (error as { code?: unknown }).code : undefined
+  return code === 'STORE_DISK_FULL' || code === 'ENOSPC'
 }
 
 function simulatedTransport(
@@ -155,6 +161,7 @@ function simulatedTransport(
   id: bigint,
   isAlive: () => boolean,
   clock: Clock,
+  machine: MachineClock,
 ): Transport {
   let onLost: (to: bigint) => void = () => undefined
   let peers = new Set<bigint>()
@@ -163,10 +170,13 @@ function simulatedTransport(
   return {
     start: (receive, lost) => {
       onLost = lost
-      network.attach(id, (from, frame) => {
-        guests.add(from)
-        receive(from, frame)
-      })
+      network.attach(id, (from, frame) =>
+        machine.whenAwake(() => {
+          if (!isAlive()) return
+          guests.add(from)
+          receive(from, frame)
+        }),
+      )
     },
     // The sender may go on using its bytes, and so may the network with a duplicate.
     send: (to, frame) => {

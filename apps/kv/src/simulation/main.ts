@@ -1,10 +1,14 @@
+import { spawnSync } from 'node:child_process'
+import { join } from 'node:path'
+import { pathToFileURL } from 'node:url'
 import { parseArgs } from 'node:util'
 import { createLog } from '@kiln/service'
+import { type Mutation, mutations } from './mutations.ts'
 import { runSeed } from './run.ts'
 
 /**
  * Runs many seeds: `node apps/kv/src/simulation/main.ts --seeds 200 --ticks 5000`, or one that failed, with its log:
- * `--seed 17 --verbose`. Ends with a line that counts.
+ * `--seed 17 --verbose`. `--mutations` checks the checks: each of a list of bugs must be found. Ends with a line that counts.
  */
 const { values } = parseArgs({
   options: {
@@ -12,6 +16,11 @@ const { values } = parseArgs({
     first: { type: 'string', default: '1' },
     ticks: { type: 'string', default: '5000' },
     seed: { type: 'string' },
+    'until-failure': { type: 'boolean', default: false },
+    mutations: { type: 'boolean', default: false },
+    mutation: { type: 'string' },
+    'lease-reads': { type: 'boolean' },
+    hectic: { type: 'boolean' },
     'ignore-sync': { type: 'boolean', default: false },
     verbose: { type: 'boolean', default: false },
   },
@@ -23,13 +32,23 @@ if (![ticks, first, count].every((value) => Number.isInteger(value) && value > 0
   process.stderr.write('--seeds, --ticks, --first and --seed take positive whole numbers\n')
   process.exit(2)
 }
+if (values.mutations || values.mutation !== undefined) {
+  process.exit(checkMutations(mutations.filter(({ name }) => (values.mutation ?? name) === name)))
+}
 const log = values.verbose ? createLog('simulation', 'debug') : undefined
 const began = performance.now()
 const cpuBefore = process.cpuUsage()
 const totals: Record<string, number> = {}
 const failed: number[] = []
 for (let seed = first; seed < first + count; seed++) {
-  const result = await runSeed({ seed, ticks, ignoreSync: values['ignore-sync'], log })
+  const result = await runSeed({
+    seed,
+    ticks,
+    ignoreSync: values['ignore-sync'],
+    leaseReads: values['lease-reads'],
+    hectic: values.hectic,
+    log,
+  })
   for (const [name, value] of Object.entries(result.figures)) totals[name] = (totals[name] ?? 0) + value
   if (values.verbose) process.stdout.write(`${JSON.stringify(result.figures)}\n`)
   if (result.breaches.length === 0) continue
@@ -38,6 +57,7 @@ for (let seed = first; seed < first + count; seed++) {
   for (const breach of result.breaches.slice(0, 5)) {
     process.stdout.write(`  tick ${breach.tick} ${breach.node}: ${breach.what}\n`)
   }
+  if (values['until-failure']) break
 }
 const cpu = process.cpuUsage(cpuBefore)
 process.stdout.write(`${JSON.stringify(totals)}\n`)
@@ -48,3 +68,42 @@ process.stdout.write(
 if (failed.length > 0) process.stdout.write(`failing seeds: ${failed.join(' ')}\n`)
 process.stdout.write(`${count - failed.length} passed, ${failed.length} failed\n`)
 process.exit(failed.length > 0 ? 1 : 0)
+
+/** Runs seeds with each bug until one fails. Answers the exit code. */
+function checkMutations(chosen: readonly Mutation[]): number {
+  let found = 0
+  for (const { name, what, file } of chosen) {
+    const hook = pathToFileURL(join(import.meta.dirname, 'mutate.ts'))
+    hook.searchParams.set('name', name)
+    const began = performance.now()
+    const lease = name.startsWith('lease') ? ['--lease-reads'] : []
+    const { stdout } = spawnSync(
+      process.execPath,
+      [
+        '--disable-warning=ExperimentalWarning',
+        `--import=${hook.href}`,
+        join(import.meta.dirname, 'main.ts'),
+        ...[
+          '--hectic',
+          '--until-failure',
+          '--first',
+          String(first),
+          '--seeds',
+          String(count),
+          '--ticks',
+          String(ticks),
+        ],
+        ...lease,
+      ],
+      { encoding: 'utf8' },
+    )
+    const [, seed, breach] = /^seed (\d+) failed:\n(.*)$/m.exec(stdout) ?? []
+    const seconds = ((performance.now() - began) / 1000).toFixed(1)
+    if (seed !== undefined) found++
+    const outcome = seed === undefined ? 'NOT FOUND' : `found by seed ${seed}`
+    process.stdout.write(`mutation ${name} (${what}, ${file}): ${outcome} in ${seconds} s\n`)
+    if (seed !== undefined) process.stdout.write(`${breach?.slice(0, 160)}\n`)
+  }
+  process.stdout.write(`${found} passed, ${chosen.length - found} failed\n`)
+  return found === chosen.length ? 0 : 1
+}

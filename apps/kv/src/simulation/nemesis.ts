@@ -1,22 +1,36 @@
 import { calm, type Random } from '@kiln/simulation'
 import { blockBytes } from '../wal/block.ts'
 import { recoverLog } from '../wal/recovery.ts'
-import type { Cluster, SimulatedNode } from './cluster.ts'
+import { type Cluster, type SimulatedNode, tickMs } from './cluster.ts'
 import type { Operator } from './operator.ts'
 
-/** Makes trouble: cuts, crashes, bad networks, slow disks, changes of leader. All of it from one seed. */
+/**
+ * Makes trouble: cuts, crashes, bad networks, disks that are slow, full or wrong, clocks that jump, processes that stand still, changes
+ * of leader. All of it from one seed.
+ */
 export class Nemesis {
-  readonly counters = { crashes: 0, partitions: 0, transfers: 0, damages: 0 }
+  readonly counters = {
+    crashes: 0,
+    partitions: 0,
+    transfers: 0,
+    damages: 0,
+    pauses: 0,
+    jumps: 0,
+    fullDisks: 0,
+  }
   #cluster: Cluster
   #operator: Operator
   #random: Random
   #healAt = 0
+  #tick = 0
   #startAt = new Map<SimulatedNode, number>()
   #mayDamage: boolean
   #damaged: SimulatedNode | undefined
   /** Times as many troubles, each shorter. */
   #pace: number
   #terms = new Map<SimulatedNode, number>()
+  /** The machine whose disk is full, and until when. */
+  #full: { node: SimulatedNode; until: number } | undefined
 
   constructor(
     cluster: Cluster,
@@ -32,6 +46,7 @@ export class Nemesis {
   }
 
   act(tick: number): void {
+    this.#tick = tick
     const random = this.#random
     this.#restart(tick)
     if (tick >= this.#healAt && this.#healAt > 0) {
@@ -44,6 +59,11 @@ export class Nemesis {
     if (random.chance(0.005)) this.#changeNetwork()
     if (random.chance(0.005)) this.#changeDisks()
     if (random.chance(0.002 * pace)) this.#transfer()
+    if (random.chance(0.003 * pace)) this.#pause()
+    if (random.chance(0.001)) this.#jump()
+    if (this.#full === undefined) {
+      if (random.chance(0.001)) this.#fillDisk(tick)
+    } else if (tick >= this.#full.until) this.#freeDisk()
     this.#crashVoters(tick)
   }
 
@@ -51,11 +71,20 @@ export class Nemesis {
   stop(): void {
     this.#cluster.network.heal()
     this.#cluster.network.faults = { ...calm }
-    for (const node of this.#cluster.nodes) Object.assign(node.disk.faults, { delayMin: 0.1, delayMax: 4 })
+    this.#freeDisk()
+    for (const node of this.#cluster.nodes) {
+      Object.assign(node.disk.faults, { delayMin: 0.1, delayMax: 4 })
+      node.clock.resume()
+    }
     this.#restart(Number.POSITIVE_INFINITY)
   }
 
   #restart(tick: number): void {
+    for (const node of this.#cluster.nodes) {
+      // One that ended for a full disk is started when there is room.
+      const ended = node.running === undefined && node.startedLife !== node.life
+      if (ended && !this.#startAt.has(node) && node !== this.#full?.node) this.#startAt.set(node, tick + 1)
+    }
     for (const [node, at] of this.#startAt) {
       if (at > tick) continue
       this.#startAt.delete(node)
@@ -109,6 +138,20 @@ export class Nemesis {
     }
   }
 
+  /** Several members change at once: the hardest moment to lose each other is between the two sets of voters. */
+  jointBegins(): void {
+    if (!this.#random.chance(0.5)) return
+    const ids = this.#random.shuffle(this.#cluster.nodes.map((node) => node.id))
+    const at = Math.floor(ids.length / 2)
+    const { network } = this.#cluster
+    this.#cluster.after(this.#random.next() * 3 * tickMs, () => {
+      network.heal()
+      network.partition(ids.slice(0, at), ids.slice(at))
+      this.#healAt = this.#tick + this.#random.integer(20, 120)
+      this.counters.partitions++
+    })
+  }
+
   #crash(node: SimulatedNode, startAt: number): void {
     this.counters.crashes++
     this.#cluster.crash(node)
@@ -154,6 +197,32 @@ export class Nemesis {
     for (const node of this.#cluster.nodes) {
       node.disk.faults.delayMax = this.#random.pick([1, 4, 4, 40, 200])
     }
+  }
+
+  #pause(): void {
+    const { nodes } = this.#cluster
+    const leader = nodes.find((node) => node.running?.consensus.isLeader())
+    const node = leader !== undefined && this.#random.chance(0.6) ? leader : this.#random.pick(nodes)
+    node.clock.pause(this.#random.integer(20, 800))
+    this.counters.pauses++
+  }
+
+  #jump(): void {
+    this.#random.pick(this.#cluster.nodes).clock.jump(this.#random.pick([20, 200, 5_000]))
+    this.counters.jumps++
+  }
+
+  /** One at a time. Members refuse proposals, and end if they have to write what does not fit any more. */
+  #fillDisk(tick: number): void {
+    const node = this.#random.pick(this.#cluster.nodes)
+    node.disk.faults.capacityBytes = node.disk.usedBytes() + this.#random.pick([0, 10_000, 200_000])
+    this.#full = { node, until: tick + Math.ceil(this.#random.integer(50, 500) / this.#pace) }
+    this.counters.fullDisks++
+  }
+
+  #freeDisk(): void {
+    if (this.#full) this.#full.node.disk.faults.capacityBytes = Number.MAX_SAFE_INTEGER
+    this.#full = undefined
   }
 
   #transfer(): void {

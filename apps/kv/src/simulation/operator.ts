@@ -13,6 +13,8 @@ type Step = 'remove' | 'add' | 'promote' | 'restore'
  */
 export class Operator {
   readonly counters = { replacements: 0, jointChanges: 0 }
+  /** Told when it asks for a change of several members at once. */
+  onJoint: () => void = () => undefined
   #cluster: Cluster
   #tick = 0
   #doneAt = Number.NEGATIVE_INFINITY
@@ -39,9 +41,9 @@ export class Operator {
     return this.#job !== undefined || this.#tick < this.#doneAt + settleTicks
   }
 
-  act(tick: number, begin: boolean): void {
+  act(tick: number, begin: boolean, chance = 0): void {
     this.#tick = tick
-    if (this.#job === undefined && begin && this.#random.chance(0.002)) {
+    if (this.#job === undefined && begin && this.#random.chance(chance)) {
       const exchange = this.#random.chance(0.5)
       this.#job = { node: this.#random.pick(this.#cluster.nodes), step: 'remove', exchange }
     }
@@ -121,6 +123,7 @@ export class Operator {
       await consensus.promoteMember(id)
       return
     }
+    this.onJoint()
     await consensus.changeMembers([
       { op: 'promote', id },
       { op: 'demote', id: this.#random.pick(voters).id },

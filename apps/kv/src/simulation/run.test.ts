@@ -20,6 +20,14 @@ for (const { seed, ticks, what } of failedOnce) {
   })
 }
 
+test('leases for reads keep the promises, with clocks that jump ahead and processes that stand still', async () => {
+  for (let seed = 1; seed <= 8; seed++) {
+    const { breaches, figures } = await runSeed({ seed, ticks: 1500, leaseReads: true, hectic: true })
+    expect(breaches, `seed ${seed}`).toEqual([])
+    expect(figures['pauses']).toBeGreaterThan(5)
+  }
+})
+
 test('a run is the same each time', async () => {
   expect(await runSeed({ seed: 3, ticks: 1000 })).toEqual(await runSeed({ seed: 3, ticks: 1000 }))
 })

@@ -12,6 +12,10 @@ export type RunOptions = {
   ticks: number
   /** A disk that says it has synced, and has not: the checks must notice. */
   ignoreSync?: boolean
+  /** More clients on fewer keys and more troubles, each shorter: what is wrong shows sooner. */
+  hectic?: boolean | undefined
+  /** Whether leaders serve reads alone for a while; by chance if it is not said. */
+  leaseReads?: boolean | undefined
   log?: Log
 }
 
@@ -22,7 +26,14 @@ export type RunResult = {
 }
 
 /** One simulated life of a cluster; the same seed gives the same run. Stops at the first breach. */
-export async function runSeed({ seed, ticks, ignoreSync, log }: RunOptions): Promise<RunResult> {
+export async function runSeed({
+  seed,
+  ticks,
+  ignoreSync,
+  hectic,
+  leaseReads,
+  log,
+}: RunOptions): Promise<RunResult> {
   const random = new Random(seed)
   const clock = new VirtualClock()
   const observer = new Observer()
@@ -34,29 +45,43 @@ export async function runSeed({ seed, ticks, ignoreSync, log }: RunOptions): Pro
     observer,
     log,
     electionTicks: random.pick([3, 5, 10]),
+    leaseReads: leaseReads ?? random.chance(0.3),
   })
   const { nodes } = cluster
   const history = new History()
   const replaces = !ignoreSync && random.chance(0.5)
-  const clients = new Clients(cluster, history, random.fork(), { clients: 5, keys: 6 })
+  const clients = new Clients(
+    cluster,
+    history,
+    random.fork(),
+    hectic ? { clients: 10, keys: 3 } : { clients: 5, keys: 6 },
+  )
   const operator = new Operator(cluster, random.fork())
   const nemesis = new Nemesis(cluster, operator, random.fork(), {
     damage: !ignoreSync,
-    hectic: random.chance(0.4),
+    hectic: hectic === true || random.chance(0.4),
   })
+  operator.onJoint = () => {
+    if (observer.tick < ticks) nemesis.jointBegins()
+  }
   for (const node of nodes) {
     if (ignoreSync) node.disk.faults.ignoreSync = true
     cluster.start(node)
   }
   const advance = async (): Promise<void> => {
     observer.tick++
-    clock.advance(tickMs)
+    try {
+      clock.advance(tickMs)
+    } catch (error) {
+      // An assertion of a member: in a process of its own it would have ended that.
+      observer.breach('cluster', `threw ${error instanceof Error ? error.stack : String(error)}`)
+    }
     await settle()
     for (const node of nodes) if (node.running) observer.status(node.name, node.running.consensus.status())
   }
   while (observer.tick < ticks && observer.breaches.length === 0) {
     nemesis.act(observer.tick)
-    operator.act(observer.tick, replaces && !nemesis.isHealing())
+    operator.act(observer.tick, replaces && !nemesis.isHealing(), hectic ? 0.02 : 0.002)
     clients.act(observer.tick)
     await advance()
   }
