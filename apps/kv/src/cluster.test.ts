@@ -90,8 +90,8 @@ test('three members take writes through any of them, and a killed leader loses n
   await watching
 })
 
-test('all members killed at once come back with everything that was acknowledged', async () => {
-  const cluster = await clusterOf({ count: 3 })
+test('all members killed at once come back with everything that was acknowledged, with leases for reads', async () => {
+  const cluster = await clusterOf({ count: 3, flags: ['--lease-reads'] })
   const client = clientOf(cluster.endpoints)
   for (let i = 0; i < 30; i++) await client.put(`/k/${i}`, 'x')
   const { id } = await client.leaseGrant(600)
@@ -203,6 +203,27 @@ test('an added member joins, learns everything and serves; a removed one stops b
   await client.memberRemove(added.member.id)
   await expect.poll(() => member.running, { timeout: 20_000 }).toBe(false)
   expect((await client.memberList()).length).toBe(3)
+})
+
+test('a member whose cluster lost its majority for good goes on alone with everything, and the others are turned away', async () => {
+  const cluster = await clusterOf({ count: 3 })
+  const [survivor, lost] = cluster.members as [MemberProcess, MemberProcess]
+  const client = clientOf([survivor.endpoint])
+  for (let i = 0; i < 30; i++) await client.put(`/k/${i}`, 'x')
+  await Promise.all(cluster.members.map((member) => member.kill()))
+  await survivor.start(['--force-new-cluster'])
+  const alone = clientOf([survivor.endpoint])
+  expect((await alone.getPrefix('/k/')).count).toBe(30)
+  expect((await alone.memberList()).map(({ name }) => name)).toEqual([survivor.name])
+  await alone.put('/k/30', 'x')
+  await expect(lost.start()).rejects.toThrow('STORE_MEMBER_REMOVED')
+  expect(lost.running).toBe(false)
+  // The flag may stay, or go.
+  for (const flags of [['--force-new-cluster'], []]) {
+    await survivor.kill()
+    await survivor.start(flags)
+    expect((await clientOf([survivor.endpoint]).getPrefix('/k/')).count).toBe(31)
+  }
 })
 
 test('with certificates on both sides members and clients need one of the CA', async () => {

@@ -110,6 +110,8 @@ export async function startNode(options: NodeOptions): Promise<RunningNode> {
       proposalBytesMax: settings.requestBytesMax + 64 * 1024,
     },
     acceptDamage: settings.acceptDamage,
+    forceNewCluster: settings.forceNewCluster,
+    leaseReads: settings.leaseReads,
   }).catch(async (error: unknown) => {
     await transport.stop()
     throw error

@@ -3,6 +3,7 @@ import { Fault } from '@kiln/service'
 import { saveSnapshot } from '../wal/snapshot-file.ts'
 import { clearRefill } from '../wal/wal.ts'
 import { Driver } from './driver.ts'
+import { cutDownTo } from './force-new-cluster.ts'
 import { defaultLimits } from './limits.ts'
 import { createRoster, decodeRoster, encodeRoster, membershipOf, type Roster } from './members.ts'
 import { recoverStore } from './recover.ts'
@@ -31,7 +32,8 @@ export async function startConsensus<Result>(options: ConsensusOptions<Result>):
     origin = recovered.snapshot
   }
   const { voters } = membershipOf(roster)
-  if (store.refill && !options.acceptDamage && voters.length === 1 && voters[0] === options.self) {
+  const isAlone = (voters.length === 1 && voters[0] === options.self) || options.forceNewCluster === true
+  if (store.refill && !options.acceptDamage && isAlone) {
     await store.wal.close()
     throw new Fault(
       'STORE_WAL_DAMAGED',
@@ -40,6 +42,16 @@ export async function startConsensus<Result>(options: ConsensusOptions<Result>):
         remedy: 'restore a snapshot, or start once with the flag that accepts the loss of the last writes',
       },
     )
+  }
+  const cut = options.forceNewCluster && !store.isNew ? cutDownTo(options.self, recovered, roster) : undefined
+  if (cut) {
+    const removed = cut.removed.map((id) => id.toString(16))
+    options.log.warn({ removed }, 'this member is made the only one of its cluster')
+    recovered = {
+      ...recovered,
+      hardState: cut.hardState,
+      entries: [...recovered.entries, ...cut.entries],
+    }
   }
   const raft = createRaft(
     {
@@ -54,9 +66,10 @@ export async function startConsensus<Result>(options: ConsensusOptions<Result>):
   if (store.refill && options.acceptDamage) await clearRefill(options.disk)
   const driver = new Driver(options, limits, raft, store.wal, roster)
   fail = (fault) => driver.fail(fault)
-  if (origin) {
+  if (origin || cut) {
+    const entries = cut?.entries ?? []
     await new Promise<void>((resolve) =>
-      store.wal.append({ origin, entries: [], hardState: recovered.hardState }, resolve),
+      store.wal.append({ origin, entries, hardState: recovered.hardState }, resolve),
     )
   }
   driver.begin()

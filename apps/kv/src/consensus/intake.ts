@@ -71,7 +71,8 @@ export class Intake {
     if (roster.joint !== undefined) return
     const invalid = refusalOf(roster, changes, {
       isActive: (id) => id === raft.id || isActive(raft, id),
-      isCaughtUp: (id) => (raft.progress.get(id)?.match ?? 0) >= raft.committed * 0.9,
+      // As etcd has it: at least nine tenths of the leader's own log.
+      isCaughtUp: (id) => (raft.progress.get(id)?.match ?? 0) >= raft.log.stable * 0.9,
     })
     const refusal = invalid ?? refusalIn(propose(raft, [{ kind: 'config', data: bytes }]))
     if (refusal === 'change-pending' || refusal === 'not-ready') return

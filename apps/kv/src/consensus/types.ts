@@ -79,6 +79,8 @@ export type ConsensusOptions<Result> = {
   limits?: Partial<ConsensusLimits>
   /** A single member whose last batch is damaged starts only with this (it may forget acknowledged writes). */
   acceptDamage?: boolean
+  /** Makes this member the only one of its cluster, whose majority is lost for good; see `force-new-cluster.ts`. */
+  forceNewCluster?: boolean
   /** A leader serves reads without asking a majority for a while after one has answered it; all members must agree on it. */
   leaseReads?: boolean
 }

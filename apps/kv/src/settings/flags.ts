@@ -128,11 +128,22 @@ export const flags: Record<string, Flag> = {
   metrics: used('observing', 'string', 'basic', 'basic or extensive'),
   'enable-pprof': used('observing', 'flag', 'false', 'profiles of this process below /debug/pprof'),
 
+  'force-new-cluster': used(
+    'cluster',
+    'flag',
+    'false',
+    'remove all other members, if the majority is lost for good',
+  ),
+  'lease-reads': used(
+    'kiln',
+    'flag',
+    'false',
+    'a leader serves reads alone for up to half an election timeout; all members alike',
+  ),
   'auto-disarm': used('kiln', 'flag', 'false', 'end the NOSPACE alarm when there is space again'),
   'accept-damage': used('kiln', 'flag', 'false', 'start a single member whose newest log record is damaged'),
 
   'wal-dir': refused('string', 'the log is below data-dir', ''),
-  'force-new-cluster': refused('flag', 'a member cannot be cut out of its cluster yet', 'false'),
   'unsafe-no-fsync': refused('flag', 'every write is synced', 'false'),
   'strict-reconfig-check': refused('flag', 'changes that may lose the quorum are always refused', 'true'),
   'pre-vote': refused('flag', 'pre-vote is always on', 'true'),

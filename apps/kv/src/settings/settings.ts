@@ -77,6 +77,8 @@ export type Settings = {
   extensiveMetrics: boolean
   logLevel: string
   acceptDamage: boolean
+  forceNewCluster: boolean
+  leaseReads: boolean
 }
 
 const quotaDefault = 2 * 1024 ** 3
@@ -180,6 +182,8 @@ function checkSettings(raw: RawSettings): Settings {
     extensiveMetrics: metrics === 'extensive',
     logLevel: text('log-level').replace('panic', 'fatal'),
     acceptDamage: truth('accept-damage'),
+    forceNewCluster: truth('force-new-cluster'),
+    leaseReads: truth('lease-reads'),
   }
 }
 
