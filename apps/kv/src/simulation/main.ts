@@ -3,12 +3,13 @@ import { join } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import { parseArgs } from 'node:util'
 import { createLog } from '@kiln/service'
+import { runCore } from './core-run.ts'
 import { type Mutation, mutations } from './mutations.ts'
 import { runSeed } from './run.ts'
 
 /**
  * Runs many seeds: `node apps/kv/src/simulation/main.ts --seeds 200 --ticks 5000`, or one that failed, with its log:
- * `--seed 17 --verbose`. `--mutations` checks the checks: each of a list of bugs must be found. Ends with a line that counts.
+ * `--seed 17 --verbose`. `--core` runs the core alone, a tick being one step. `--mutations` checks the checks: each of a list of bugs must be found. Ends with a line that counts.
  */
 const { values } = parseArgs({
   options: {
@@ -18,6 +19,7 @@ const { values } = parseArgs({
     seed: { type: 'string' },
     'until-failure': { type: 'boolean', default: false },
     mutations: { type: 'boolean', default: false },
+    core: { type: 'boolean', default: false },
     mutation: { type: 'string' },
     'lease-reads': { type: 'boolean' },
     hectic: { type: 'boolean' },
@@ -33,8 +35,11 @@ if (![ticks, first, count].every((value) => Number.isInteger(value) && value > 0
   process.exit(2)
 }
 if (values.mutations || values.mutation !== undefined) {
-  process.exit(checkMutations(mutations.filter(({ name }) => (values.mutation ?? name) === name)))
+  const chosen = mutations.filter(({ name }) => (values.mutation ?? name) === name)
+  if (chosen.length === 0) process.stderr.write(`there is no mutation ${values.mutation}\n`)
+  process.exit(chosen.length === 0 ? 2 : checkMutations(chosen))
 }
+if (values.core) process.exit(checkCore())
 const log = values.verbose ? createLog('simulation', 'debug') : undefined
 const began = performance.now()
 const cpuBefore = process.cpuUsage()
@@ -69,13 +74,38 @@ if (failed.length > 0) process.stdout.write(`failing seeds: ${failed.join(' ')}\
 process.stdout.write(`${count - failed.length} passed, ${failed.length} failed\n`)
 process.exit(failed.length > 0 ? 1 : 0)
 
+/** The core alone, in random steps. Answers the exit code. */
+function checkCore(): number {
+  const before = process.cpuUsage()
+  const sums = { entries: 0, terms: 0, joint: 0 }
+  let breaches = 0
+  for (let seed = first; seed < first + count; seed++) {
+    const { breach, figures } = runCore({ seed, steps: ticks })
+    sums.entries += figures.entries
+    sums.terms += figures.terms
+    sums.joint += figures.joint
+    if (breach === undefined) continue
+    breaches++
+    process.stdout.write(`seed ${seed} failed:\n  ${breach}\n`)
+    if (values['until-failure']) break
+  }
+  const { user, system } = process.cpuUsage(before)
+  process.stdout.write(`${JSON.stringify(sums)}\n`)
+  process.stdout.write(`${count} seeds of ${ticks} steps, ${((user + system) / 1e6).toFixed(1)} s of CPU\n`)
+  process.stdout.write(`${count - breaches} passed, ${breaches} failed\n`)
+  return breaches > 0 ? 1 : 0
+}
+
 /** Runs seeds with each bug until one fails. Answers the exit code. */
 function checkMutations(chosen: readonly Mutation[]): number {
   let found = 0
-  for (const { name, what, file } of chosen) {
+  for (const { name, what, file, core } of chosen) {
     const hook = pathToFileURL(join(import.meta.dirname, 'mutate.ts'))
     hook.searchParams.set('name', name)
     const began = performance.now()
+    const runs = core
+      ? `--core --first ${first} --seeds ${count * 5} --ticks 6000`
+      : `--hectic --first ${first} --seeds ${count} --ticks ${ticks}`
     const lease = name.startsWith('lease') ? ['--lease-reads'] : []
     const { stdout } = spawnSync(
       process.execPath,
@@ -83,16 +113,8 @@ function checkMutations(chosen: readonly Mutation[]): number {
         '--disable-warning=ExperimentalWarning',
         `--import=${hook.href}`,
         join(import.meta.dirname, 'main.ts'),
-        ...[
-          '--hectic',
-          '--until-failure',
-          '--first',
-          String(first),
-          '--seeds',
-          String(count),
-          '--ticks',
-          String(ticks),
-        ],
+        ...runs.split(' '),
+        '--until-failure',
         ...lease,
       ],
       { encoding: 'utf8' },

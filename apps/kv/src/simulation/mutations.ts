@@ -9,6 +9,8 @@ export type Mutation = {
   /** From the root of the repository. */
   file: string
   edits: readonly { find: string; replace: string }[]
+  /** Looked for in random steps of the core alone. */
+  core?: true
 }
 
 const raft = (name: string): string => `libs/raft/src/${name}.ts`
@@ -90,6 +92,25 @@ export const mutations: readonly Mutation[] = [
         replace: 'const fresh = message.entries.length - 1',
       },
     ],
+  },
+  {
+    name: 'old-voters-ignored',
+    what: 'in a joint configuration only the new voters decide',
+    file: raft('membership'),
+    edits: [
+      {
+        find: 'return joint === undefined ? [voters] : [voters, joint.outgoing]',
+        replace: 'return joint === undefined ? [voters] : [voters]',
+      },
+    ],
+    core: true,
+  },
+  {
+    name: 'second-change-too-early',
+    what: 'members change again before the first change is applied',
+    file: raft('raft'),
+    edits: [{ find: 'raft.pendingChange > raft.applied || ', replace: '' }],
+    core: true,
   },
   {
     name: 'lease-in-ticks',
