@@ -1,5 +1,3 @@
-import { lookup, resolveSrv } from 'node:dns/promises'
-import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { type Clock, describeError, Fault, type Log, version } from '@kiln/service'
 import type { ServiceContext } from './api/context.ts'
@@ -10,12 +8,12 @@ import { startAutoCompaction } from './auto-compaction.ts'
 import { startAutoDisarm } from './auto-disarm.ts'
 import { watchCertificate } from './certificate-watch.ts'
 import { startConsensus } from './consensus/consensus.ts'
-import { discoverBySrv } from './consensus/discovery-srv.ts'
 import { startPeerProbe } from './consensus/peer-probe.ts'
 import type { PeerTls } from './consensus/peer-tls.ts'
 import { startTcpTransport } from './consensus/tcp-transport.ts'
 import type { Consensus, Member } from './consensus/types.ts'
 import { lockDataDir } from './data-dir.ts'
+import { firstMembers } from './first-members.ts'
 import { Measures, measuredDisk, measuredStateMachine } from './http/measures.ts'
 import { identify } from './identify.ts'
 import { LeaseKeeper } from './leases/lease-keeper.ts'
@@ -52,7 +50,7 @@ export type RunningNode = {
 export async function startNode(options: NodeOptions): Promise<RunningNode> {
   const { log, clock } = options
   const unlock = await lockDataDir(options.settings.dataDir)
-  const settings = await prepared(options.settings)
+  const settings = await firstMembers(await withOwnCertificates(options.settings, new Date()), options)
   const peerTls: PeerTls | undefined = settings.peerTls && {
     certFile: settings.peerTls.certFile,
     keyFile: settings.peerTls.keyFile,
@@ -207,25 +205,6 @@ export async function startNode(options: NodeOptions): Promise<RunningNode> {
       unlock()
     },
   }
-}
-
-/** What is not given but made or asked for: certificates of our own, the first members. */
-async function prepared(given: Settings): Promise<Settings> {
-  const settings = await withOwnCertificates(given, new Date())
-  const { discoverySrv, name, advertisePeerUrls, token } = settings
-  if (!discoverySrv || existsSync(join(settings.dataDir, 'log'))) return settings
-  const initialCluster = await discoverBySrv(
-    { ...discoverySrv, name, advertisePeerUrls, token },
-    {
-      srv: resolveSrv,
-      addresses: async (host) =>
-        lookup(host, { all: true }).then(
-          (found) => found.map(({ address }) => address),
-          () => [],
-        ),
-    },
-  )
-  return { ...settings, initialCluster }
 }
 
 /** A member that differs from the leader does not begin to serve. */

@@ -1,3 +1,4 @@
+import { connect } from 'node:http2'
 import * as rpc from '@kiln/etcd-api/rpc'
 import { Fault } from '@kiln/service'
 import { afterEach, expect, test } from 'vitest'
@@ -190,6 +191,21 @@ test('a transaction that only reads makes no log entry and is linearizable unles
   expect(rpc.RangeResponse.decode(replies[0]!).count).toBe(0n)
 })
 
+test('numbers that are none of an enum are refused, not taken for a bug', async () => {
+  const { url } = await start()
+  // A compare with target 9, and a range sorted by target 9.
+  const compare = Buffer.from([0x0a, 0x05, 0x10, 0x09, 0x1a, 0x01, 0x61])
+  expect(await grpcCall(url, kv('Txn'), [compare])).toMatchObject({
+    code: 3,
+    message: 'etcdserver: unknown compare target 9',
+  })
+  const sorted = Buffer.from([0x0a, 0x01, 0x61, 0x30, 0x09])
+  expect(await grpcCall(url, kv('Range'), [sorted])).toMatchObject({
+    code: 3,
+    message: 'etcdserver: invalid sort option',
+  })
+})
+
 test('slow requests are in the log with what they were', async () => {
   const warnings: unknown[] = []
   const { url } = await start(['--warning-unary-request-duration=50ms'], (lone) => ({
@@ -234,4 +250,18 @@ test('HTTP shares the port: version, checks and metrics', async () => {
     expect(metrics).toContain(`${line}\n`)
   }
   expect(metrics).toMatch(/grpc_server_handling_seconds_bucket\{.*le="\+Inf"\} 1/)
+})
+
+test('a client that pings more often than it may is sent away', async () => {
+  const { url } = await start(['--grpc-keepalive-min-time=60s'])
+  const session = connect(url)
+  session.on('error', () => undefined)
+  const gone = new Promise<string>((resolve) => {
+    session.on('goaway', (code, _stream, data) => resolve(`${code} ${data?.toString()}`))
+  })
+  await new Promise<void>((resolve) => void session.once('connect', () => resolve()))
+  for (let ping = 0; ping < 5; ping++) session.ping(() => undefined)
+  // ENHANCE_YOUR_CALM
+  expect(await gone).toBe('11 too_many_pings')
+  session.destroy()
 })

@@ -65,9 +65,11 @@ export function isLearner({ consensus }: ServiceContext): boolean {
 /** Waits until this member has all that was acknowledged before. */
 export async function readIndex({ consensus, measures, clock }: ServiceContext): Promise<void> {
   const startedAt = clock.now()
-  await consensus.readIndex().finally(() => {
+  try {
+    await consensus.readIndex()
+  } finally {
     if (clock.now() - startedAt > slowReadMs) measures.slowReads++
-  })
+  }
 }
 
 /** Proposes a command and answers what applying it here gave. */
@@ -75,16 +77,16 @@ export async function propose<K extends Command['kind']>(
   { consensus, measures }: ServiceContext,
   command: Command & { kind: K },
 ): Promise<Applied & { kind: K }> {
+  let applied: Applied
   measures.proposalsPending++
-  const applied = await consensus
-    .propose(encodeCommand(command))
-    .catch((error: unknown) => {
-      measures.proposalsFailed++
-      throw error
-    })
-    .finally(() => {
-      measures.proposalsPending--
-    })
+  try {
+    applied = await consensus.propose(encodeCommand(command))
+  } catch (error) {
+    measures.proposalsFailed++
+    throw error
+  } finally {
+    measures.proposalsPending--
+  }
   if (applied.kind !== command.kind) throw new Error(`assertion failed: ${command.kind} gave ${applied.kind}`)
   return applied as Applied & { kind: K }
 }

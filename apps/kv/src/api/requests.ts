@@ -110,6 +110,8 @@ function toCompare({ key, rangeEnd, result, target, targetUnion }: rpc.Compare):
       return { ...head, target: 'value', wanted: value }
     }
   }
+  // A number on the wire may be none of the enum's.
+  fail({ code: grpcCode.invalidArgument, text: `etcdserver: unknown compare target ${target as number}` })
 }
 
 export type WatchAsk =

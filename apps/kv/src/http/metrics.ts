@@ -1,4 +1,5 @@
 import { readdirSync } from 'node:fs'
+import { methodCodec } from '@kiln/etcd-api/descriptors'
 import { version } from '@kiln/service'
 import type { CallEnd } from '@kiln/wire'
 import type { ServiceContext } from '../api/context.ts'
@@ -29,7 +30,8 @@ const codeNames = [
 const handlingBuckets = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10]
 
 type Method = {
-  kind: string
+  /** `unary`, `server_stream` or `bidi_stream`. */
+  type: string
   started: number
   handled: Map<number, number>
   received: number
@@ -56,8 +58,7 @@ export class CallMetrics {
   write(page: MetricsPage, isExtensive: boolean): void {
     for (const [path, method] of this.#methods) {
       const [, service = '', name = ''] = path.split('/')
-      const type = method.kind === 'unary' ? 'unary' : 'bidi_stream'
-      const labels = { grpc_method: name, grpc_service: service, grpc_type: type }
+      const labels = { grpc_method: name, grpc_service: service, grpc_type: method.type }
       page.add('grpc_server_started_total', 'counter', method.started, labels)
       page.add('grpc_server_msg_received_total', 'counter', method.received, labels)
       page.add('grpc_server_msg_sent_total', 'counter', method.sent, labels)
@@ -82,11 +83,16 @@ export class CallMetrics {
     let method = this.#methods.get(key)
     if (!method) {
       const seconds = new Histogram(handlingBuckets)
-      method = { kind, started: 0, handled: new Map(), received: 0, sent: 0, seconds }
+      method = { type: typeOf(name, kind), started: 0, handled: new Map(), received: 0, sent: 0, seconds }
       this.#methods.set(key, method)
     }
     return method
   }
+}
+
+function typeOf(path: string, kind: string): string {
+  if (kind === 'unary') return 'unary'
+  return methodCodec(path)?.clientStreams === false ? 'server_stream' : 'bidi_stream'
 }
 
 /** Text of the Prometheus exposition format, one family after the other. */

@@ -9,7 +9,12 @@ import { serveProfiles } from './profiles.ts'
 /** What is not gRPC: health, version and metrics, as etcd has them (kv.md section 8). */
 export async function createRoutes(context: ServiceContext, metrics: () => string): Promise<FastifyInstance> {
   const app = fastify({ logger: false, bodyLimit: 64 * 1024 })
-  app.get('/version', async () => ({ etcdserver: apiVersion, etcdcluster: clusterVersion, kiln: version }))
+  app.get('/version', async () => ({
+    etcdserver: apiVersion,
+    etcdcluster: clusterVersion,
+    storage: clusterVersion,
+    kiln: version,
+  }))
   app.get('/config', async () => settingsView(context.settings))
   if (context.settings.profiles) serveProfiles(app)
   app.get('/metrics', async (_request, reply) => reply.type('text/plain; version=0.0.4').send(metrics()))

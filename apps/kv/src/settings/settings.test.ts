@@ -164,7 +164,14 @@ test('the first members are named by a list or by a domain, not by both', () => 
   expect(
     problemsOf(['--discovery-srv=example.com', '--initial-cluster=default=http://localhost:2380']),
   ).toContain('exclude each other')
-  expect(problemsOf(['--discovery-token=t'])).toContain('discovery over another cluster is not supported')
+  expect(problemsOf(['--discovery-token=t'])).toContain('--discovery-endpoints need each other')
+  const v3 = ['--discovery-token=t', '--discovery-endpoints=http://a:2379,b:2379']
+  expect(settingsOf(v3)).toMatchObject({
+    token: 't',
+    initialCluster: [],
+    discoveryV3: { endpoints: ['http://a:2379', 'http://b:2379'], timeoutMs: 5000 },
+  })
+  expect(problemsOf([...v3, '--discovery-user=root:pw'])).toContain('asked without a user')
 })
 
 test('durations are written as in Go', () => {

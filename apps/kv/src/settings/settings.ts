@@ -20,6 +20,15 @@ export type TlsFiles = {
   selfSigned?: { hosts: string[]; years: number }
 }
 
+export type DiscoveryV3 = {
+  token: string
+  endpoints: string[]
+  caFile: string
+  certFile: string
+  keyFile: string
+  timeoutMs: number
+}
+
 export type AutoCompaction =
   | { kind: 'off' }
   | { kind: 'revision'; keep: number }
@@ -38,6 +47,8 @@ export type Settings = {
   advertisePeerUrls: string[]
   /** Domain and service suffix of the SRV records that name the first members, instead of `initialCluster`. */
   discoverySrv: { domain: string; suffix: string } | undefined
+  /** A running cluster where the first members find each other under a token, instead of `initialCluster`. */
+  discoveryV3: DiscoveryV3 | undefined
   /** The first members, with the ids that all of them derive. Only looked at with an empty data directory. */
   initialCluster: Member[]
   joining: boolean
@@ -135,8 +146,11 @@ function checkSettings(raw: RawSettings): Settings {
   const discoverySrv = text('discovery-srv')
     ? { domain: text('discovery-srv'), suffix: text('discovery-srv-name') }
     : undefined
-  if (discoverySrv && raw.given.has('initial-cluster'))
-    problems.push('--initial-cluster and --discovery-srv exclude each other')
+  const discoveryV3 = readDiscoveryV3(raw)
+  const sources = ['initial-cluster', 'discovery-srv', 'discovery-token'].filter((each) =>
+    raw.given.has(each),
+  )
+  if (sources.length > 1) problems.push(`--${sources.join(' and --')} exclude each other`)
   return {
     name,
     dataDir: resolve(text('data-dir') || `${name}.etcd`),
@@ -147,9 +161,10 @@ function checkSettings(raw: RawSettings): Settings {
     advertiseClientUrls: endpoints('advertise-client-urls').map(({ url }) => url),
     advertisePeerUrls,
     discoverySrv,
-    initialCluster: discoverySrv ? [] : readInitialCluster(raw, name, advertisePeerUrls),
+    discoveryV3,
+    initialCluster: discoverySrv || discoveryV3 ? [] : readInitialCluster(raw, name, advertisePeerUrls),
     joining: state === 'existing',
-    token: text('initial-cluster-token'),
+    token: discoveryV3?.token ?? text('initial-cluster-token'),
     heartbeatMs,
     electionMs,
     snapshotEntries: number('snapshot-count', 1),
@@ -230,6 +245,22 @@ function readMembers(text: string, raw: RawSettings): Member[] {
   } catch (error) {
     raw.problems.push(`--initial-cluster: ${(error as Error).message}`)
     return []
+  }
+}
+
+function readDiscoveryV3(raw: RawSettings): DiscoveryV3 | undefined {
+  const text = (name: string): string => raw.values.get(`discovery-${name}`) ?? ''
+  const endpoints = listOf(text('endpoints'))
+  if (text('token') === '' && endpoints.length === 0) return undefined
+  if (text('token') === '' || endpoints.length === 0)
+    raw.problems.push('--discovery-token and --discovery-endpoints need each other')
+  return {
+    token: text('token'),
+    endpoints: endpoints.map((url) => (url.includes('://') ? url : `http://${url}`)),
+    caFile: text('cacert'),
+    certFile: text('cert'),
+    keyFile: text('key'),
+    timeoutMs: durationMs(text('request-timeout')) ?? 0,
   }
 }
 
