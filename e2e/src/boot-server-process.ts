@@ -4,7 +4,7 @@ import { request as httpsRequest } from 'node:https'
 import { join } from 'node:path'
 import { MachineRecord } from '@kiln/schemas'
 import { Fault } from '@kiln/service'
-import { z } from 'zod'
+import * as z from 'zod'
 import { repositoryRoot } from './kiln-command.ts'
 import { until } from './waiting.ts'
 

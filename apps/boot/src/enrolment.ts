@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { csrKeyHash, type KeyPair, signCsr } from '@kiln/pki'
 import type { EnrolmentReply, EnrolmentRequest, MachineRecord } from '@kiln/schemas'
 import { atomicWrite, Fault } from '@kiln/service'
-import { z } from 'zod'
+import * as z from 'zod'
 
 /** How long a token may be used after it was made. */
 export const tokenLifeMs = 15 * 60_000

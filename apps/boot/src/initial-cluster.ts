@@ -1,5 +1,5 @@
 import type { Group, MachineRecord } from '@kiln/schemas'
-import { z } from 'zod'
+import * as z from 'zod'
 
 /** A store member of the initial cluster. */
 export type ClusterMember = { name: string; address: string }

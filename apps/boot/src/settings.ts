@@ -1,5 +1,5 @@
 import { Fault } from '@kiln/service'
-import { z } from 'zod'
+import * as z from 'zod'
 
 const HostPort = z
   .string()

@@ -2,7 +2,7 @@ import { mkdir, readdir, readFile, stat } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { join } from 'node:path'
 import { atomicWrite, Fault } from '@kiln/service'
-import { z } from 'zod'
+import * as z from 'zod'
 import type { Member } from './consensus/types.ts'
 
 export const dataFormatVersion = 1

@@ -5,7 +5,7 @@ import { connect } from 'node:net'
 import { dirname } from 'node:path'
 import { type PodStatus, parsePod } from '@kiln/schemas'
 import { assert, describeError, Fault, type Log, version } from '@kiln/service'
-import { z } from 'zod'
+import * as z from 'zod'
 
 /** What the daemon does for its command line, over HTTP and JSON on a unix socket that only root may open. */
 export type RuntimeApi = {

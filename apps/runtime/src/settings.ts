@@ -2,7 +2,7 @@ import { existsSync, readFileSync } from 'node:fs'
 import { hostname } from 'node:os'
 import { MachineFacts } from '@kiln/schemas'
 import { Fault } from '@kiln/service'
-import { z } from 'zod'
+import * as z from 'zod'
 
 const path = z.string().startsWith('/')
 const flag = z

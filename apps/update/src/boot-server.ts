@@ -11,7 +11,7 @@ import {
   type StageReport,
 } from '@kiln/schemas'
 import { Fault } from '@kiln/service'
-import { z } from 'zod'
+import * as z from 'zod'
 
 const answerBytesMax = 256 * 1024
 const timeoutMs = 10_000

@@ -1,6 +1,6 @@
 import { readFile } from 'node:fs/promises'
 import { Fault } from '@kiln/service'
-import { z } from 'zod'
+import * as z from 'zod'
 import type { Booted } from './decide.ts'
 import { readEntries } from './esp.ts'
 import type { Settings } from './settings.ts'

@@ -1,7 +1,7 @@
 import type { EtcdClient } from '@kiln/etcd-api'
 import type { MachineFacts } from '@kiln/schemas'
 import { describeError, type Log } from '@kiln/service'
-import { z } from 'zod'
+import * as z from 'zod'
 import { askRuntime } from './runtime-socket.ts'
 import { findVoterProblems } from './store.ts'
 

@@ -1,7 +1,7 @@
 import { readFile, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { atomicWrite } from '@kiln/service'
-import { z } from 'zod'
+import * as z from 'zod'
 
 /** What the health gate of a boot on trial last said. `settling`: nothing was wrong, it had only not been green for long enough. */
 const GateNote = z.object({ bootId: z.string(), problems: z.array(z.string()), settling: z.boolean() })

@@ -1,7 +1,7 @@
 import { mkdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { atomicWrite, Fault } from '@kiln/service'
-import { z } from 'zod'
+import * as z from 'zod'
 import type { UpdateState } from './decide.ts'
 
 /** Failures remembered; the oldest go first. */

@@ -1,4 +1,4 @@
-import { z } from 'zod'
+import * as z from 'zod'
 import { MachineRole } from './machines.ts'
 import { HostName, Mac, SegmentName } from './network-names.ts'
 

@@ -1,4 +1,4 @@
-import { z } from 'zod'
+import * as z from 'zod'
 
 /**
  * Ignition's config, spec 3.6, one schema for all of 3.0 to 3.6: every older spec is a subset of it, and the rules

@@ -1,4 +1,4 @@
-import { z } from 'zod'
+import * as z from 'zod'
 import { HostName, Mac, SegmentName } from './network-names.ts'
 
 /** What a machine is to the cluster: a store member, or one that only uses the store. */

@@ -1,4 +1,4 @@
-import { z } from 'zod'
+import * as z from 'zod'
 
 /**
  * A MAC address in any common form (colons, dashes, dots, bare hex) as lower-case with colons;

@@ -1,4 +1,4 @@
-import { z } from 'zod'
+import * as z from 'zod'
 import { HostName, SegmentName } from './network-names.ts'
 import { parseQuantity } from './quantity.ts'
 

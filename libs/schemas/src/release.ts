@@ -1,4 +1,4 @@
-import { z } from 'zod'
+import * as z from 'zod'
 import { SegmentName } from './network-names.ts'
 
 const Sha256Hex = z.string().regex(/^[0-9a-f]{64}$/, 'must be a sha256 in hex')

@@ -1,7 +1,7 @@
 import { rmSync } from 'node:fs'
 import { connect, createServer, type Server } from 'node:net'
 import { Fault } from '@kiln/service'
-import { z } from 'zod'
+import * as z from 'zod'
 
 const Rule = z.object({
   from: z.string(),

@@ -1,6 +1,6 @@
 import { connect, type Socket } from 'node:net'
 import { Fault } from '@kiln/service'
-import { z } from 'zod'
+import * as z from 'zod'
 
 const Message = z.looseObject({
   return: z.unknown().optional(),

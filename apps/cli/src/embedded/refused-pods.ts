@@ -4,7 +4,7 @@ import { EtcdClient } from '@kiln/etcd-api'
 import { readMachineTls } from '@kiln/pki/machine'
 import { MachineFacts, type PodStatus, storeKeys } from '@kiln/schemas'
 import { parse } from 'yaml'
-import { z } from 'zod'
+import * as z from 'zod'
 
 /** Why a simulated machine runs no pod. */
 export const podsUnsupported = {

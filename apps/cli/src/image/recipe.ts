@@ -1,7 +1,7 @@
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { Fault } from '@kiln/service'
-import { z } from 'zod'
+import * as z from 'zod'
 
 const Names = z.array(z.string().min(1))
 

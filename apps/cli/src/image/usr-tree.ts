@@ -15,6 +15,7 @@ import {
 } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { Fault } from '@kiln/service'
+import { imageLauncher } from '../bundle/launcher.ts'
 import { fileSha256 } from './apt-archive.ts'
 import type { BaseTree } from './base-tree.ts'
 import { run } from './command.ts'
@@ -140,8 +141,7 @@ async function placePrograms(inputs: UsrInputs, out: string): Promise<void> {
   for (const [name, { from, mode }] of await programFiles(inputs))
     await place(from, join(out, 'lib/kiln', name), mode)
   for (const name of inputs.recipe.daemons) {
-    const launcher = `#!/bin/sh\nexec /usr/bin/node /usr/lib/kiln/${name}.mjs "$@"\n`
-    await replace(join(out, 'bin', name), launcher, 0o755)
+    await replace(join(out, 'bin', name), imageLauncher(name), 0o755)
   }
 }
 
@@ -150,6 +150,7 @@ export async function hashUsrInputs(inputs: UsrInputs): Promise<string> {
   const facts: unknown[] = [inputs.version, inputs.layers, inputs.recipe, await fileSha256(inputs.node)]
   for (const dir of ['image', 'units']) facts.push(await treeHash(join(inputs.infraDir, dir)))
   for (const [name, { from }] of await programFiles(inputs)) facts.push(name, await fileSha256(from))
+  facts.push(inputs.recipe.daemons.map(imageLauncher))
   return createHash('sha256').update(JSON.stringify(facts)).digest('hex')
 }
 

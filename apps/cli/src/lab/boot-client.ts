@@ -3,7 +3,7 @@ import { request as httpsRequest } from 'node:https'
 import { join } from 'node:path'
 import { ChannelAnswer, MachineRecord } from '@kiln/schemas'
 import { Fault } from '@kiln/service'
-import { z } from 'zod'
+import * as z from 'zod'
 import type { LabRecord, StateFolder } from './state-folder.ts'
 
 const requestTimeoutMs = 10_000

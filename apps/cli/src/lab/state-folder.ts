@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { atomicWrite, Fault } from '@kiln/service'
 import { isAlive, type ProcessIdentity } from '@kiln/vm'
-import { z } from 'zod'
+import * as z from 'zod'
 
 const Identity = z.object({ pid: z.number(), startTicks: z.number(), bootId: z.string() })
 
