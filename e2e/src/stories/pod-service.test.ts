@@ -1,11 +1,14 @@
 import { expect, test } from 'vitest'
 import { daemonMemory } from './pod-service.ts'
 
-test("the daemons' memory is read from the process list", () => {
-  const list = [
-    '   980 /usr/lib/systemd/systemd',
-    ' 88064 /usr/bin/node /usr/lib/kiln/kiln-kv.mjs --name',
-    '  2048 -bash',
-  ].join('\n')
-  expect([...daemonMemory(list)]).toEqual([['kiln-kv', 86]])
+test('resident and proportional memory of the daemons is read from the process list', () => {
+  const list =
+    'Rss: 87040 kB Pss: 61440 kB /usr/bin/node /usr/lib/kiln/kiln-kv.mjs\r\n' +
+    'grep: /proc/77/smaps_rollup: No such file or directory\r\n' +
+    'Rss: 79872 kB Pss: 40960 kB /usr/bin/node --v8-pool-size=0 /usr/lib/kiln/kiln-update.mjs\r\n'
+  expect(daemonMemory(list)).toEqual([
+    { name: 'kiln-kv', rssMiB: 85, pssMiB: 60 },
+    { name: 'kiln-update', rssMiB: 78, pssMiB: 40 },
+  ])
+  expect(daemonMemory('')).toEqual([])
 })

@@ -42,17 +42,31 @@ export const podService: Story = {
       expect(output.includes(machine.name), `the pod of ${machine.name} says where it runs`)
     }
     figure('services', String(services.length))
-    const { output } = await cluster.shell('node1', 'ps -eo rss=,args=', { signal })
+    const { output } = await cluster.shell('node1', memoryCommand, { signal })
     const memory = daemonMemory(output)
-    expect(memory.size > 0, `the daemons are in the process list: ${output.slice(0, 200)}`)
-    for (const [name, mebibytes] of memory) figure(`RSS ${name}`, `${mebibytes} MiB`)
+    expect(memory.length > 0, `the daemons are in the process list: ${output.slice(0, 200)}`)
+    const sum = (of: 'rssMiB' | 'pssMiB'): number => memory.reduce((total, one) => total + one[of], 0)
+    const each = memory.map(({ name, rssMiB }) => `${name} ${Math.round(rssMiB)}`).join(', ')
+    figure('RSS', `${each}: ${Math.round(sum('rssMiB'))} MiB`)
+    figure('memory of all, shared pages counted once', `${Math.round(sum('pssMiB'))} MiB`)
   },
 }
 
-/** Resident memory of Kiln's daemons in MiB, from lines of `ps -eo rss=,args=`. */
-export function daemonMemory(list: string): Map<string, number> {
-  const found = [...list.matchAll(/^\s*(\d+) .*\/usr\/lib\/kiln\/(kiln-[a-z]+)\.mjs/gm)]
-  return new Map(found.map(([, kibibytes, name]) => [name!, Math.round(Number(kibibytes) / 1024)]))
+/** A line for each of Kiln's daemons: what proc(5) says in smaps_rollup, and its command line. */
+const memoryCommand =
+  "ps -eo pid=,args= | grep /usr/lib/kiln/kiln- | while read pid args; do echo $(grep -E '^(Rss|Pss):' /proc/$pid/smaps_rollup) $args; done"
+
+/**
+ * Memory of Kiln's daemons in MiB: resident (RSS), and proportional (PSS), which divides a page among those who have it mapped. The
+ * daemons share most of Node's own program.
+ */
+export function daemonMemory(list: string): { name: string; rssMiB: number; pssMiB: number }[] {
+  const found = list.matchAll(/^Rss: +(\d+) kB Pss: +(\d+) kB .*\/usr\/lib\/kiln\/(kiln-[a-z]+)\.mjs/gm)
+  return [...found].map(([, rss, pss, name]) => ({
+    name: name!,
+    rssMiB: Number(rss) / 1024,
+    pssMiB: Number(pss) / 1024,
+  }))
 }
 
 /** The image has no HTTP client: bash speaks TCP by itself. */
