@@ -34,6 +34,7 @@ export const mutations: readonly Mutation[] = [
     what: 'a follower acknowledges entries that are not durable yet',
     file: raft('replication'),
     edits: [{ find: 'const queue = raft.out.afterPersist\n', replace: 'const queue = raft.out.messages\n' }],
+    core: true,
   },
   {
     name: 'count-before-sync',
@@ -42,6 +43,7 @@ export const mutations: readonly Mutation[] = [
     edits: [
       { find: 'id === raft.id ? raft.log.stable :', replace: 'id === raft.id ? lastIndex(raft.log) :' },
     ],
+    core: true,
   },
   {
     name: 'vote-for-shorter-log',
@@ -70,6 +72,7 @@ export const mutations: readonly Mutation[] = [
         replace: '{ term: raft.term, vote: 0n, commit: raft.committed }',
       },
     ],
+    core: true,
   },
   {
     name: 'apply-uncommitted',
