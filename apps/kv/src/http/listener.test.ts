@@ -84,6 +84,7 @@ test('every name of etcd’s alerts is on the metrics page, histograms of calls 
   server.context.measures.observeRoundTrip(8n, 0.0003)
   server.context.measures.peers = () => [{ peer: 8n, sent: 5, dropped: 2 }]
   await fetch(`${server.url}/v3/kv/put`, { method: 'POST', body: '{"key":"YQ=="}' })
+  await fetch(`${server.url}/v3/lease/keepalive`, { method: 'POST', body: '{"ID":"1"}' })
   const page = await (await fetch(`${server.url}/metrics`)).text()
   for (const line of [
     'etcd_server_has_leader 1',
@@ -99,6 +100,7 @@ test('every name of etcd’s alerts is on the metrics page, histograms of calls 
     'etcd_network_peer_round_trip_time_seconds_bucket{To="8",le="0.0004"} 1',
     'etcd_network_peer_sent_failures_total{To="8"} 2',
     'grpc_server_handled_total{grpc_code="OK",grpc_method="Put",grpc_service="etcdserverpb.KV",grpc_type="unary"} 1',
+    'grpc_server_handled_total{grpc_code="OK",grpc_method="LeaseKeepAlive",grpc_service="etcdserverpb.Lease",grpc_type="bidi_stream"} 1',
     'grpc_server_handling_seconds_bucket{grpc_method="Put",grpc_service="etcdserverpb.KV",grpc_type="unary",le="+Inf"} 1',
   ]) {
     expect(page).toContain(`\n${line}`)

@@ -1,5 +1,4 @@
 import { readdirSync } from 'node:fs'
-import { methodCodec } from '@kiln/etcd-api/descriptors'
 import { version } from '@kiln/service'
 import type { CallEnd } from '@kiln/wire'
 import type { ServiceContext } from '../api/context.ts'
@@ -90,9 +89,16 @@ export class CallMetrics {
   }
 }
 
+/** Named here, since the descriptors that know it too are only read by who needs them. */
+const serverStreams = new Set([
+  '/etcdserverpb.Maintenance/Snapshot',
+  '/v3electionpb.Election/Observe',
+  '/grpc.health.v1.Health/Watch',
+])
+
 function typeOf(path: string, kind: string): string {
   if (kind === 'unary') return 'unary'
-  return methodCodec(path)?.clientStreams === false ? 'server_stream' : 'bidi_stream'
+  return serverStreams.has(path) ? 'server_stream' : 'bidi_stream'
 }
 
 /** Text of the Prometheus exposition format, one family after the other. */
