@@ -7,6 +7,7 @@ import type { CommandContext } from './commands/context.ts'
 import { demo } from './commands/demo.ts'
 import { down } from './commands/down.ts'
 import { image } from './commands/image.ts'
+import { kvCommand } from './commands/kv.ts'
 import { labHost, simulatedMachine } from './commands/lab-host.ts'
 import { machines } from './commands/machines.ts'
 import { createKey, signRelease } from './commands/release.ts'
@@ -122,6 +123,22 @@ program
   .addOption(stateOption())
   .addOption(jsonOption())
   .action((options) => services(options, context))
+
+const kv = program.command('kv').description("the store's data: snapshots, and the import of another cluster")
+for (const [name, does] of [
+  ['snapshot', 'save, status, restore, drill: --help says more'],
+  ['import', 'mirror a running etcd into a new data directory'],
+] as const) {
+  kv.command(name)
+    .argument('[args...]')
+    .description(does)
+    .helpOption(false)
+    .allowUnknownOption()
+    .passThroughOptions()
+    .action(async (args: string[]) => {
+      process.exitCode = await kvCommand([name, ...args], context)
+    })
+}
 
 const update = program.command('update').description("images of a group's machines")
 const groupOption = (): Option => new Option('--group <name>', 'group of machines (default: default)')

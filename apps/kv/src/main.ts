@@ -1,12 +1,28 @@
 import { readFileSync } from 'node:fs'
-import { createLog, runDaemon, systemClock, version } from '@kiln/service'
+import { createLog, describeError, runDaemon, systemClock, version } from '@kiln/service'
 import { apiVersion } from './api/maintenance-service.ts'
 import { startNode } from './node.ts'
 import { helpText } from './settings/flags.ts'
 import { loadSettings } from './settings/settings.ts'
 
+/** First words of the command line that are commands; everything else starts the daemon. */
+const commandNames = ['snapshot', 'import']
 const argv = process.argv.slice(2)
-if (argv.some((argument) => /^--?(help|h)$/.test(argument))) {
+if (commandNames.includes(argv[0] ?? '')) {
+  // The daemon does without what only they need.
+  const { runCommand } = await import('./snapshot/commands.ts')
+  const stopping = new AbortController()
+  // A second signal ends the process.
+  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => stopping.abort())
+  process.exitCode = await runCommand(argv, {
+    print: (line) => void process.stdout.write(`${line}\n`),
+    note: (line) => void process.stderr.write(`${line}\n`),
+    stopping: stopping.signal,
+  }).catch((error: unknown) => {
+    process.stderr.write(`kiln-kv: ${describeError(error)}\n`)
+    return 1
+  })
+} else if (argv.some((argument) => /^--?(help|h)$/.test(argument))) {
   process.stdout.write(helpText())
 } else if (argv.some((argument) => /^--?version$/.test(argument))) {
   process.stdout.write(`etcd Version: ${apiVersion}\nkiln-kv Version: ${version}\n`)

@@ -142,9 +142,6 @@ test('what is not there yet is refused by name', async () => {
     code: 12,
     message: 'etcdserver: users and roles is not supported by this version of kiln-kv',
   })
-  expect(await grpcCall(url, '/etcdserverpb.Maintenance/Snapshot', [Buffer.alloc(0)])).toMatchObject({
-    code: 12,
-  })
   expect(await grpcCall(url, '/etcdserverpb.Auth/AuthDisable', [Buffer.alloc(0)])).toMatchObject({
     code: 9,
     message: 'etcdserver: authentication is not enabled',

@@ -11,6 +11,7 @@ import { serveLease } from './api/lease-service.ts'
 import { serveMaintenance } from './api/maintenance-service.ts'
 import { MethodTable } from './api/method-table.ts'
 import { serveReflection } from './api/reflection-service.ts'
+import { serveSnapshot } from './api/snapshot-service.ts'
 import { serveUnsupported } from './api/unsupported.ts'
 import { serveWatch, type WatchService } from './api/watch-service.ts'
 import { readTls } from './client-tls.ts'
@@ -120,6 +121,7 @@ function registerServices(methods: MethodTable, context: ServiceContext, watches
   serveLease(methods, context)
   serveCluster(methods, context)
   serveMaintenance(methods, context)
+  serveSnapshot(methods, context)
   serveUnsupported(methods, context)
   serveLock(methods, watches)
   serveElection(methods, context, watches)

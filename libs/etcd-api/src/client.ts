@@ -5,6 +5,8 @@ import { type StoreEntry, storeEntry } from './entry.ts'
 import {
   CompactionRequest,
   DeleteRangeRequest,
+  HashKVRequest,
+  LeaseLeasesRequest,
   LeaseTimeToLiveRequest,
   type Member,
   MemberAddRequest,
@@ -26,6 +28,7 @@ import {
   revokeLease,
 } from './lease.ts'
 import { methods } from './methods.ts'
+import { readSnapshot, type SnapshotPart } from './snapshot.ts'
 import {
   type Comparison,
   compareOf,
@@ -238,6 +241,14 @@ export class EtcdClient {
     }
   }
 
+  /** The ids of all leases. */
+  async leaseList(): Promise<bigint[]> {
+    const answer = await this.endpoints.call(methods.leaseLeases, LeaseLeasesRequest.fromPartial({}), {
+      doing: 'list leases',
+    })
+    return answer.leases.map((lease) => lease.ID)
+  }
+
   /** Grants a lease and keeps it, over leader changes and lost connections, until it is closed. */
   holdLease(options: HoldLeaseOptions): Promise<HeldLease> {
     return holdLease(this.endpoints, this.clock, this.timeoutMs, options)
@@ -303,6 +314,27 @@ export class EtcdClient {
       dbSizeBytes: answer.dbSize,
       errors: answer.errors,
     }
+  }
+
+  /** Hash of all versions up to `revision` (the current one by default) that one member has. */
+  async hashKv(
+    revision = 0n,
+    endpoint = this.endpoints.urls[0]!,
+  ): Promise<{ hash: number; compactRevision: bigint; revision: bigint }> {
+    const answer = await this.endpoints.call(methods.hashKv, HashKVRequest.fromPartial({ revision }), {
+      doing: 'ask for the hash',
+      only: endpoint,
+    })
+    return {
+      hash: answer.hash,
+      compactRevision: answer.compactRevision,
+      revision: answer.header?.revision ?? 0n,
+    }
+  }
+
+  /** The database of a member, as it comes. */
+  snapshot(): AsyncGenerator<SnapshotPart, void> {
+    return readSnapshot(this.endpoints)
   }
 
   /** Connects anew with a renewed certificate; watches and held leases go on, calls under way may fail. */

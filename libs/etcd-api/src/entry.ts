@@ -4,6 +4,8 @@ import type { KeyValue } from './generated/mvcc.ts'
 /** A key with its value as of one revision. */
 export type StoreEntry = {
   readonly key: string
+  /** The key as it is, whether it is UTF-8 or not. */
+  readonly keyBytes: Uint8Array
   readonly value: Uint8Array
   /** The value as UTF-8. */
   readonly text: string
@@ -19,6 +21,7 @@ export function storeEntry(pair: KeyValue): StoreEntry {
   const { value, createRevision, modRevision, version, lease } = pair
   return {
     key: toText(pair.key),
+    keyBytes: pair.key,
     value,
     get text() {
       return toText(value)

@@ -10,5 +10,6 @@ export {
 export type { ClientTls, ClientTlsSource } from './endpoints.ts'
 export type { StoreEntry } from './entry.ts'
 export type { HeldLease, HoldLeaseOptions } from './lease.ts'
+export type { SnapshotPart } from './snapshot.ts'
 export type { CompareOperator, Comparison, Operation, OperationResult } from './txn.ts'
 export type { Watch, WatchEvent, WatchOptions, WatchOutcome } from './watch.ts'

@@ -8,7 +8,13 @@ import { WatchRequest, WatchResponse } from './generated/rpc.ts'
 
 export type WatchEvent =
   | { kind: 'put'; entry: StoreEntry; previous: StoreEntry | undefined }
-  | { kind: 'delete'; key: string; modRevision: bigint; previous: StoreEntry | undefined }
+  | {
+      kind: 'delete'
+      key: string
+      keyBytes: Uint8Array
+      modRevision: bigint
+      previous: StoreEntry | undefined
+    }
 
 /** Events in order, whole revisions at a time; or the end, when what is asked for was compacted away: read anew and watch from there. */
 export type WatchOutcome =
@@ -207,6 +213,6 @@ function watchEvent(event: Event): WatchEvent {
   const previous = event.prevKv === undefined ? undefined : storeEntry(event.prevKv)
   const entry = storeEntry(event.kv!)
   return event.type === Event_EventType.DELETE
-    ? { kind: 'delete', key: entry.key, modRevision: entry.modRevision, previous }
+    ? { kind: 'delete', key: entry.key, keyBytes: entry.keyBytes, modRevision: entry.modRevision, previous }
     : { kind: 'put', entry, previous }
 }

@@ -1,34 +1,33 @@
-import { crc32 } from 'node:zlib'
+import { crc32c } from './castagnoli.ts'
 import { accepted, type Outcome, refused } from './errors.ts'
 import { checkRevision } from './read.ts'
 import type { MvccStore } from './store.ts'
+import { encodeKeyValue, pinStore, revisionKey } from './version.ts'
 
 export type StoreHash = { hash: number; compactRevision: number; hashRevision: number; revision: number }
 
 /** Records hashed before the caller gets a chance to do something else. */
 const sliceRecords = 4096
-const headBytes = 8 * 4 + 4
+const hashStart = crc32c(Buffer.from('key'))
 
 /**
- * CRC-32 over all versions up to `revision` (0: current): members with the same revision and compact revision answer
- * the same (kv.md section 7). Yields between slices; the state hashed is that of the first call.
+ * etcd's HashKV: CRC-32C over the bucket's name and all versions up to `revision` (0: current) as etcd stores them, so that
+ * a real etcd with the same history answers the same (kv.md section 7). A deletion that only the last compaction kept is
+ * left out, as etcd's index has it no more. Yields between slices; the state hashed is that of the first call.
  */
 export function* hashSlices(store: MvccStore, revision: number): Generator<void, Outcome<StoreHash>> {
   const refusal = checkRevision(store, revision)
   if (refusal) return refused(refusal)
+  const { compactRevision } = store
   const hashRevision = revision > 0 ? revision : store.revision
-  const answer = { compactRevision: store.compactRevision, hashRevision, revision: store.revision }
-  const head = Buffer.alloc(headBytes)
-  let hash = crc32('kiln-hash-1')
+  const answer = { compactRevision, hashRevision, revision: store.revision }
+  let hash = hashStart
   let left = sliceRecords
-  for (const { fields, keyBytes, value } of store.versions()) {
-    if (fields.revision > hashRevision) break
-    head.writeDoubleLE(fields.revision, 0)
-    head.writeDoubleLE(fields.createRevision, 8)
-    head.writeDoubleLE(fields.version, 16)
-    head.writeBigInt64LE(fields.lease, 24)
-    head.writeUInt32LE(fields.sub, 32)
-    hash = crc32(value, crc32(keyBytes, crc32(head, hash)))
+  for (const version of pinStore(store).walks[0]!) {
+    if (version.revision > hashRevision) break
+    if (version.version > 0 || version.revision > compactRevision) {
+      hash = crc32c(encodeKeyValue(version), crc32c(revisionKey(version), hash))
+    }
     if (--left > 0) continue
     left = sliceRecords
     yield

@@ -1,3 +1,4 @@
+export { crc32c } from './castagnoli.ts'
 export type { RecordFields } from './chunk.ts'
 export { accepted, type Outcome, type Refusal, refusals, refused } from './errors.ts'
 export { hashSlices, type StoreHash } from './hash.ts'
@@ -12,11 +13,21 @@ export {
   encodeSnapshot,
   restoreSlices,
   restoreSnapshot,
+  SnapshotEncoder,
   type SnapshotProblem,
   snapshotFormatVersion,
 } from './snapshot.ts'
 export { MvccStore } from './store.ts'
 export { checkDelete, checkPut, checkRange, checkTxn, txnOpsMaxDefault } from './txn-check.ts'
+export {
+  encodeKeyValue,
+  keyValueBytes,
+  type PinnedStore,
+  parseRevisionKey,
+  pinStore,
+  revisionKey,
+  type Version,
+} from './version.ts'
 export {
   defaultWatchLimits,
   type WatchCreate,

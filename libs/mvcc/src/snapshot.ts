@@ -5,6 +5,7 @@ import { KeyIndex } from './key-index.ts'
 import { LeaseBook } from './lease-book.ts'
 import { inOnePiece, type Slices } from './slices.ts'
 import type { MvccStore } from './store.ts'
+import { type PinnedStore, pinStore, type Version } from './version.ts'
 
 /** First bytes of a snapshot, and the version of what follows. */
 const magic = Buffer.from('KMVC')
@@ -27,56 +28,85 @@ export type SnapshotProblem = 'truncated' | 'not-a-snapshot' | 'newer-format' | 
  * u32, value length u32, revision f64, sub u32, create f64, version f64, lease i64, key, value; last the CRC-32 of all before.
  */
 export function encodeSnapshot(store: MvccStore): Generator<Uint8Array, void> {
-  const leases = store.leases.list().map(({ id, ttl, remainingTtl }) => ({ id, ttl, remainingTtl }))
-  const records = store.versions()
-  const head = Buffer.alloc(headerBytes + leases.length * leaseBytes)
-  magic.copy(head)
-  head.writeUInt32LE(snapshotFormatVersion, 4)
-  head.writeDoubleLE(store.revision, 8)
-  head.writeDoubleLE(store.compactRevision, 16)
-  head.writeUInt32LE(leases.length, 24)
-  head.writeDoubleLE(store.history.pinnedCount(store.revision), 28)
-  let at = headerBytes
-  for (const lease of leases) {
-    head.writeBigInt64LE(lease.id, at)
-    head.writeDoubleLE(lease.ttl, at + 8)
-    head.writeDoubleLE(lease.remainingTtl, at + 16)
-    at += leaseBytes
-  }
-  return pieces(head, records)
+  const { walks, ...state } = pinStore(store)
+  return encodePinned(
+    new SnapshotEncoder({ ...state, count: store.history.pinnedCount(store.revision) }),
+    walks[0]!,
+  )
 }
 
-function* pieces(head: Buffer, records: ReturnType<MvccStore['versions']>): Generator<Uint8Array, void> {
-  let crc = crc32(head)
-  yield head
-  let piece = Buffer.alloc(pieceBytes)
-  let used = 0
-  for (const { fields, keyBytes, value } of records) {
-    const size = recordHeadBytes + keyBytes.length + value.length
-    if (used + size > piece.length) {
-      if (used > 0) {
-        const full = piece.subarray(0, used)
-        crc = crc32(full, crc)
-        yield full
-      }
-      piece = Buffer.alloc(Math.max(pieceBytes, size))
-      used = 0
-    }
-    piece.writeUInt32LE(keyBytes.length, used)
-    piece.writeUInt32LE(value.length, used + 4)
-    piece.writeDoubleLE(fields.revision, used + 8)
-    piece.writeUInt32LE(fields.sub, used + 16)
-    piece.writeDoubleLE(fields.createRevision, used + 20)
-    piece.writeDoubleLE(fields.version, used + 28)
-    piece.writeBigInt64LE(fields.lease, used + 36)
-    piece.set(keyBytes, used + recordHeadBytes)
-    piece.set(value, used + recordHeadBytes + keyBytes.length)
-    used += size
+function* encodePinned(encoder: SnapshotEncoder, versions: Iterable<Version>): Generator<Uint8Array, void> {
+  yield encoder.head
+  for (const version of versions) {
+    const piece = encoder.add(version)
+    if (piece) yield piece
   }
-  const last = Buffer.alloc(used + 4)
-  piece.copy(last, 0, 0, used)
-  last.writeUInt32LE(crc32(last.subarray(0, used), crc), used)
-  yield last
+  yield encoder.end()
+}
+
+/** Makes a snapshot of versions that come in order from anywhere, one at a time. */
+export class SnapshotEncoder {
+  /** The first piece. */
+  readonly head: Uint8Array
+  #crc: number
+  #piece = Buffer.alloc(pieceBytes)
+  #used = 0
+
+  /** `count` is the number of versions that will be added. */
+  constructor(store: Omit<PinnedStore, 'walks'> & { count: number }) {
+    const { leases } = store
+    const head = Buffer.alloc(headerBytes + leases.length * leaseBytes)
+    magic.copy(head)
+    head.writeUInt32LE(snapshotFormatVersion, 4)
+    head.writeDoubleLE(store.revision, 8)
+    head.writeDoubleLE(store.compactRevision, 16)
+    head.writeUInt32LE(leases.length, 24)
+    head.writeDoubleLE(store.count, 28)
+    let at = headerBytes
+    for (const lease of leases) {
+      head.writeBigInt64LE(lease.id, at)
+      head.writeDoubleLE(lease.ttl, at + 8)
+      head.writeDoubleLE(lease.remainingTtl, at + 16)
+      at += leaseBytes
+    }
+    this.head = head
+    this.#crc = crc32(head)
+  }
+
+  /** Answers a piece when one is full. */
+  add(version: Version): Uint8Array | undefined {
+    const { key, value } = version
+    const size = recordHeadBytes + key.length + value.length
+    let full: Buffer | undefined
+    if (this.#used + size > this.#piece.length) {
+      if (this.#used > 0) {
+        full = this.#piece.subarray(0, this.#used)
+        this.#crc = crc32(full, this.#crc)
+      }
+      this.#piece = Buffer.alloc(Math.max(pieceBytes, size))
+      this.#used = 0
+    }
+    const at = this.#used
+    this.#piece.writeUInt32LE(key.length, at)
+    this.#piece.writeUInt32LE(value.length, at + 4)
+    this.#piece.writeDoubleLE(version.revision, at + 8)
+    this.#piece.writeUInt32LE(version.sub, at + 16)
+    this.#piece.writeDoubleLE(version.createRevision, at + 20)
+    this.#piece.writeDoubleLE(version.version, at + 28)
+    this.#piece.writeBigInt64LE(version.lease, at + 36)
+    this.#piece.set(key, at + recordHeadBytes)
+    this.#piece.set(value, at + recordHeadBytes + key.length)
+    this.#used += size
+    return full
+  }
+
+  /** The last piece. */
+  end(): Uint8Array {
+    const last = Buffer.alloc(this.#used + 4)
+    this.#piece.copy(last, 0, 0, this.#used)
+    last.writeUInt32LE(crc32(last.subarray(0, this.#used), this.#crc), this.#used)
+    return last
+  }
 }
 
 /** Replaces the store's content by a snapshot; the store is untouched if the bytes are not good. */

@@ -8,7 +8,6 @@ const users =
   'UserAdd UserGet UserList UserDelete UserChangePassword UserGrantRole UserRevokeRole RoleAdd RoleGet RoleList RoleDelete RoleGrantPermission RoleRevokePermission'
 const reasons: Record<string, string> = {
   '/etcdserverpb.Auth/AuthEnable': 'users and roles',
-  '/etcdserverpb.Maintenance/Snapshot': 'streaming a snapshot to a client',
   ...Object.fromEntries(users.split(' ').map((name) => [`/etcdserverpb.Auth/${name}`, 'users and roles'])),
 }
 
@@ -16,12 +15,7 @@ const reasons: Record<string, string> = {
 export function serveUnsupported(server: MethodRegistry, context: ServiceContext): void {
   for (const [path, what] of Object.entries(reasons)) {
     const text = `etcdserver: ${what} is not supported by this version of kiln-kv`
-    if (path.endsWith('/Snapshot')) {
-      server.stream(path, (call) => {
-        call.end({ code: grpcCode.unimplemented, message: text })
-        return {}
-      })
-    } else unary(server, path, () => fail({ code: grpcCode.unimplemented, text }))
+    unary(server, path, () => fail({ code: grpcCode.unimplemented, text }))
   }
   unary(server, '/etcdserverpb.Auth/AuthStatus', () =>
     encodeAuthStatus(headerOf(context), { enabled: false, authRevision: 1 }),

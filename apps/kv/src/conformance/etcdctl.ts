@@ -13,7 +13,7 @@ import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { createInterface } from 'node:readline'
 import { parseArgs } from 'node:util'
-import { fetchEtcdctl } from '../testing/etcdctl.ts'
+import { fetchEtcd, fetchEtcdctl } from '../testing/etcdctl.ts'
 import { startMembers } from '../testing/member-process.ts'
 import { type TestCertificates, writeTestCertificates } from '../testing/test-certificates.ts'
 
@@ -41,7 +41,6 @@ const everything: ConformanceRun[] = [
 
 /** Cases that need what this version refuses by name, and why. */
 const notYet: { pattern: RegExp; why: string }[] = [
-  { pattern: /^maintenance: (snapshot|the digest)/, why: 'Maintenance.Snapshot is refused as unimplemented' },
   { pattern: /^auth: /, why: 'users and roles are refused as unimplemented' },
 ]
 
@@ -65,7 +64,7 @@ export async function runEtcdctlConformance(options: ConformanceOptions): Promis
     counts.skipped++
     return counts
   }
-  const etcdctl = await fetchEtcdctl()
+  const programs = { etcdctl: await fetchEtcdctl(), ...(await fetchEtcd()) }
   const folder = await mkdtemp(join(tmpdir(), 'kiln-conformance-'))
   try {
     const tls = runs.some((run) => run.tls) ? await writeTestCertificates(folder) : undefined
@@ -74,7 +73,7 @@ export async function runEtcdctlConformance(options: ConformanceOptions): Promis
       for (let run = waiting.shift(); run; run = waiting.shift()) {
         const label = runs.length > 1 ? ` [${run.title}]` : ''
         const note = notes(counts, (line) => print(line + label))
-        await runScript({ script, etcdctl, run, tls: run.tls && tls }, note)
+        await runScript({ script, programs, run, tls: run.tls && tls }, note)
       }
     }
     await Promise.all(Array.from({ length: Math.min(lanes, runs.length) }, lane))
@@ -85,10 +84,15 @@ export async function runEtcdctlConformance(options: ConformanceOptions): Promis
 }
 
 async function runScript(
-  options: { script: string; etcdctl: string; run: ConformanceRun; tls: TestCertificates | undefined },
+  options: {
+    script: string
+    programs: { etcdctl: string; etcdutl: string; etcd: string }
+    run: ConformanceRun
+    tls: TestCertificates | undefined
+  },
   onLine: (line: string) => void,
 ): Promise<void> {
-  const { script, etcdctl, run, tls } = options
+  const { script, programs, run, tls } = options
   const cluster = await startMembers({ count: run.members, ...(tls ? { tls } : {}) })
   try {
     const child = spawn('bash', [script], {
@@ -96,7 +100,9 @@ async function runScript(
         PATH: process.env['PATH'],
         HOME: process.env['HOME'],
         ENDPOINT: cluster.endpoints.join(','),
-        ETCDCTL: etcdctl,
+        ETCDCTL: programs.etcdctl,
+        ETCDUTL: programs.etcdutl,
+        ETCD: programs.etcd,
         GATEWAY: '1',
         ONLY: run.only,
         ...(tls ? tlsFlags(tls, run.tls === 'http1') : {}),

@@ -99,19 +99,7 @@ export class StoreState implements StateMachine<Applied> {
   }
 
   async snapshot(): Promise<AsyncIterable<Uint8Array>> {
-    const records = this.alarms
-      .list()
-      .map(({ member, alarm }) => ({ number: member, kind: alarmKinds.indexOf(alarm) }))
-    if (this.#downgrade) records.push({ number: packVersion(this.#downgrade), kind: downgradeRecord })
-    const head = Buffer.alloc(headBytes + records.length * 9)
-    magic.copy(head)
-    head.writeUInt32LE(formatVersion, 4)
-    head.writeUInt32LE(records.length, 8)
-    records.forEach(({ number, kind }, at) => {
-      head.writeBigUInt64LE(number, headBytes + at * 9)
-      head[headBytes + at * 9 + 8] = kind
-    })
-    return withPauses(head, encodeSnapshot(this.store))
+    return withPauses(encodeStateHead(this.alarms.list(), this.#downgrade), encodeSnapshot(this.store))
   }
 
   async restore(snapshot: Uint8Array): Promise<void> {
@@ -218,6 +206,21 @@ function whileCorrupt({ kind }: Command): Applied | undefined {
     case 'downgrade':
       return undefined
   }
+}
+
+/** What stands before the store in a snapshot of the state. */
+export function encodeStateHead(alarms: readonly Alarm[], downgrade?: MinorVersion): Buffer {
+  const records = alarms.map(({ member, alarm }) => ({ number: member, kind: alarmKinds.indexOf(alarm) }))
+  if (downgrade) records.push({ number: packVersion(downgrade), kind: downgradeRecord })
+  const head = Buffer.alloc(headBytes + records.length * 9)
+  magic.copy(head)
+  head.writeUInt32LE(formatVersion, 4)
+  head.writeUInt32LE(records.length, 8)
+  records.forEach(({ number, kind }, at) => {
+    head.writeBigUInt64LE(number, headBytes + at * 9)
+    head[headBytes + at * 9 + 8] = kind
+  })
+  return head
 }
 
 /** Whether a transaction could make the store larger. */

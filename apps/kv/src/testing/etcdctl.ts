@@ -5,8 +5,18 @@ import { promisify } from 'node:util'
 const run = promisify(execFile)
 const fetchScript = resolve(import.meta.dirname, '../../../../infra/trixie/fetch.ts')
 
+async function fetchPrograms(name: string): Promise<string> {
+  const { stdout } = await run(process.execPath, [fetchScript, name])
+  return join(stdout.trim(), 'usr/bin')
+}
+
 /** Path of etcdctl 3.5 from Debian trixie, fetched into the cache when it is not there yet. */
 export async function fetchEtcdctl(): Promise<string> {
-  const { stdout } = await run(process.execPath, [fetchScript, 'etcd-client'])
-  return join(stdout.trim(), 'usr/bin/etcdctl')
+  return join(await fetchPrograms('etcd-client'), 'etcdctl')
+}
+
+/** Paths of etcd 3.5 and etcdutl from Debian trixie, likewise. */
+export async function fetchEtcd(): Promise<{ etcd: string; etcdutl: string }> {
+  const folder = await fetchPrograms('etcd-server')
+  return { etcd: join(folder, 'etcd'), etcdutl: join(folder, 'etcdutl') }
 }
