@@ -39,4 +39,6 @@ test.skipIf(!isRoot)(
     await expect.poll(() => full!.output(), { timeout: 20_000 }).toMatch(/STORE_DISK_FULL|ENOSPC|no space/i)
     await client.put('/after', 'still here')
   },
+  // It writes 300 MiB, which a busy host takes its time for.
+  180_000,
 )
