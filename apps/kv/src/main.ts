@@ -1,4 +1,5 @@
 import { readFileSync } from 'node:fs'
+import { isMainThread } from 'node:worker_threads'
 import { createLog, runDaemon, systemClock, version } from '@kiln/service'
 import { apiVersion } from './api/maintenance-service.ts'
 import { startNode } from './node.ts'
@@ -6,7 +7,9 @@ import { helpText } from './settings/flags.ts'
 import { loadSettings } from './settings/settings.ts'
 
 const argv = process.argv.slice(2)
-if (argv.some((argument) => /^--?(help|h)$/.test(argument))) {
+if (!isMainThread) {
+  // A bundle is one file: its worker threads load it too, and do what the module that started them says.
+} else if (argv.some((argument) => /^--?(help|h)$/.test(argument))) {
   process.stdout.write(helpText())
 } else if (argv.some((argument) => /^--?version$/.test(argument))) {
   process.stdout.write(`etcd Version: ${apiVersion}\nkiln-kv Version: ${version}\n`)

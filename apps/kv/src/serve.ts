@@ -2,6 +2,7 @@ import http from 'node:http'
 import https from 'node:https'
 import { Fault } from '@kiln/service'
 import { type CallEnd, createWireServer } from '@kiln/wire'
+import { serveAuth } from './api/auth-service.ts'
 import { serveCluster } from './api/cluster-service.ts'
 import type { ServiceContext } from './api/context.ts'
 import { fail, statuses } from './api/errors.ts'
@@ -120,6 +121,7 @@ function registerServices(methods: MethodTable, context: ServiceContext, watches
   serveLease(methods, context)
   serveCluster(methods, context)
   serveMaintenance(methods, context)
+  serveAuth(methods, context)
   serveUnsupported(methods, context)
   serveLock(methods, watches)
   serveElection(methods, context, watches)
