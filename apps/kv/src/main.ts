@@ -1,4 +1,5 @@
 import { readFileSync } from 'node:fs'
+import { isMainThread } from 'node:worker_threads'
 import { createLog, describeError, runDaemon, systemClock, version } from '@kiln/service'
 import { apiVersion } from './api/maintenance-service.ts'
 import { startNode } from './node.ts'
@@ -8,7 +9,9 @@ import { loadSettings } from './settings/settings.ts'
 /** First words of the command line that are commands; everything else starts the daemon. */
 const commandNames = ['snapshot', 'import']
 const argv = process.argv.slice(2)
-if (commandNames.includes(argv[0] ?? '')) {
+if (!isMainThread) {
+  // A bundle is one file: its worker threads load it too, and do what the module that started them says.
+} else if (commandNames.includes(argv[0] ?? '')) {
   // The daemon does without what only they need.
   const { runCommand } = await import('./snapshot/commands.ts')
   const stopping = new AbortController()

@@ -4,6 +4,7 @@ import type { ServiceContext } from './api/context.ts'
 import { propose } from './api/context.ts'
 import { encodeCompact } from './api/requests.ts'
 import { createWatchService } from './api/watch-service.ts'
+import { AuthKeeper } from './auth/auth-keeper.ts'
 import { startAutoCompaction } from './auto-compaction.ts'
 import { startAutoDisarm } from './auto-disarm.ts'
 import { watchCertificate } from './certificate-watch.ts'
@@ -123,14 +124,30 @@ export async function startNode(options: NodeOptions): Promise<RunningNode> {
     batchRevisions: settings.compactionBatch,
     pauseMs: settings.compactionPauseMs,
   })
-  const context: ServiceContext = { settings, state, consensus, leases, reclaimer, clock, log, measures }
+  const auth = new AuthKeeper({ settings, state, consensus, clock })
+  const context: ServiceContext = {
+    settings,
+    state,
+    consensus,
+    leases,
+    reclaimer,
+    auth,
+    clock,
+    log,
+    measures,
+  }
   const watches = createWatchService(context)
   state.listen({
     onApplied: () => {
       watches.advance()
       reclaimer.kick()
     },
-    onReplaced: watches.reset,
+    onReplaced: () => {
+      watches.reset()
+      auth.onReplaced()
+    },
+    onTokenGiven: (name, token) => auth.onTokenGiven(name, token),
+    onAuthChanged: (change) => auth.onAuthChanged(change),
     onLeaseGranted: (id, ttl) => leases.onGranted(id, ttl),
     onLeaseGone: (id) => leases.onGone(id),
   })
@@ -147,7 +164,7 @@ export async function startNode(options: NodeOptions): Promise<RunningNode> {
       isLeader: () => consensus.isLeader(),
       revision: () => state.store.revision,
       compact: async (revision) => {
-        await propose(context, { kind: 'compact', request: encodeCompact(revision) })
+        await propose(context, { kind: 'compact', request: encodeCompact(revision) }, 'member')
         log.info({ revision }, 'compacted')
       },
     },
@@ -199,6 +216,7 @@ export async function startNode(options: NodeOptions): Promise<RunningNode> {
       stopProbe()
       await handOver(consensus, { clock, log })
       await served.close()
+      await auth.stop()
       await leases.stop()
       await consensus.stop()
       await reclaimer.stop()

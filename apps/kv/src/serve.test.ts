@@ -136,20 +136,6 @@ test('a learner serves serializable reads and status only', async () => {
   expect(rpc.StatusResponse.decode(status.replies[0]!).isLearner).toBe(true)
 })
 
-test('what is not there yet is refused by name', async () => {
-  const { url } = await start()
-  expect(await grpcCall(url, '/etcdserverpb.Auth/UserAdd', [Buffer.alloc(0)])).toMatchObject({
-    code: 12,
-    message: 'etcdserver: users and roles is not supported by this version of kiln-kv',
-  })
-  expect(await grpcCall(url, '/etcdserverpb.Auth/AuthDisable', [Buffer.alloc(0)])).toMatchObject({
-    code: 9,
-    message: 'etcdserver: authentication is not enabled',
-  })
-  const status = await grpcCall(url, '/etcdserverpb.Auth/AuthStatus', [Buffer.alloc(0)])
-  expect(rpc.AuthStatusResponse.decode(status.replies[0]!).enabled).toBe(false)
-})
-
 test('a transaction that only reads makes no log entry and is linearizable unless all its reads are not', async () => {
   let proposals = 0
   let rounds = 0

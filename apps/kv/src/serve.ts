@@ -2,6 +2,7 @@ import http from 'node:http'
 import https from 'node:https'
 import { Fault } from '@kiln/service'
 import { type CallEnd, createWireServer } from '@kiln/wire'
+import { serveAuth } from './api/auth-service.ts'
 import { serveCluster } from './api/cluster-service.ts'
 import type { ServiceContext } from './api/context.ts'
 import { fail, statuses } from './api/errors.ts'
@@ -12,7 +13,6 @@ import { serveMaintenance } from './api/maintenance-service.ts'
 import { MethodTable } from './api/method-table.ts'
 import { serveReflection } from './api/reflection-service.ts'
 import { serveSnapshot } from './api/snapshot-service.ts'
-import { serveUnsupported } from './api/unsupported.ts'
 import { serveWatch, type WatchService } from './api/watch-service.ts'
 import { readTls } from './client-tls.ts'
 import { httpListener } from './http/listener.ts'
@@ -122,7 +122,7 @@ function registerServices(methods: MethodTable, context: ServiceContext, watches
   serveCluster(methods, context)
   serveMaintenance(methods, context)
   serveSnapshot(methods, context)
-  serveUnsupported(methods, context)
+  serveAuth(methods, context)
   serveLock(methods, watches)
   serveElection(methods, context, watches)
   serveHealth(methods)

@@ -1,5 +1,5 @@
 /** gRPC status codes this package answers with. */
-export type StatusCode = 3 | 5 | 8 | 9 | 11 | 15
+export type StatusCode = 2 | 3 | 5 | 7 | 8 | 9 | 11 | 15 | 16
 
 /** A refusal as etcd words it: clients match on code and exact text (kv.md section 9). */
 export type Refusal = { readonly code: StatusCode; readonly text: string }
@@ -10,7 +10,7 @@ export type Outcome<T> = { ok: true; value: T } | { ok: false; refusal: Refusal 
 export const accepted = <T>(value: T): Outcome<T> => ({ ok: true, value })
 export const refused = (refusal: Refusal): { ok: false; refusal: Refusal } => ({ ok: false, refusal })
 
-const refusal = (code: StatusCode, text: string): Refusal =>
+export const refusal = (code: StatusCode, text: string): Refusal =>
   Object.freeze({ code, text: `etcdserver: ${text}` })
 
 export const refusals = {

@@ -1,9 +1,22 @@
+export type { AttachedKeys, Demand } from './auth/access.ts'
+export { AuthBook } from './auth/auth-book.ts'
+export { authRefusals } from './auth/auth-refusals.ts'
+export {
+  type AuthChange,
+  type AuthState,
+  type Identity,
+  type Permission,
+  type PermissionType,
+  type Role,
+  rootName,
+  type User,
+} from './auth/auth-types.ts'
 export { crc32c } from './castagnoli.ts'
 export type { RecordFields } from './chunk.ts'
 export { accepted, type Outcome, type Refusal, refusals, refused } from './errors.ts'
 export { hashSlices, type StoreHash } from './hash.ts'
 export type { PinnedRecord } from './history.ts'
-export { fromKey, toKey } from './key.ts'
+export { fromKey, type Key, toKey } from './key.ts'
 export { type Lease, LeaseBook, leaseTtlMax } from './lease-book.ts'
 export { LeaseClock } from './lease-clock.ts'
 export type * from './requests.ts'

@@ -1,3 +1,4 @@
+import type { CallInfo } from '@kiln/wire'
 import type { Member } from '../consensus/types.ts'
 import { checkServing, headerOf, readIndex, type ServiceContext, unary } from './context.ts'
 import { fail, statuses } from './errors.ts'
@@ -7,7 +8,9 @@ import { encodeMemberAdd, encodeMembers } from './responses.ts'
 
 /** Membership: etcdserverpb.Cluster (kv.md section 7). */
 export function serveCluster(server: MethodRegistry, context: ServiceContext): void {
-  const { consensus, settings } = context
+  const { consensus, settings, auth } = context
+  /** A change of the members is no entry that is checked again: what it is judged by must be up to date. */
+  const admitChange = (call: CallInfo): Promise<unknown> => auth.admit(call, { kind: 'admin' }, 'confirmed')
 
   unary(server, '/etcdserverpb.Cluster/MemberList', async (bytes, call) => {
     if (decodeMemberList(bytes).linearizable) {
@@ -19,6 +22,7 @@ export function serveCluster(server: MethodRegistry, context: ServiceContext): v
 
   unary(server, '/etcdserverpb.Cluster/MemberAdd', async (bytes, call) => {
     checkServing(context, call)
+    await admitChange(call)
     const { peerUrls, learner } = decodeMemberAdd(bytes)
     checkUrls(peerUrls)
     checkUnusedUrls(consensus.members(), peerUrls)
@@ -32,6 +36,7 @@ export function serveCluster(server: MethodRegistry, context: ServiceContext): v
 
   unary(server, '/etcdserverpb.Cluster/MemberRemove', async (bytes, call) => {
     checkServing(context, call)
+    await admitChange(call)
     const id = decodeMemberId(bytes)
     const member = known(consensus.members(), id)
     const others = consensus.members().filter((each) => each.id !== id)
@@ -42,6 +47,7 @@ export function serveCluster(server: MethodRegistry, context: ServiceContext): v
 
   unary(server, '/etcdserverpb.Cluster/MemberPromote', async (bytes, call) => {
     checkServing(context, call)
+    await admitChange(call)
     const id = decodeMemberId(bytes)
     if (!known(consensus.members(), id).learner) fail(statuses.notLearner)
     await consensus.promoteMember(id)
@@ -50,6 +56,7 @@ export function serveCluster(server: MethodRegistry, context: ServiceContext): v
 
   unary(server, '/etcdserverpb.Cluster/MemberUpdate', async (bytes, call) => {
     checkServing(context, call)
+    await admitChange(call)
     const { id, peerUrls } = decodeMemberUpdate(bytes)
     checkUrls(peerUrls)
     known(consensus.members(), id)

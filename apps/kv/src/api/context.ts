@@ -1,11 +1,13 @@
 import type { Outcome } from '@kiln/mvcc'
 import type { Clock, Log } from '@kiln/service'
 import type { CallInfo } from '@kiln/wire'
+import type { AuthKeeper } from '../auth/auth-keeper.ts'
 import type { Consensus } from '../consensus/types.ts'
 import { type Measures, slowReadMs } from '../http/measures.ts'
 import type { LeaseKeeper } from '../leases/lease-keeper.ts'
 import type { Settings } from '../settings/settings.ts'
 import { type Command, encodeCommand } from '../state/command.ts'
+import { type Proposer, withProposer } from '../state/proposer.ts'
 import type { Reclaimer } from '../state/reclaimer.ts'
 import type { Applied, StoreState } from '../state/state-machine.ts'
 import { fail, statuses, toGrpcError } from './errors.ts'
@@ -18,6 +20,7 @@ export type ServiceContext = {
   consensus: Consensus<Applied>
   leases: LeaseKeeper
   reclaimer: Reclaimer
+  auth: AuthKeeper
   clock: Clock
   log: Log
   measures: Measures
@@ -72,15 +75,21 @@ export async function readIndex({ consensus, measures, clock }: ServiceContext):
   }
 }
 
-/** Proposes a command and answers what applying it here gave. */
+/**
+ * Proposes a command and answers what applying it here gave. `by` is whom `auth.admit` let through; `member` is this member,
+ * which is asked for no permission.
+ */
 export async function propose<K extends Command['kind']>(
-  { consensus, measures }: ServiceContext,
+  { consensus, measures, state }: Pick<ServiceContext, 'consensus' | 'measures' | 'state'>,
   command: Command & { kind: K },
+  by?: Proposer,
 ): Promise<Applied & { kind: K }> {
+  const entry = encodeCommand(command)
+  const isAnonymous = by === undefined || (by === 'member' && !state.auth.enabled)
   let applied: Applied
   measures.proposalsPending++
   try {
-    applied = await consensus.propose(encodeCommand(command))
+    applied = await consensus.propose(isAnonymous ? entry : withProposer(entry, by))
   } catch (error) {
     measures.proposalsFailed++
     throw error

@@ -33,7 +33,12 @@ export const statuses = {
   downgradeTarget: error(3, 'invalid downgrade target version'),
   downgradeUnderWay: error(9, 'cluster has a downgrade job in progress'),
   noDowngrade: error(9, 'no inflight downgrade job'),
-  authNotEnabled: error(9, 'authentication is not enabled'),
+  /** Raw texts of etcd's auth package, which it does not map. */
+  noPasswordUser: {
+    code: 2,
+    text: 'auth: authentication failed, password was given for no password user',
+  },
+  verifyOnly: { code: 2, text: 'auth: token signing attempted with verify-only key' },
 } as const
 
 /** Codes of the consensus, and what clients are told. */

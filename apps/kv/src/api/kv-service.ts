@@ -34,7 +34,7 @@ import { encodeDelete, encodeHeaderOnly, encodePut, encodeTxn } from './response
 
 /** Keys: etcdserverpb.KV (kv.md sections 2 and 3). */
 export function serveKv(server: MethodRegistry, context: ServiceContext): void {
-  const { state, consensus, settings, reclaimer } = context
+  const { state, consensus, settings, reclaimer, auth } = context
   const { store } = state
 
   /** A linearizable read waits until this member has all that was acknowledged before. */
@@ -53,7 +53,11 @@ export function serveKv(server: MethodRegistry, context: ServiceContext): void {
   const checkSpace = async (request: Uint8Array): Promise<void> => {
     if (settings.quotaBytes < 0 || store.sizeBytes + request.length < settings.quotaBytes) return
     if (!state.alarms.list('nospace').some(({ member }) => member === consensus.id())) {
-      await propose(context, { kind: 'alarm', raise: true, member: consensus.id(), alarm: 'nospace' })
+      await propose(
+        context,
+        { kind: 'alarm', raise: true, member: consensus.id(), alarm: 'nospace' },
+        'member',
+      )
     }
     fail(statuses.noSpace)
   }
@@ -63,26 +67,31 @@ export function serveKv(server: MethodRegistry, context: ServiceContext): void {
     const refusal = checkRange(request)
     if (refusal) fail(refusal)
     await readable(call, serializable)
+    await auth.admit(call, { kind: 'range', request }, 'local')
     return rangeInSlices(context, request)
   })
 
   unary(server, '/etcdserverpb.KV/Put', async (bytes, call) => {
     checkServing(context, call)
-    const refusal = checkPut(decodePut(bytes))
+    const request = decodePut(bytes)
+    const refusal = checkPut(request)
     if (refusal) fail(refusal)
     checkSize(bytes)
+    const who = await auth.admit(call, { kind: 'put', request })
     await checkSpace(bytes)
-    const { outcome } = await propose(context, { kind: 'put', request: bytes })
+    const { outcome } = await propose(context, { kind: 'put', request: bytes }, who)
     const response = acceptedValue(outcome)
     return encodePut(headerOf(context, response.revision), response)
   })
 
   unary(server, '/etcdserverpb.KV/DeleteRange', async (bytes, call) => {
     checkServing(context, call)
-    const refusal = checkDelete(decodeDelete(bytes))
+    const request = decodeDelete(bytes)
+    const refusal = checkDelete(request)
     if (refusal) fail(refusal)
     checkSize(bytes)
-    const { outcome } = await propose(context, { kind: 'delete', request: bytes })
+    const who = await auth.admit(call, { kind: 'delete', request })
+    const { outcome } = await propose(context, { kind: 'delete', request: bytes }, who)
     const response = acceptedValue(outcome)
     return encodeDelete(headerOf(context, response.revision), response)
   })
@@ -93,13 +102,15 @@ export function serveKv(server: MethodRegistry, context: ServiceContext): void {
     if (refusal) fail(refusal)
     if (isReadOnly(request)) {
       await readable(call, isSerializableTxn(bytes))
+      await auth.admit(call, { kind: 'txn', request }, 'local')
       const response = acceptedValue(await runSlices(store.txnSlices(request)))
       return encodeTxn(headerOf(context, response.revision), response)
     }
     checkServing(context, call)
     checkSize(bytes)
+    const who = await auth.admit(call, { kind: 'txn', request })
     if (mayPut(request)) await checkSpace(bytes)
-    const { outcome } = await propose(context, { kind: 'txn', request: bytes })
+    const { outcome } = await propose(context, { kind: 'txn', request: bytes }, who)
     const response = acceptedValue(outcome)
     return encodeTxn(headerOf(context, response.revision), response)
   })
@@ -107,7 +118,8 @@ export function serveKv(server: MethodRegistry, context: ServiceContext): void {
   unary(server, '/etcdserverpb.KV/Compact', async (bytes, call) => {
     checkServing(context, call)
     const { physical } = decodeCompaction(bytes)
-    const { outcome } = await propose(context, { kind: 'compact', request: bytes })
+    const who = await auth.admit(call, { kind: 'login' })
+    const { outcome } = await propose(context, { kind: 'compact', request: bytes }, who)
     const { revision } = acceptedValue(outcome)
     if (physical) await reclaimer.done()
     return encodeHeaderOnly(headerOf(context, revision))

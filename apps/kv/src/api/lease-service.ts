@@ -24,22 +24,25 @@ import { endWithoutLeader } from './watch-service.ts'
 
 /** Leases: etcdserverpb.Lease (kv.md section 5). */
 export function serveLease(server: MethodRegistry, context: ServiceContext): void {
-  const { state, leases } = context
+  const { state, leases, auth } = context
   const { store } = state
 
   unary(server, '/etcdserverpb.Lease/LeaseGrant', async (bytes, call) => {
     checkServing(context, call)
     const asked = decodeLeaseGrant(bytes)
     if (asked.ttl > leaseTtlMax) fail(refusals.leaseTtlTooLarge)
+    const who = await auth.admit(call, { kind: 'login' })
     const id = asked.id === 0n ? leases.pickId() : asked.id
     const ttl = Math.max(asked.ttl, leases.ttlMin)
-    const { outcome } = await propose(context, { kind: 'lease-grant', id, ttl })
+    const { outcome } = await propose(context, { kind: 'lease-grant', id, ttl }, who)
     return encodeLeaseGrant(headerOf(context), acceptedValue(outcome))
   })
 
   const revoke = async (bytes: Uint8Array, call: Parameters<Parameters<typeof unary>[2]>[1]) => {
     checkServing(context, call)
-    const { outcome } = await propose(context, { kind: 'lease-revoke', id: decodeLeaseId(bytes) })
+    const id = decodeLeaseId(bytes)
+    const who = await auth.admit(call, { kind: 'lease-revoke', id })
+    const { outcome } = await propose(context, { kind: 'lease-revoke', id }, who)
     return encodeHeaderOnly(headerOf(context, acceptedValue(outcome).revision))
   }
   unary(server, '/etcdserverpb.Lease/LeaseRevoke', revoke)
@@ -48,11 +51,14 @@ export function serveLease(server: MethodRegistry, context: ServiceContext): voi
     checkServing(context, call)
     const { id, keys } = decodeTimeToLive(bytes)
     await readIndex(context)
+    await auth.admit(call, keys ? { kind: 'lease-keys', id } : { kind: 'login' }, 'local')
     const lease = store.leases.get(id)
     const ttl = lease ? await renewable(leases.remaining(id)) : undefined
     if (!lease || ttl === undefined) {
       return encodeTimeToLive(headerOf(context), { id, ttl: -1, grantedTtl: 0, keys: [] })
     }
+    // More keys may have come while the leader was asked.
+    if (keys) await auth.admit(call, { kind: 'lease-keys', id }, 'local')
     const attached = keys ? [...lease.keys].sort() : []
     return encodeTimeToLive(headerOf(context), { id, ttl, grantedTtl: lease.ttl, keys: attached })
   })
@@ -60,6 +66,7 @@ export function serveLease(server: MethodRegistry, context: ServiceContext): voi
   const list = async (_bytes: Uint8Array, call: Parameters<Parameters<typeof unary>[2]>[1]) => {
     checkServing(context, call)
     await readIndex(context)
+    await auth.admit(call, { kind: 'login' }, 'local')
     return encodeLeases(
       headerOf(context),
       store.leases.list().map(({ id }) => id),
@@ -82,8 +89,11 @@ function keepAliveQueue(context: ServiceContext, call: StreamCall) {
   const waiting: bigint[] = []
   let isRunning = false
   let isEnded = false
+  let isAdmitted = false
   const run = async (): Promise<void> => {
     isRunning = true
+    if (!isAdmitted) await context.auth.admit(call, { kind: 'login' })
+    isAdmitted = true
     while (waiting.length > 0 && !call.closed) {
       const ids = waiting.splice(0)
       if (ids.length > 0) call.resume()

@@ -34,9 +34,10 @@ export const sizeBytes = ({ state }: ServiceContext): number => state.store.size
 
 /** Maintenance: etcdserverpb.Maintenance (kv.md section 7). */
 export function serveMaintenance(server: MethodRegistry, context: ServiceContext): void {
-  const { state, consensus, reclaimer, log } = context
+  const { state, consensus, reclaimer, auth, log } = context
 
-  unary(server, '/etcdserverpb.Maintenance/Status', () => {
+  unary(server, '/etcdserverpb.Maintenance/Status', async (_bytes, call) => {
+    await auth.admit(call, { kind: 'login' }, 'local')
     const status = consensus.status()
     const errors = state.alarms
       .list()
@@ -61,10 +62,18 @@ export function serveMaintenance(server: MethodRegistry, context: ServiceContext
   unary(server, '/etcdserverpb.Maintenance/Alarm', async (bytes, call) => {
     const { action, member, alarm } = decodeAlarm(bytes)
     if (isLearner(context)) fail(statuses.learner)
-    if (action === 'get') return encodeAlarms(headerOf(context), state.alarms.list(alarm))
+    if (action === 'get') {
+      await auth.admit(call, { kind: 'login' }, 'local')
+      return encodeAlarms(headerOf(context), state.alarms.list(alarm))
+    }
     checkServing(context, call)
+    const who = await auth.admit(call, { kind: 'admin' }, 'confirmed')
     if (alarm === undefined) return encodeAlarms(headerOf(context), [])
-    const { alarms } = await propose(context, { kind: 'alarm', raise: action === 'activate', member, alarm })
+    const { alarms } = await propose(
+      context,
+      { kind: 'alarm', raise: action === 'activate', member, alarm },
+      who,
+    )
     return encodeAlarms(headerOf(context), alarms)
   })
 
@@ -72,6 +81,7 @@ export function serveMaintenance(server: MethodRegistry, context: ServiceContext
   // behind a new snapshot, which is saved while others go on.
   unary(server, '/etcdserverpb.Maintenance/Defragment', async (_bytes, call) => {
     checkServing(context, call)
+    await auth.admit(call, { kind: 'admin' }, 'local')
     const before = state.store.sizeBytes
     await reclaimer.done(true)
     log.info({ freedBytes: before - state.store.sizeBytes }, 'defragmented')
@@ -83,16 +93,19 @@ export function serveMaintenance(server: MethodRegistry, context: ServiceContext
     acceptedValue(await hashStore(state.store, revision))
   unary(server, '/etcdserverpb.Maintenance/HashKV', async (bytes, call) => {
     checkServing(context, call)
+    await auth.admit(call, { kind: 'admin' }, 'local')
     const { revision } = decodeHashKv(bytes)
     return encodeHashKv(headerOf(context), await hash(revision))
   })
   unary(server, '/etcdserverpb.Maintenance/Hash', async (_bytes, call) => {
     checkServing(context, call)
+    await auth.admit(call, { kind: 'admin' }, 'local')
     return encodeHash(headerOf(context), await hash(0))
   })
 
   unary(server, '/etcdserverpb.Maintenance/Downgrade', async (bytes, call) => {
     checkServing(context, call)
+    await auth.admit(call, { kind: 'admin' }, 'confirmed')
     const { action, version } = decodeDowngrade(bytes)
     await readIndex(context)
     if (action === 'cancel') {
@@ -110,6 +123,7 @@ export function serveMaintenance(server: MethodRegistry, context: ServiceContext
 
   unary(server, '/etcdserverpb.Maintenance/MoveLeader', async (bytes, call) => {
     checkServing(context, call)
+    await auth.admit(call, { kind: 'admin' }, 'confirmed')
     if (!consensus.isLeader()) fail(statuses.notLeader)
     const target = decodeMoveLeader(bytes)
     const member = consensus.members().find(({ id }) => id === target)

@@ -17,7 +17,7 @@ import type { AlarmKind } from '../state/command.ts'
 import { fail } from './errors.ts'
 
 /** Requests from their protobuf bytes to the store's words. Anything malformed ends the call with `InvalidArgument`. */
-function decode<T>(codec: { decode(bytes: Uint8Array): T }, bytes: Uint8Array): T {
+export function decode<T>(codec: { decode(bytes: Uint8Array): T }, bytes: Uint8Array): T {
   try {
     return codec.decode(bytes)
   } catch (cause) {

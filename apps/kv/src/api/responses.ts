@@ -239,13 +239,3 @@ export function encodeHashKv(header: ResponseHeader, answer: StoreHash): Uint8Ar
     hashRevision: BigInt(answer.hashRevision),
   }).finish()
 }
-
-export const encodeAuthStatus = (
-  header: ResponseHeader,
-  { enabled, authRevision }: { enabled: boolean; authRevision: number },
-): Uint8Array =>
-  rpc.AuthStatusResponse.encode({
-    header: toHeader(header),
-    enabled,
-    authRevision: BigInt(authRevision),
-  }).finish()

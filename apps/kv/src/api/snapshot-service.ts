@@ -2,10 +2,10 @@ import { createHash } from 'node:crypto'
 import { type BucketSource, planDatabase, writeDatabase } from '@kiln/bbolt'
 import * as rpc from '@kiln/etcd-api/rpc'
 import { pinStore } from '@kiln/mvcc'
-import { grpcCode, type StreamCall } from '@kiln/wire'
+import { GrpcError, grpcCode, type StreamCall } from '@kiln/wire'
 import { databaseOf } from '../snapshot/database.ts'
 import { headerOf, type ServiceContext } from './context.ts'
-import { statuses } from './errors.ts'
+import { statuses, toGrpcError } from './errors.ts'
 import { clusterVersion } from './maintenance-service.ts'
 import type { MethodRegistry } from './method-table.ts'
 
@@ -34,7 +34,12 @@ export function serveSnapshot(server: MethodRegistry, context: ServiceContext): 
         send(call, context, (resume) => {
           drained = resume
         })
-          .catch((error: unknown) => {
+          .catch((thrown: unknown) => {
+            const error = toGrpcError(thrown)
+            if (error instanceof GrpcError) {
+              call.end({ code: error.code, message: error.message })
+              return
+            }
             context.log.error({ error }, 'a snapshot could not be sent')
             call.end({ code: grpcCode.internal, message: 'etcdserver: the snapshot could not be read' })
           })
@@ -53,6 +58,7 @@ async function send(
   context: ServiceContext,
   onDrain: (resume: () => void) => void,
 ): Promise<void> {
+  await context.auth.admit(call, { kind: 'admin' }, 'local')
   const began = performance.now()
   const buckets = pinnedDatabase(context)
   const planning = planDatabase(buckets)
@@ -94,6 +100,7 @@ function pinnedDatabase({ state, consensus }: ServiceContext): BucketSource[] {
   return databaseOf({
     store: pinStore(state.store, 2),
     alarms: [...state.alarms.list()],
+    auth: state.auth.exportState(),
     members: consensus.members(),
     appliedIndex,
     appliedTerm,

@@ -1,9 +1,10 @@
-import { WatchHub, type WatchMessage, type WatchStream } from '@kiln/mvcc'
-import type { StreamCall } from '@kiln/wire'
+import { type Demand, WatchHub, type WatchMessage, type WatchStream } from '@kiln/mvcc'
+import { GrpcError, grpcCode, type StreamCall } from '@kiln/wire'
 import { headerOf, isLearner, type ServiceContext } from './context.ts'
-import { statuses } from './errors.ts'
+import { statuses, toGrpcError } from './errors.ts'
 import type { MethodRegistry } from './method-table.ts'
-import { decodeWatch } from './requests.ts'
+import { inOrder } from './ordered-messages.ts'
+import { decodeWatch, type WatchAsk } from './requests.ts'
 import { encodeWatch } from './responses.ts'
 
 /** Pause before watchers that could not go on are looked at again. */
@@ -82,14 +83,26 @@ export function serveWatch(server: MethodRegistry, context: ServiceContext, watc
     }
     const stream = hub.open(sink)
     const stopWaiting = endWithoutLeader(context, call)
+    const handle = (bytes: Uint8Array): Promise<void> | undefined => {
+      if (isLearner(context)) {
+        call.end({ code: statuses.learner.code, message: statuses.learner.text })
+        return undefined
+      }
+      const request = decodeWatch(bytes)
+      const demand = demandOf(request)
+      if (!demand || !context.auth.refusalOf(call, demand)) {
+        onRequest(watches, stream, request)
+        return undefined
+      }
+      return context.auth.admit(call, demand).then(
+        () => {
+          if (!call.closed) onRequest(watches, stream, request)
+        },
+        (error: unknown) => refuseWatch(context, stream, error),
+      )
+    }
     return {
-      onMessage: (bytes) => {
-        if (isLearner(context)) {
-          call.end({ code: statuses.learner.code, message: statuses.learner.text })
-          return
-        }
-        onRequest(watches, stream, bytes)
-      },
+      onMessage: inOrder(call, handle),
       onEnd: () => call.end({ code: statuses.watchCanceled.code, message: statuses.watchCanceled.text }),
       onDrain: () => watches.advance(),
       onClose: () => {
@@ -100,22 +113,47 @@ export function serveWatch(server: MethodRegistry, context: ServiceContext, watc
   })
 }
 
-function onRequest(watches: WatchService, stream: WatchStream, bytes: Uint8Array): void {
-  const request = decodeWatch(bytes)
+/** An empty key stands for the first one. */
+function demandOf(request: WatchAsk): Demand | undefined {
+  if (request.kind !== 'create') return undefined
+  const { key, rangeEnd } = request.create
+  return { kind: 'range', request: { key: key.length === 0 ? Buffer.alloc(1) : key, rangeEnd } }
+}
+
+const codeNames: Record<number, string> = {
+  [grpcCode.invalidArgument]: 'InvalidArgument',
+  [grpcCode.permissionDenied]: 'PermissionDenied',
+  [grpcCode.unauthenticated]: 'Unauthenticated',
+  [grpcCode.unavailable]: 'Unavailable',
+}
+
+/** The stream goes on without this watcher; the reason is worded as Go words the status. */
+function refuseWatch(context: ServiceContext, stream: WatchStream, thrown: unknown): void {
+  const error = toGrpcError(thrown)
+  if (!(error instanceof GrpcError)) throw error
+  const code = codeNames[error.code] ?? 'Unknown'
+  const { revision } = context.state.store
+  sendCanceled(stream, `rpc error: code = ${code} desc = ${error.message}`, revision)
+}
+
+function sendCanceled(stream: WatchStream, cancelReason: string, revision: number): void {
+  stream.sink.send({
+    watchId: -1,
+    revision,
+    created: true,
+    canceled: true,
+    compactRevision: 0,
+    cancelReason,
+    fragment: false,
+    events: [],
+  })
+}
+
+function onRequest(watches: WatchService, stream: WatchStream, request: WatchAsk): void {
   switch (request.kind) {
     case 'create':
       if (stream.watchers.size >= watchersMax) {
-        const cancelReason = `at most ${watchersMax} watchers a stream`
-        stream.sink.send({
-          watchId: -1,
-          revision: 0,
-          created: true,
-          canceled: true,
-          compactRevision: 0,
-          cancelReason,
-          fragment: false,
-          events: [],
-        })
+        sendCanceled(stream, `at most ${watchersMax} watchers a stream`, 0)
         return
       }
       watches.hub.create(stream, request.create)

@@ -134,6 +134,10 @@ export const flags: Record<string, Flag> = {
   ),
   'tls-min-version': used('security', 'string', 'TLS1.2', 'TLS1.2 or TLS1.3'),
 
+  'auth-token': used('security', 'string', 'simple', 'simple, or jwt,pub-key=,priv-key=,sign-method=,ttl='),
+  'auth-token-ttl': used('security', 'number', '300', 'seconds without use that a simple token lives'),
+  'bcrypt-cost': used('security', 'number', '10', 'strength of password hashes, 4 to 31'),
+
   'log-level': used('observing', 'string', 'info', 'debug, info, warn or error'),
   'listen-metrics-urls': used('observing', 'string', '', 'more places for /metrics and /health'),
   metrics: used('observing', 'string', 'basic', 'basic or extensive'),
@@ -171,7 +175,6 @@ export const flags: Record<string, Flag> = {
   'peer-skip-client-san-verification': refused('flag', 'names are not checked', 'false', 'true'),
   'tls-max-version': refused('string', 'there is no upper bound', ''),
   'cipher-suites': refused('string', 'the runtime picks the ciphers', ''),
-  'auth-token': refused('string', 'there are no users yet', 'simple'),
   'compact-hash-check-enabled': refused('flag', 'corrupt-check-time compares members', 'false'),
   'discovery-user': refused('string', 'the discovery cluster is asked without a user', ''),
   'discovery-password': refused('string', 'the discovery cluster is asked without a user', ''),
@@ -189,8 +192,6 @@ export const flags: Record<string, Flag> = {
     'gone',
   ),
 
-  'bcrypt-cost': tuning('number', 'there are no users yet'),
-  'auth-token-ttl': tuning('number', 'there are no users yet'),
   'initial-election-tick-advance': tuning('flag', 'elections keep their time'),
   'max-wals': tuning('number', 'log segments are reused'),
   'backend-bbolt-freelist-type': tuning('string', 'there is no bbolt file'),

@@ -181,6 +181,33 @@ test('durations are written as in Go', () => {
   expect(durationMs('5 minutes')).toBeUndefined()
 })
 
+test('tokens are simple ones or signed ones, whose options are checked', () => {
+  const of = (...flags: string[]) => settingsOf(flags).authToken
+  expect(of()).toEqual({ kind: 'simple', ttlMs: 300_000 })
+  expect(of('--auth-token-ttl=60')).toEqual({ kind: 'simple', ttlMs: 60_000 })
+  expect(of('--auth-token=jwt,pub-key=p.pem,priv-key=k.pem,sign-method=PS384,ttl=10m')).toEqual({
+    kind: 'jwt',
+    method: 'PS384',
+    publicKeyFile: 'p.pem',
+    privateKeyFile: 'k.pem',
+    ttlMs: 600_000,
+  })
+  expect(of('--auth-token=jwt,priv-key=k,sign-method=HS256')).toMatchObject({ ttlMs: 300_000 })
+  expect(problemsOf(['--auth-token=basic'])).toContain("'basic' is not simple or jwt")
+  expect(problemsOf(['--auth-token=jwt,priv-key=k'])).toContain('sign-method is none of RS256')
+  expect(problemsOf(['--auth-token=jwt,sign-method=none'])).toContain('sign-method is none of')
+  expect(problemsOf(['--auth-token=jwt,sign-method=RS256,x=1'])).toContain("'x=1' is no option of jwt")
+  expect(problemsOf(['--auth-token=jwt,sign-method=RS256,ttl=soon'])).toContain("ttl 'soon' is no duration")
+  expect(problemsOf(['--auth-token-ttl=0'])).toContain('--auth-token-ttl: 0 is below 1')
+})
+
+test('a strength of hashes out of bounds is the default, and said so', () => {
+  expect(settingsOf(['--bcrypt-cost=12']).bcryptCost).toBe(12)
+  const { settings, warnings } = load(['--bcrypt-cost=99'])
+  expect(settings.bcryptCost).toBe(10)
+  expect(warnings).toEqual(['--bcrypt-cost=99 is not within 4 and 31: it is 10'])
+})
+
 test('the help names every flag that does something', () => {
   for (const name of ['--name', '--initial-cluster', '--quota-backend-bytes', '--accept-damage']) {
     expect(helpText()).toContain(name)

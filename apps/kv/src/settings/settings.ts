@@ -1,7 +1,9 @@
 import { resolve } from 'node:path'
 import { Fault } from '@kiln/service'
+import type { JwtSettings } from '../auth/jwt.ts'
 import { parseInitialCluster } from '../consensus/identity.ts'
 import type { Member } from '../consensus/types.ts'
+import { bcryptCost, readAuthToken } from './auth-token.ts'
 import { durationMs, type RawSettings, readFlags, type SettingsInput } from './read-flags.ts'
 
 /** A URL to listen on or to tell others. */
@@ -28,6 +30,9 @@ export type DiscoveryV3 = {
   keyFile: string
   timeoutMs: number
 }
+
+/** How users show that they have logged in. */
+export type AuthTokenSettings = { kind: 'simple'; ttlMs: number } | JwtSettings
 
 export type AutoCompaction =
   | { kind: 'off' }
@@ -84,6 +89,8 @@ export type Settings = {
   profiles: boolean
   clientTls: TlsFiles | undefined
   peerTls: TlsFiles | undefined
+  authToken: AuthTokenSettings
+  bcryptCost: number
   tlsMinVersion: 'TLSv1.2' | 'TLSv1.3'
   extensiveMetrics: boolean
   logLevel: string
@@ -193,6 +200,8 @@ function checkSettings(raw: RawSettings): Settings {
     compactionPauseMs: ms('compaction-sleep-interval'),
     clientTls: readTls(raw, '', listenClient),
     peerTls: readTls(raw, 'peer-', endpoints('listen-peer-urls')),
+    authToken: readAuthToken(raw),
+    bcryptCost: bcryptCost(raw),
     tlsMinVersion: text('tls-min-version') === 'TLS1.3' ? 'TLSv1.3' : 'TLSv1.2',
     extensiveMetrics: metrics === 'extensive',
     logLevel: text('log-level').replace('panic', 'fatal'),

@@ -1,9 +1,9 @@
 import { type Database, openDatabase } from '@kiln/bbolt'
 import * as kv from '@kiln/etcd-api/mvcc'
-import { parseRevisionKey, type Version } from '@kiln/mvcc'
+import { type AuthState, parseRevisionKey, type Version } from '@kiln/mvcc'
 import { Fault } from '@kiln/service'
 import type { Alarm } from '../state/alarm-book.ts'
-import { parseAlarm, parseLease } from './schema.ts'
+import { parseAlarm, parseLease, parseRole, parseUser } from './schema.ts'
 import type { SnapshotFile } from './snapshot-file.ts'
 
 /** What of an etcd database a store is made of. */
@@ -14,7 +14,7 @@ export type SnapshotContent = {
   count: number
   leases: { id: bigint; ttl: number; remainingTtl: number }[]
   alarms: Alarm[]
-  hasUsers: boolean
+  auth: AuthState
   /** All versions in the order of revisions; each walk reads the file again. */
   versions(): AsyncGenerator<Version, void>
 }
@@ -40,8 +40,7 @@ export async function readContent(file: SnapshotFile): Promise<SnapshotContent> 
     const alarm = parseAlarm(key)
     if (alarm) alarms.push(alarm)
   }
-  let hasUsers = false
-  for await (const _user of entriesOf(database, 'authUsers')) hasUsers = true
+  const auth = await readAuth(database)
   let count = 0
   let revision = Math.max(1, compactRevision)
   for await (const version of versionsOf(database)) {
@@ -54,11 +53,30 @@ export async function readContent(file: SnapshotFile): Promise<SnapshotContent> 
     count,
     leases,
     alarms,
-    hasUsers,
+    auth,
     versions: async function* () {
       for await (const version of versionsOf(database)) if (version.key.length > 0) yield version
     },
   }
+}
+
+/** Users and roles; without them a restored store would be open to everybody. */
+async function readAuth(database: Database): Promise<AuthState> {
+  const found = await readMap(database, 'auth')
+  const revision = found.get('authRevision')
+  const state: AuthState = {
+    enabled: found.get('authEnabled')?.[0] === 1,
+    revision: revision?.length === 8 ? Number(revision.readBigUInt64BE()) : 1,
+    users: [],
+    roles: [],
+  }
+  try {
+    for await (const { value } of entriesOf(database, 'authUsers')) state.users.push(parseUser(value))
+    for await (const { value } of entriesOf(database, 'authRoles')) state.roles.push(parseRole(value))
+  } catch (cause) {
+    throw new Fault('STORE_SNAPSHOT_BAD', 'a user or role cannot be decoded', { cause })
+  }
+  return state
 }
 
 async function* entriesOf(database: Database, name: string) {

@@ -1,11 +1,17 @@
 import type { BucketEntry, BucketSource } from '@kiln/bbolt'
-import { encodeKeyValue, keyValueBytes, type PinnedStore, revisionKey, type Version } from '@kiln/mvcc'
+import {
+  type AuthState,
+  encodeKeyValue,
+  keyValueBytes,
+  type PinnedStore,
+  revisionKey,
+  type Version,
+} from '@kiln/mvcc'
 import { assert } from '@kiln/service'
 import { clusterVersion } from '../api/maintenance-service.ts'
 import type { Member } from '../consensus/types.ts'
 import type { Alarm } from '../state/alarm-book.ts'
 import {
-  type AuthExport,
   alarmEntry,
   authEntries,
   type BucketName,
@@ -24,7 +30,7 @@ export type DatabaseContent = {
   members: readonly Member[]
   appliedIndex: number
   appliedTerm: number
-  auth?: AuthExport | undefined
+  auth: AuthState
 }
 
 /**

@@ -6,7 +6,7 @@ import { parseInitialCluster } from '../consensus/identity.ts'
 import { StoreState } from '../state/state-machine.ts'
 import { readContent } from './content.ts'
 import { Mirror } from './mirror.ts'
-import { encodeState, ownMember, refuseUsed, refuseUsers, writeDataDir } from './restore.ts'
+import { encodeState, ownMember, refuseUsed, writeDataDir } from './restore.ts'
 import { saveSnapshotTo } from './save.ts'
 import { openSnapshotFile } from './snapshot-file.ts'
 
@@ -56,7 +56,6 @@ async function loadSnapshot(source: EtcdClient, dataDir: string): Promise<StoreS
     const file = await openSnapshotFile(path, { skipHashCheck: true })
     try {
       const content = await readContent(file)
-      refuseUsers(content, 'the source')
       const pieces: Uint8Array[] = []
       // Alarms are about the source's members and disks.
       for await (const piece of encodeState({ ...content, alarms: [] })) pieces.push(piece)

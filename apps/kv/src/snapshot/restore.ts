@@ -52,7 +52,6 @@ export async function restoreSnapshotFile(options: RestoreOptions): Promise<Rest
   const file = await openSnapshotFile(options.path, options)
   try {
     const found = await readContent(file)
-    refuseUsers(found, options.path)
     const revision = found.revision + options.bumpRevision
     const content = options.markCompacted ? await compactAll(found, revision) : found
     const state = encodeState(content)
@@ -117,14 +116,6 @@ export async function writeDataDir(options: {
   }
 }
 
-/** Without its users a store would be open to everybody. */
-export function refuseUsers({ hasUsers }: SnapshotContent, what: string): void {
-  if (!hasUsers) return
-  throw new Fault('STORE_SNAPSHOT_USERS', `${what} has users, which this version cannot restore`, {
-    remedy: 'without them everybody could read and write everything; restore it with etcdutl and etcd',
-  })
-}
-
 /** The member of the initial cluster that the directory is for. */
 export function ownMember(
   members: readonly Member[],
@@ -161,7 +152,7 @@ export async function refuseUsed(dataDir: string): Promise<void> {
 
 /** The state machine's snapshot of such content. */
 export async function* encodeState(content: SnapshotContent): AsyncGenerator<Uint8Array, void> {
-  yield encodeStateHead(content.alarms)
+  yield encodeStateHead({ alarms: content.alarms, auth: content.auth })
   const encoder = new SnapshotEncoder(content)
   yield encoder.head
   for await (const version of content.versions()) {

@@ -1,4 +1,6 @@
 import type { BucketEntry } from '@kiln/bbolt'
+import * as auth from '@kiln/etcd-api/auth'
+import { type AuthState, fromKey, type Role, toKey, type User } from '@kiln/mvcc'
 import type { Member } from '../consensus/types.ts'
 import type { Alarm } from '../state/alarm-book.ts'
 
@@ -17,18 +19,11 @@ export const buckets = [
 ] as const
 export type BucketName = (typeof buckets)[number]
 
-/** Users and roles as etcd stores them: authpb.User and authpb.Role. */
-export type AuthExport = {
-  enabled: boolean
-  revision: number
-  users: { name: string; password: Uint8Array; roles: string[]; noPassword: boolean }[]
-  roles: {
-    name: string
-    permissions: { type: 'read' | 'write' | 'readwrite'; key: Uint8Array; rangeEnd: Uint8Array }[]
-  }[]
-}
-
-const permissionTypes = { read: 0n, write: 1n, readwrite: 2n } as const
+const permissionTypes = {
+  read: auth.Permission_Type.READ,
+  write: auth.Permission_Type.WRITE,
+  readwrite: auth.Permission_Type.READWRITE,
+} as const
 
 export const uint64 = (value: bigint | number): Buffer => {
   const bytes = Buffer.alloc(8)
@@ -75,38 +70,46 @@ export function confState(members: readonly Member[]): string {
   return `{"voters":[${ids(false)}],${learners ? `"learners":[${learners}],` : ''}"auto_leave":false}`
 }
 
-/** authpb.User {name, password, roles, options} and authpb.Role {name, keyPermission}; none of both without `found`. */
-export function authEntries(
-  found: AuthExport | undefined,
-): Record<'auth' | 'authUsers' | 'authRoles', BucketEntry[]> {
-  const users = (found?.users ?? []).map(({ name, password, roles, noPassword }) =>
-    entry(
-      name,
-      message([
-        Buffer.from(name),
-        password,
-        roles.map((role) => Buffer.from(role)),
-        message([noPassword ? 1n : 0n]),
-      ]),
-    ),
-  )
-  const roles = (found?.roles ?? []).map(({ name, permissions }) =>
-    entry(
-      name,
-      message([
-        Buffer.from(name),
-        permissions.map(({ type, key, rangeEnd }) => message([permissionTypes[type], key, rangeEnd])),
-      ]),
-    ),
-  )
+/** authpb.User and authpb.Role by their names. */
+export function authEntries(state: AuthState): Record<'auth' | 'authUsers' | 'authRoles', BucketEntry[]> {
+  const authUsers = state.users.map(({ name, passwordHash, noPassword, roles }) => {
+    const [password, options] = [Buffer.from(passwordHash), { noPassword }]
+    const user = auth.User.fromPartial({ name: Buffer.from(name), password, roles: [...roles], options })
+    return entry(name, auth.User.encode(user).finish())
+  })
+  const authRoles = state.roles.map(({ name, permissions }) => {
+    const keyPermission = permissions.map(({ type, key, rangeEnd }) => ({
+      permType: permissionTypes[type],
+      key: fromKey(key),
+      rangeEnd: fromKey(rangeEnd),
+    }))
+    const role = auth.Role.fromPartial({ name: Buffer.from(name), keyPermission })
+    return entry(name, auth.Role.encode(role).finish())
+  })
   return {
     auth: [
-      entry('authEnabled', Buffer.from([found?.enabled ? 1 : 0])),
-      entry('authRevision', uint64(found?.revision ?? 1)),
+      entry('authEnabled', Buffer.from([state.enabled ? 1 : 0])),
+      entry('authRevision', uint64(state.revision)),
     ],
-    authUsers: users,
-    authRoles: roles,
+    authUsers,
+    authRoles,
   }
+}
+
+export function parseUser(value: Uint8Array): User {
+  const { name, password, roles, options } = auth.User.decode(value)
+  const passwordHash = Buffer.from(password).toString()
+  return { name: Buffer.from(name).toString(), passwordHash, noPassword: options?.noPassword === true, roles }
+}
+
+export function parseRole(value: Uint8Array): Role {
+  const { name, keyPermission } = auth.Role.decode(value)
+  const permissions = keyPermission.map(({ permType, key, rangeEnd }) => {
+    const type = (['read', 'write', 'readwrite'] as const).find((each) => permissionTypes[each] === permType)
+    if (!type) throw new Error(`there is no permission ${permType}`)
+    return { type, key: toKey(key), rangeEnd: toKey(rangeEnd) }
+  })
+  return { name: Buffer.from(name).toString(), permissions }
 }
 
 /** Reads an alarm's key; undefined for one that is not known here. */
@@ -121,9 +124,9 @@ export function parseLease(value: Uint8Array): { id: bigint; ttl: number; remain
   return { id: BigInt.asIntN(64, id), ttl: Number(ttl), remainingTtl: Number(remaining) }
 }
 
-type Field = bigint | Uint8Array | readonly Uint8Array[]
+type Field = bigint | Uint8Array
 
-/** A protobuf message with the fields 1, 2, ...: integers, bytes, or bytes repeated. What is 0 or empty is left out. */
+/** A protobuf message with the fields 1, 2, ...: integers or bytes. What is 0 or empty is left out. */
 function message(fields: readonly Field[]): Buffer {
   const parts: Uint8Array[] = []
   const bytes = (at: number, value: Uint8Array): void =>
@@ -131,9 +134,7 @@ function message(fields: readonly Field[]): Buffer {
   fields.forEach((field, at) => {
     if (typeof field === 'bigint') {
       if (field !== 0n) parts.push(varint(BigInt((at + 1) << 3)), varint(BigInt.asUintN(64, field)))
-    } else if (field instanceof Uint8Array) {
-      if (field.length > 0) bytes(at, field)
-    } else for (const each of field) bytes(at, each)
+    } else if (field.length > 0) bytes(at, field)
   })
   return Buffer.concat(parts)
 }

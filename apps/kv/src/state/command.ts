@@ -1,4 +1,6 @@
+import type { AuthChange } from '@kiln/mvcc'
 import { Fault } from '@kiln/service'
+import { authoredFormatVersion, bodyOf } from './proposer.ts'
 
 /** Version of the layout below; an entry with a higher one was written by a newer program. */
 export const commandFormatVersion = 1
@@ -21,6 +23,12 @@ export type Command =
   | { kind: 'alarm'; raise: boolean; member: bigint; alarm: AlarmKind }
   /** Without a target the one that is under way is called off. */
   | { kind: 'downgrade'; target: MinorVersion | undefined }
+  | { kind: 'auth'; change: AuthChange }
+  /**
+   * A password was found right at that auth revision: all members take `prefix` and the place of the entry in the log as
+   * token of the user.
+   */
+  | { kind: 'authenticate'; name: string; authRevision: number; prefix: string }
 
 const kinds = [
   'put',
@@ -33,13 +41,16 @@ const kinds = [
   'lease-checkpoint',
   'alarm',
   'downgrade',
+  'auth',
+  'authenticate',
 ] as const
 
 const headBytes = 2
 const alarmKinds: AlarmKind[] = ['nospace', 'corrupt']
 
-/** A command as log entry: format version, kind, and what the kind has, little endian. */
+/** A command as log entry: format version, kind, and what the kind has, little endian; what is rare as JSON. */
 export function encodeCommand(command: Command): Uint8Array {
+  if (command.kind === 'auth' || command.kind === 'authenticate') return encodeRare(command)
   const bytes = Buffer.allocUnsafe(headBytes + bodyBytes(command))
   bytes[0] = commandFormatVersion
   bytes[1] = kinds.indexOf(command.kind)
@@ -81,7 +92,16 @@ export function encodeCommand(command: Command): Uint8Array {
   return bytes
 }
 
-function bodyBytes(command: Command): number {
+type Rare = Command & { kind: 'auth' | 'authenticate' }
+
+function encodeRare({ kind, ...body }: Rare): Uint8Array {
+  return Buffer.concat([
+    Buffer.from([commandFormatVersion, kinds.indexOf(kind)]),
+    Buffer.from(JSON.stringify(body)),
+  ])
+}
+
+function bodyBytes(command: Exclude<Command, Rare>): number {
   switch (command.kind) {
     case 'put':
     case 'delete':
@@ -105,13 +125,15 @@ function bodyBytes(command: Command): number {
 
 /** Reads a log entry. One that this version does not know ends the member: going on would make it differ. */
 export function decodeCommand(entry: Uint8Array): Command {
-  const bytes = Buffer.from(entry.buffer, entry.byteOffset, entry.byteLength)
-  const kind = kinds[bytes[1] ?? -1]
-  if (bytes[0] !== commandFormatVersion || kind === undefined) {
-    throw new Fault('STORE_FORMAT_UNKNOWN', `log entry has format ${bytes[0]} and kind ${bytes[1]}`, {
+  const whole = Buffer.from(entry.buffer, entry.byteOffset, entry.byteLength)
+  const kind = kinds[whole[1] ?? -1]
+  if ((whole[0] !== commandFormatVersion && whole[0] !== authoredFormatVersion) || kind === undefined) {
+    throw new Fault('STORE_FORMAT_UNKNOWN', `log entry has format ${whole[0]} and kind ${whole[1]}`, {
       remedy: 'a newer kiln-kv wrote it: run that version',
     })
   }
+  // Where the body of an entry without proposer would begin, whoever proposed this one.
+  const bytes = whole[0] === commandFormatVersion ? whole : whole.subarray(bodyOf(whole) - headBytes)
   switch (kind) {
     case 'put':
     case 'delete':
@@ -140,5 +162,8 @@ export function decodeCommand(entry: Uint8Array): Command {
       const target = { major: bytes.readUInt32LE(2), minor: bytes.readUInt32LE(6) }
       return { kind, target: target.major > 0 ? target : undefined }
     }
+    case 'auth':
+    case 'authenticate':
+      return { kind, ...JSON.parse(bytes.toString('utf8', headBytes)) } as Rare
   }
 }

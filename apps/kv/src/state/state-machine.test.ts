@@ -1,7 +1,8 @@
 import * as rpc from '@kiln/etcd-api/rpc'
-import { refusals } from '@kiln/mvcc'
+import { type AuthChange, authRefusals, refusals } from '@kiln/mvcc'
 import { expect, test } from 'vitest'
 import { type Command, decodeCommand, encodeCommand } from './command.ts'
+import { type Proposer, proposerOf, withProposer } from './proposer.ts'
 import { nextTurn } from './slices.ts'
 import { StoreState } from './state-machine.ts'
 
@@ -44,7 +45,7 @@ test('every command reads back as it was written', () => {
 })
 
 test('an entry of a newer version ends the member instead of being skipped', () => {
-  expect(() => decodeCommand(Buffer.from([2, 0, 1]))).toThrow(/format 2/)
+  expect(() => decodeCommand(Buffer.from([3, 0, 1]))).toThrow(/format 3/)
   expect(() => decodeCommand(Buffer.from([1, 99]))).toThrow(/kind 99/)
 })
 
@@ -125,4 +126,83 @@ test('a command that touches very many keys takes turns, and what is behind it w
     { kind: 'delete', outcome: { value: { revision: count + 3, deleted: count } } },
     { kind: 'put', outcome: { value: { revision: count + 4 } } },
   ])
+})
+
+const authChanges: AuthChange[] = [
+  { kind: 'user-add', name: 'root', passwordHash: '$2b$', noPassword: false },
+  { kind: 'user-grant', name: 'root', role: 'root' },
+  { kind: 'user-add', name: 'älice', passwordHash: '', noPassword: true },
+  { kind: 'role-add', name: 'r' },
+  { kind: 'role-grant', name: 'r', permission: { type: 'readwrite', key: 'a\0\xff', rangeEnd: '\0' } },
+  { kind: 'role-revoke', name: 'r', key: 'none', rangeEnd: '' },
+  { kind: 'user-grant', name: 'älice', role: 'r' },
+  { kind: 'enable' },
+]
+const authCommands = authChanges.map((change): Command => ({ kind: 'auth', change }))
+
+test('changes of users and roles and who proposed an entry read back as they were written', () => {
+  const commands: Command[] = [
+    ...authCommands,
+    { kind: 'authenticate', name: 'älice', authRevision: 7, prefix: 'abc' },
+    put('a', '1'),
+    { kind: 'lease-grant', id: -5n, ttl: 9 },
+  ]
+  for (const command of commands) {
+    const entry = encodeCommand(command)
+    expect(proposerOf(entry)).toBeUndefined()
+    for (const proposer of ['member', { name: 'älice', revision: 2 ** 40 }] satisfies Proposer[]) {
+      const authored = withProposer(entry, proposer)
+      expect(proposerOf(authored)).toEqual(proposer)
+      expect(decodeCommand(authored)).toEqual(decodeCommand(entry))
+    }
+    if (!('request' in command)) expect(decodeCommand(entry)).toEqual(command)
+  }
+})
+
+test('two members that apply the same have the same users and roles, also by way of a snapshot', async () => {
+  const one = new StoreState()
+  const other = new StoreState()
+  for (const state of [one, other]) await apply(state, put('a', '1'), ...authCommands)
+  expect(one.auth.exportState()).toEqual(other.auth.exportState())
+  expect(one.auth.enabled).toBe(true)
+  const third = new StoreState()
+  await third.restore(await snapshotOf(one))
+  expect(third.auth.exportState()).toEqual(one.auth.exportState())
+  expect(third.store.revision).toBe(2)
+})
+
+test('a snapshot without users is one that an older version reads, and replaces the users there were', async () => {
+  const plain = new StoreState()
+  await apply(plain, put('a', '1'))
+  const snapshot = await snapshotOf(plain)
+  expect(snapshot.readUInt32LE(4)).toBe(1)
+  const state = new StoreState()
+  await apply(state, ...authCommands)
+  expect((await snapshotOf(state)).readUInt32LE(4)).toBe(2)
+  await state.restore(snapshot)
+  expect(state.auth.exportState()).toEqual(new StoreState().auth.exportState())
+})
+
+test('a token is only given at the revision its password was found right at', async () => {
+  const state = new StoreState()
+  const given: string[] = []
+  state.listen({ onTokenGiven: (name, token) => given.push(`${name} ${token}`) })
+  const authenticate = (authRevision: number): Command => ({
+    kind: 'authenticate',
+    name: 'root',
+    authRevision,
+    prefix: 'abc',
+  })
+  expect(await apply(state, authenticate(1))).toMatchObject([
+    { outcome: { refusal: authRefusals.notEnabled } },
+  ])
+  await apply(state, ...authCommands)
+  const { revision } = state.auth
+  expect(await apply(state, authenticate(revision - 1))).toMatchObject([
+    { outcome: { refusal: authRefusals.oldRevision } },
+  ])
+  expect(await apply(state, authenticate(revision))).toMatchObject([
+    { outcome: { value: { token: 'abc.1' } } },
+  ])
+  expect(given).toEqual(['root abc.1'])
 })

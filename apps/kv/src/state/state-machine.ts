@@ -1,6 +1,12 @@
 import {
+  type AttachedKeys,
+  AuthBook,
+  type AuthChange,
+  type AuthState,
   accepted,
+  authRefusals,
   type DeleteRangeResponse,
+  type Demand,
   encodeSnapshot,
   MvccStore,
   type Outcome,
@@ -16,7 +22,10 @@ import { Fault } from '@kiln/service'
 import { decodeCompaction, decodeDelete, decodePut, decodeTxn } from '../api/requests.ts'
 import type { CommittedEntry, StateMachine } from '../consensus/types.ts'
 import { type Alarm, AlarmBook } from './alarm-book.ts'
+import { decodeAuthState, encodeAuthState } from './auth-state.ts'
 import { type AlarmKind, type Command, decodeCommand, type MinorVersion } from './command.ts'
+import { demandOf, refuseCommand } from './permission.ts'
+import { proposerOf } from './proposer.ts'
 import { nextTurn, runSlices } from './slices.ts'
 
 /** What applying a command gave, on the member that proposed it. */
@@ -29,6 +38,8 @@ export type Applied =
   | { kind: 'lease-expire' | 'lease-checkpoint' }
   | { kind: 'alarm'; alarms: Alarm[] }
   | { kind: 'downgrade' }
+  | { kind: 'auth'; outcome: Outcome<{ authRevision: number }> }
+  | { kind: 'authenticate'; outcome: Outcome<{ token: string }> }
 
 export type StoreListener = {
   /** Entries were applied: watchers may have something to hear. */
@@ -37,10 +48,14 @@ export type StoreListener = {
   onReplaced?(): void
   onLeaseGranted?(id: bigint, ttl: number): void
   onLeaseGone?(id: bigint): void
+  /** A user may present this token from now on. */
+  onTokenGiven?(name: string, token: string): void
+  onAuthChanged?(change: AuthChange): void
 }
 
 const magic = Buffer.from('KKVS')
-const formatVersion = 1
+/** Version 2 has the state of auth between alarms and keys; a store that never had any writes version 1. */
+const formatVersion = 2
 const headBytes = 12
 const alarmKinds: AlarmKind[] = ['nospace', 'corrupt']
 /** A downgrade that is under way stands among the alarms of a snapshot, its target in place of the member. */
@@ -52,14 +67,16 @@ const unpackVersion = (number: bigint): MinorVersion => ({
 })
 
 /**
- * The replicated state: keys, leases and alarms. Applying looks at the entries and the state alone, so that all members
- * come to the same.
+ * The replicated state: keys, leases, alarms, users and roles. Applying looks at the entries and the state alone, so that
+ * all members come to the same.
  */
 export class StoreState implements StateMachine<Applied> {
   readonly store = new MvccStore()
   readonly alarms = new AlarmBook()
+  readonly auth = new AuthBook()
   #downgrade: MinorVersion | undefined
   #listener: StoreListener = {}
+  #attached: AttachedKeys = (id) => this.store.leases.get(id)?.keys ?? []
 
   /** The version the cluster is about to go back to. */
   get downgrade(): MinorVersion | undefined {
@@ -73,8 +90,8 @@ export class StoreState implements StateMachine<Applied> {
   /** A command that touches very many keys takes several turns; whatever it does is seen when it is done. */
   apply(entries: readonly CommittedEntry[]): Applied[] | Promise<Applied[]> {
     const results: Applied[] = []
-    for (const [at, { data, term }] of entries.entries()) {
-      const slices = this.#apply(decodeCommand(data), term)
+    for (const [at, entry] of entries.entries()) {
+      const slices = this.#applyEntry(entry)
       const step = slices.next()
       if (!step.done) return this.#applyInTurns({ entries: entries.slice(at + 1), results, slices })
       results.push(step.value)
@@ -99,7 +116,12 @@ export class StoreState implements StateMachine<Applied> {
   }
 
   async snapshot(): Promise<AsyncIterable<Uint8Array>> {
-    return withPauses(encodeStateHead(this.alarms.list(), this.#downgrade), encodeSnapshot(this.store))
+    const head = encodeStateHead({
+      alarms: this.alarms.list(),
+      auth: this.auth.exportState(),
+      downgrade: this.#downgrade,
+    })
+    return withPauses(head, encodeSnapshot(this.store))
   }
 
   async restore(snapshot: Uint8Array): Promise<void> {
@@ -120,26 +142,52 @@ export class StoreState implements StateMachine<Applied> {
       if (kind === downgradeRecord) downgrade = unpackVersion(number)
       else alarms.push({ member: number, alarm: alarmKinds[kind]! })
     }
-    const problem = await runSlices(restoreSlices(this.store, bytes.subarray(headBytes + count * 9)))
+    let at = headBytes + count * 9
+    const auth = decodeAuthState(bytes, bytes.readUInt32LE(4) > 1 ? at : undefined)
+    at += auth.bytes
+    const problem = await runSlices(restoreSlices(this.store, bytes.subarray(at)))
     if (problem) throw new Fault('STORE_SNAPSHOT_BAD', `the snapshot cannot be restored: ${problem}`)
     this.alarms.replace(alarms)
     this.#downgrade = downgrade
+    this.auth.replace(auth.state)
     this.#listener.onReplaced?.()
   }
 
-  *#apply(command: Command, term: number): Slices<Applied> {
+  /** Permission is checked here as of now, whatever it was when the entry was proposed. */
+  *#applyEntry({ data, term, index }: CommittedEntry): Slices<Applied> {
+    const command = decodeCommand(data)
+    const proposer = this.auth.enabled ? proposerOf(data) : 'member'
+    if (proposer === 'member') return yield* this.#apply(command, { term, index })
+    const demand = demandOf(command)
+    const refusal = demand && this.auth.check(proposer, demand, this.#attached)
+    return refusal ? refuseCommand(command, refusal) : yield* this.#apply(command, { term, index, demand })
+  }
+
+  /** A demand has the request decoded already. */
+  *#apply(
+    command: Command,
+    { term, index, demand }: { term: number; index: number; demand?: Demand | undefined },
+  ): Slices<Applied> {
     const { store } = this
     const refusal = this.alarms.has('corrupt') ? whileCorrupt(command) : undefined
     if (refusal) return refusal
     switch (command.kind) {
       case 'put': {
         if (this.alarms.has('nospace')) return { kind: 'put', outcome: refused(refusals.noSpace) }
-        return { kind: 'put', outcome: store.put(decodePut(command.request)) }
+        return {
+          kind: 'put',
+          outcome: store.put(demand?.kind === 'put' ? demand.request : decodePut(command.request)),
+        }
       }
       case 'delete':
-        return { kind: 'delete', outcome: yield* store.deleteRangeSlices(decodeDelete(command.request)) }
+        return {
+          kind: 'delete',
+          outcome: yield* store.deleteRangeSlices(
+            demand?.kind === 'delete' ? demand.request : decodeDelete(command.request),
+          ),
+        }
       case 'txn': {
-        const request = decodeTxn(command.request)
+        const request = demand?.kind === 'txn' ? demand.request : decodeTxn(command.request)
         const isRefused = this.alarms.has('nospace') && mayPut(request)
         const outcome = isRefused ? refused(refusals.noSpace) : yield* store.txnSlices(request)
         return { kind: 'txn', outcome }
@@ -178,7 +226,27 @@ export class StoreState implements StateMachine<Applied> {
       case 'downgrade':
         this.#downgrade = command.target
         return { kind: 'downgrade' }
+      case 'auth': {
+        const refusal = this.auth.apply(command.change)
+        if (refusal) return { kind: 'auth', outcome: refused(refusal) }
+        this.#listener.onAuthChanged?.(command.change)
+        return { kind: 'auth', outcome: accepted({ authRevision: this.auth.revision }) }
+      }
+      case 'authenticate':
+        return this.#authenticate(command, index)
     }
+  }
+
+  /** What the password was compared with may be gone by now: it only counts for the revision it was looked up at. */
+  #authenticate(command: Command & { kind: 'authenticate' }, index: number): Applied {
+    const { name, authRevision, prefix } = command
+    if (!this.auth.enabled) return { kind: 'authenticate', outcome: refused(authRefusals.notEnabled) }
+    if (authRevision !== this.auth.revision) {
+      return { kind: 'authenticate', outcome: refused(authRefusals.oldRevision) }
+    }
+    const token = `${prefix}.${index}`
+    this.#listener.onTokenGiven?.(name, token)
+    return { kind: 'authenticate', outcome: accepted({ token }) }
   }
 
   #grant(id: bigint, ttl: number): Applied {
@@ -204,23 +272,33 @@ function whileCorrupt({ kind }: Command): Applied | undefined {
     case 'lease-checkpoint':
     case 'alarm':
     case 'downgrade':
+    case 'auth':
+    case 'authenticate':
       return undefined
   }
 }
 
 /** What stands before the store in a snapshot of the state. */
-export function encodeStateHead(alarms: readonly Alarm[], downgrade?: MinorVersion): Buffer {
-  const records = alarms.map(({ member, alarm }) => ({ number: member, kind: alarmKinds.indexOf(alarm) }))
-  if (downgrade) records.push({ number: packVersion(downgrade), kind: downgradeRecord })
+export function encodeStateHead(state: {
+  alarms: readonly Alarm[]
+  auth: AuthState
+  downgrade?: MinorVersion | undefined
+}): Buffer {
+  const records = state.alarms.map(({ member, alarm }) => ({
+    number: member,
+    kind: alarmKinds.indexOf(alarm),
+  }))
+  if (state.downgrade) records.push({ number: packVersion(state.downgrade), kind: downgradeRecord })
+  const auth = encodeAuthState(state.auth)
   const head = Buffer.alloc(headBytes + records.length * 9)
   magic.copy(head)
-  head.writeUInt32LE(formatVersion, 4)
+  head.writeUInt32LE(auth.length > 0 ? formatVersion : 1, 4)
   head.writeUInt32LE(records.length, 8)
   records.forEach(({ number, kind }, at) => {
     head.writeBigUInt64LE(number, headBytes + at * 9)
     head[headBytes + at * 9 + 8] = kind
   })
-  return head
+  return Buffer.concat([head, auth])
 }
 
 /** Whether a transaction could make the store larger. */

@@ -1,6 +1,7 @@
 import { createLog, systemClock } from '@kiln/service'
 import type { ServiceContext } from '../api/context.ts'
 import { createWatchService } from '../api/watch-service.ts'
+import { AuthKeeper } from '../auth/auth-keeper.ts'
 import type { Consensus } from '../consensus/types.ts'
 import { Measures } from '../http/measures.ts'
 import { LeaseKeeper } from '../leases/lease-keeper.ts'
@@ -38,14 +39,30 @@ export async function startLoneServer(
     pauseMs: settings.compactionPauseMs,
   })
   const measures = new Measures()
-  const context: ServiceContext = { settings, state, consensus, leases, reclaimer, clock, log, measures }
+  const auth = new AuthKeeper({ settings, state, consensus, clock })
+  const context: ServiceContext = {
+    settings,
+    state,
+    consensus,
+    leases,
+    reclaimer,
+    auth,
+    clock,
+    log,
+    measures,
+  }
   const watches = createWatchService(context)
   state.listen({
     onApplied: () => {
       watches.advance()
       reclaimer.kick()
     },
-    onReplaced: watches.reset,
+    onReplaced: () => {
+      watches.reset()
+      auth.onReplaced()
+    },
+    onTokenGiven: (name, token) => auth.onTokenGiven(name, token),
+    onAuthChanged: (change) => auth.onAuthChanged(change),
     onLeaseGranted: (id, ttl) => leases.onGranted(id, ttl),
     onLeaseGone: (id) => leases.onGone(id),
   })
@@ -56,6 +73,7 @@ export async function startLoneServer(
     context,
     close: async () => {
       await served.close()
+      await auth.stop()
       await leases.stop()
       await reclaimer.stop()
     },

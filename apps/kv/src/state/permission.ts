@@ -1,0 +1,52 @@
+import { type Demand, type Refusal, refused } from '@kiln/mvcc'
+import { decodeDelete, decodePut, decodeTxn } from '../api/requests.ts'
+import type { Command } from './command.ts'
+import type { Applied } from './state-machine.ts'
+
+/**
+ * What whoever proposed a command needs a right for. Nothing for what only members propose, and for alarms and
+ * downgrades, which the service has let through.
+ */
+export function demandOf(command: Command): Demand | undefined {
+  switch (command.kind) {
+    case 'put':
+      return { kind: 'put', request: decodePut(command.request) }
+    case 'delete':
+      return { kind: 'delete', request: decodeDelete(command.request) }
+    case 'txn':
+      return { kind: 'txn', request: decodeTxn(command.request) }
+    case 'lease-revoke':
+      return { kind: 'lease-revoke', id: command.id }
+    case 'compact':
+    case 'lease-grant':
+      return { kind: 'login' }
+    case 'auth':
+      return { kind: 'admin' }
+    case 'lease-expire':
+    case 'lease-checkpoint':
+    case 'alarm':
+    case 'downgrade':
+    case 'authenticate':
+      return undefined
+  }
+}
+
+/** The result of a command that was refused before it was applied. */
+export function refuseCommand(command: Command, refusal: Refusal): Applied {
+  switch (command.kind) {
+    case 'put':
+    case 'delete':
+    case 'txn':
+    case 'compact':
+    case 'lease-grant':
+    case 'lease-revoke':
+    case 'auth':
+    case 'authenticate':
+      return { kind: command.kind, outcome: refused(refusal) }
+    case 'lease-expire':
+    case 'lease-checkpoint':
+    case 'alarm':
+    case 'downgrade':
+      throw new Error(`assertion failed: nobody is refused a ${command.kind}`)
+  }
+}
