@@ -181,6 +181,7 @@ export async function startNode(options: NodeOptions): Promise<RunningNode> {
   })
   const served = await serveClients(context, watches).catch(async (error: unknown) => {
     await consensus.stop()
+    await reclaimer.stop()
     throw error
   })
   const stopRenewal = watchCertificate(settings.clientTls?.certFile, clock, log, served.renewTls)

@@ -27,6 +27,7 @@ const { values } = parseArgs({
 const keys = Number(values.keys)
 const valueBytes = Number(values['value-bytes'])
 const keyBytes = 16
+const restMs = 15_000
 const nothing = new Uint8Array(0)
 
 /** In no order, as random clients would write them. */
@@ -112,6 +113,9 @@ async function benchMember(): Promise<void> {
     })
     report('member: load', { s: loaded.ms / 1000, gapMs: loaded.gap.wallMs, gapCpuMs: loaded.gap.cpuMs })
     reportMemory('member: memory', before)
+    // The last snapshot is saved and the heap gives back what the load needed.
+    await new Promise((resume) => setTimeout(resume, restMs))
+    reportMemory('member: memory at rest', before)
     await benchCalls(url)
     await node.stop()
     const restarted = await measureGap(async () => {

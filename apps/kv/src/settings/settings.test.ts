@@ -126,6 +126,13 @@ test('auto compaction counts revisions or time, hours by default', () => {
   )
 })
 
+test('a compaction frees a thousand revisions at a time unless told otherwise', () => {
+  expect(settingsOf([])).toMatchObject({ compactionBatch: 1000, compactionPauseMs: 10 })
+  const flags = ['--experimental-compaction-batch-limit=5', '--compaction-sleep-interval=1s']
+  expect(settingsOf(flags)).toMatchObject({ compactionBatch: 5, compactionPauseMs: 1000 })
+  expect(problemsOf(['--compaction-batch-limit=0'])).toContain('below 1')
+})
+
 test('what 3.6 freed of experimental- goes by both names, in flags, variables and the file', () => {
   expect(settingsOf(['--experimental-watch-progress-notify-interval=2s']).progressIntervalMs).toBe(2000)
   expect(settingsOf(['--watch-progress-notify-interval=1ms']).progressIntervalMs).toBe(100)
