@@ -39,11 +39,6 @@ const everything: ConformanceRun[] = [
   { title: 'TLS, HTTP/1.1', only: '^gateway$', members: 1, tls: 'http1' },
 ]
 
-/** Cases that need what this version refuses by name, and why. */
-const notYet: { pattern: RegExp; why: string }[] = [
-  { pattern: /^auth: /, why: 'users and roles are refused as unimplemented' },
-]
-
 export type SectionCounts = { passed: number; failed: number; skipped: number }
 
 export type ConformanceCounts = SectionCounts & { sections: Map<string, SectionCounts> }
@@ -125,26 +120,20 @@ function tlsFlags({ ca, cert, key }: TestCertificates, isHttp1: boolean): Record
   }
 }
 
-/** Counts the lines of one run; what follows a failure explains it, unless its reason is known. */
+/** Counts the lines of one run; what follows a failure explains it. */
 function notes(counts: ConformanceCounts, print: (line: string) => void): (line: string) => void {
-  let isKnown = false
   return (line) => {
     if (/^\d+ passed, \d+ failed$/.test(line)) return
     const result = /^(PASS|FAIL) (.*)$/.exec(line)
-    if (!result) {
-      if (!isKnown) print(line)
-      return
-    }
+    print(line)
+    if (!result) return
     const [, verdict, name = ''] = result
-    const reason = verdict === 'FAIL' ? notYet.find(({ pattern }) => pattern.test(name)) : undefined
-    isKnown = reason !== undefined
     const section = name.split(':')[0]!
     const ofSection = counts.sections.get(section) ?? { passed: 0, failed: 0, skipped: 0 }
     counts.sections.set(section, ofSection)
-    const outcome = reason ? 'skipped' : verdict === 'PASS' ? 'passed' : 'failed'
+    const outcome = verdict === 'PASS' ? 'passed' : 'failed'
     counts[outcome]++
     ofSection[outcome]++
-    print(reason ? `SKIP ${name} (${reason.why})` : line)
   }
 }
 
