@@ -7,7 +7,7 @@ import { BootClient } from '../lab/boot-client.ts'
 import { bootDataFiles, labGroup, labIgnition, writeBootData } from '../lab/boot-data.ts'
 import { type ClusterSummary, summarise, waitForCluster } from '../lab/cluster-summary.ts'
 import { demoPods } from '../lab/demo-pod.ts'
-import { planMachine } from '../lab/lab-plan.ts'
+import { checkNodes, planMachine } from '../lab/lab-plan.ts'
 import { startLabHost, stopLabHost } from '../lab/lab-processes.ts'
 import { firstVersion, releaseKeyOf, secondVersion, stageRelease } from '../lab/release.ts'
 import {
@@ -35,6 +35,7 @@ export async function upEmbedded(
   options: { nodes: number; keep: boolean; json: boolean; state?: string },
   context: CommandContext,
 ): Promise<ClusterSummary> {
+  checkNodes(options.nodes)
   const state = stateFolder(options.state, context.environment)
   createStateFolder(state)
   return await withStateLock(state, async () => {

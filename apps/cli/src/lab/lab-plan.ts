@@ -25,10 +25,14 @@ export function planMachine(index: number, storePort: number): LabMachine {
   }
 }
 
-export function checkSize(nodes: number, memoryMiB: number): void {
+export function checkNodes(nodes: number): void {
   if (!Number.isInteger(nodes) || nodes < 1 || nodes > machinesMax) {
     throw new Fault('USAGE', `--nodes must be a whole number from 1 to ${machinesMax}`)
   }
+}
+
+export function checkSize(nodes: number, memoryMiB: number): void {
+  checkNodes(nodes)
   if (!Number.isInteger(memoryMiB) || memoryMiB < memoryMiBMin) {
     throw new Fault('USAGE', `--memory must be a whole number of MiB, at least ${memoryMiBMin}`)
   }

@@ -35,7 +35,7 @@ export async function startLabHost(state: StateFolder, signal: AbortSignal): Pro
     const answered = await askLab(state.control, { command: 'status' }, 5_000).catch(() => undefined)
     if (answered) break
     if (signal.aborted || performance.now() > deadline) {
-      child.kill('SIGKILL')
+      endGroup(child.pid)
       throw new Fault('LAB_HOST', 'the process that owns the cluster did not come up', {
         remedy: `see ${state.hostLog}`,
       })
@@ -43,6 +43,16 @@ export async function startLabHost(state: StateFolder, signal: AbortSignal): Pro
     await new Promise((resolve) => setTimeout(resolve, pollMs))
   }
   child.unref()
+}
+
+/** Ends the owner with what it has started but not yet recorded: all of it is in the process group it leads. */
+export function endGroup(pid: number | undefined): void {
+  if (pid === undefined) return
+  try {
+    process.kill(-pid, 'SIGKILL')
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error
+  }
 }
 
 /**
