@@ -1,10 +1,11 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { existsSync } from 'node:fs'
+import { existsSync, mkdtempSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { identifyProcess, isAlive } from '@kiln/vm'
 import { expect, test } from 'vitest'
+import { down } from '../commands/down.ts'
 import { upEmbedded } from '../commands/up-embedded.ts'
 import { exitCodeOf } from '../exit-code.ts'
 import { endGroup } from './lab-processes.ts'
@@ -37,5 +38,14 @@ test('an embedded cluster of no or too many members is refused before anything i
     )
     expect(exitCodeOf(refused)).toBe(2)
   }
+  expect(existsSync(state)).toBe(false)
+})
+
+test('a cluster whose record of processes is damaged can still be removed', async () => {
+  const state = mkdtempSync(join(tmpdir(), 'kiln-damaged-'))
+  writeFileSync(join(state, 'processes.json'), '{')
+  const signal = new AbortController().signal
+  const context = { environment: {}, signal, live: false, print: () => {}, note: () => {} }
+  await down({ state, keep: false }, context)
   expect(existsSync(state)).toBe(false)
 })

@@ -3,7 +3,7 @@ import { closeSync, openSync } from 'node:fs'
 import { Fault } from '@kiln/service'
 import { askLab, endProcess, isAlive } from '@kiln/vm'
 import { selfCommand } from '../programs.ts'
-import { readProcesses, runningHost, type StateFolder } from './state-folder.ts'
+import { type LabProcesses, readProcesses, runningHost, type StateFolder } from './state-folder.ts'
 
 /** Starting the process that owns the cluster takes a Node start and one QEMU start a machine. */
 const startTimeoutMs = 120_000
@@ -60,15 +60,26 @@ export function endGroup(pid: number | undefined): void {
  * nothing stays even if the owner was killed.
  */
 export async function stopLabHost(state: StateFolder, graceMs: number): Promise<void> {
-  if (runningHost(state)) {
+  const recorded = recordedProcesses(state)
+  // With an unreadable record the owner may well run: its socket says.
+  if (recorded === 'unreadable' || runningHost(state)) {
     await askLab(state.control, { command: 'stop', graceMs }, graceMs + 20_000).catch(() => undefined)
   }
-  const processes = readProcesses(state)
-  if (!processes) return
+  const processes = recordedProcesses(state)
+  if (!processes || processes === 'unreadable') return
   for (let waited = 0; waited < 10_000 && isAlive(processes.host); waited += pollMs) {
     await new Promise((resolve) => setTimeout(resolve, pollMs))
   }
   for (const identity of [processes.host, ...Object.values(processes.others)]) {
     await endProcess(identity, 2_000)
+  }
+}
+
+function recordedProcesses(state: StateFolder): LabProcesses | 'unreadable' | undefined {
+  try {
+    return readProcesses(state)
+  } catch (error) {
+    if (error instanceof Fault && error.code === 'STATE_INVALID') return 'unreadable'
+    throw error
   }
 }
