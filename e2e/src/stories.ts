@@ -4,6 +4,7 @@ import { badVerity } from './stories/bad-verity.ts'
 import { lostLeader } from './stories/cluster.ts'
 import { corruptPart } from './stories/corrupt-part.ts'
 import { dnsmasqTap } from './stories/dnsmasq-tap.ts'
+import { fullDisk } from './stories/full-disk.ts'
 import { install } from './stories/install.ts'
 import { podService } from './stories/pod-service.ts'
 import { powerCut } from './stories/power-cut.ts'
@@ -14,6 +15,7 @@ import type { Story } from './story.ts'
 
 /** All stories, in the order they run; those of one fixture run in a row. */
 export const stories: readonly Story[] = [
+  fullDisk,
   unknownMachine,
   badConfig,
   install,

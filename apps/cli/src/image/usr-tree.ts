@@ -38,12 +38,18 @@ export type UsrInputs = {
 /** Files below the factory /etc that only root may read. */
 const secretFiles = new Set(['shadow', 'gshadow'])
 
-/** Assembles the tree that becomes /usr in `out`. Files of the base are hard links: replaced, never written to. */
+/** Links where the cache is on the same file system, which costs neither time nor space; copies where it is not. */
+async function copyMode(from: string, to: string): Promise<'-al' | '-a'> {
+  const [source, target] = await Promise.all([stat(from), stat(to)])
+  return source.dev === target.dev ? '-al' : '-a'
+}
+
+/** Assembles the tree that becomes /usr in `out`. Files of the base may be hard links: replaced, never written to. */
 export async function usrTree(inputs: UsrInputs, out: string): Promise<void> {
   const { base, recipe, infraDir } = inputs
   await rm(out, { recursive: true, force: true })
   await mkdir(dirname(out), { recursive: true })
-  await run('cp', ['-al', join(base.root, 'usr'), out])
+  await run('cp', [await copyMode(base.root, dirname(out)), join(base.root, 'usr'), out])
   const etc = join(out, 'share/factory/etc')
   await mkdir(dirname(etc), { recursive: true })
   await run('cp', ['-a', join(base.root, 'etc'), etc])
