@@ -179,6 +179,18 @@ test('an edit by hand shows within a second', async () => {
     .toEqual({ group: 'new', matches: true, because: 'all 1 selectors match' })
 })
 
+test('a data directory that cannot be one is a fault with its name', async () => {
+  const settings = BootSettings.parse({
+    address: '127.0.0.1:0',
+    tlsAddress: '127.0.0.1:0',
+    dataPath: import.meta.filename,
+    assetsPath: '',
+  })
+  await expect(startBootServer(settings, log)).rejects.toMatchObject({
+    code: 'DATA_PATH_UNUSABLE',
+  })
+})
+
 test('a taken port is a fault with its name, and nothing stays behind', async () => {
   const at = place(1)
   const server = await start(at)

@@ -38,8 +38,12 @@ const certificateCheckMs = 12 * 3_600_000
 /** Opens the data directory and serves both ports until `stop`. */
 export async function startBootServer(settings: BootSettings, log: Log): Promise<BootServer> {
   const at = (name: string): string => join(settings.dataPath, name)
-  await mkdir(settings.dataPath, { recursive: true })
+  await mkdir(settings.dataPath, { recursive: true }).catch((cause: unknown) => {
+    throw new Fault('DATA_PATH_UNUSABLE', `the data directory ${settings.dataPath} cannot be used`, { cause })
+  })
   const identity = await openServerIdentity(at('pki'), settings.tlsNames)
+  if (identity.isNew)
+    log.warn({ folder: at('pki') }, 'made a new cluster CA: machines of another one do not trust it')
   const data = new DataDirectory(settings.dataPath, log)
   const machines = new MachineRegistry(at('machines'), log)
   const cluster = new ClusterFile(at('cluster.json'), log)

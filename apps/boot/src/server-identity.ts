@@ -9,6 +9,8 @@ const adminDays = 3650
 
 export type ServerIdentity = {
   ca: KeyPair
+  /** True when there was no CA and one was made. */
+  isNew: boolean
   admin: KeyPair
   /** Key, certificate and CA as node:tls wants them. */
   tlsOptions(): { key: string; cert: string; ca: string; minVersion: 'TLSv1.2' }
@@ -22,7 +24,11 @@ export type ServerIdentity = {
  */
 export async function openServerIdentity(folder: string, names: readonly string[]): Promise<ServerIdentity> {
   const now = new Date()
-  const ca = await identityOf(folder, 'ca', () => createCa({ name: 'Kiln cluster CA', days: caDays, now }))
+  let isNew = false
+  const ca = await identityOf(folder, 'ca', () => {
+    isNew = true
+    return createCa({ name: 'Kiln cluster CA', days: caDays, now })
+  })
   const admin = await identityOf(folder, 'admin', () =>
     issueCertificate(ca, { commonName: operatorName, names: [], use: ['client'], days: adminDays, now }),
   )
@@ -45,6 +51,7 @@ export async function openServerIdentity(folder: string, names: readonly string[
   await renew(now)
   return {
     ca,
+    isNew,
     admin,
     tlsOptions: () => ({
       key: boot?.key ?? '',

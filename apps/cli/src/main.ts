@@ -15,10 +15,10 @@ import { pods, services } from './commands/store-lists.ts'
 import { test } from './commands/test.ts'
 import { seedsDefault } from './commands/test-parts.ts'
 import { printSummary, up } from './commands/up.ts'
-import { upEmbedded } from './commands/up-embedded.ts'
+import { refuseForEmbedded, upEmbedded } from './commands/up-embedded.ts'
 import { halt, publish, releaseTurn, resume, updateStatus } from './commands/update.ts'
 import { exitCodeOf } from './exit-code.ts'
-import { clusterRuns } from './lab/state-folder.ts'
+import { clusterRuns, refuseOtherShape } from './lab/state-folder.ts'
 import { MachineFailed } from './lab/watch-machines.ts'
 
 const cancel = new AbortController()
@@ -66,7 +66,13 @@ program
   .option('--timeout <seconds>', 'how long the machines may take', wholeNumber, 1200)
   .addOption(stateOption())
   .addOption(jsonOption())
-  .action(async (options) => {
+  .action(async (options, command) => {
+    const given = (name: string): boolean => command.getOptionValueSource(name) === 'cli'
+    if (options.embedded) refuseForEmbedded(['demo', 'memory', 'bootPort', 'timeout'].filter(given))
+    refuseOtherShape(options.state, context.environment, {
+      ...(given('nodes') ? { nodes: options.nodes } : {}),
+      ...(given('memory') ? { memoryMiB: options.memory } : {}),
+    })
     const ranBefore = clusterRuns(options.state, context.environment)
     const summary = options.embedded
       ? await upEmbedded(options, context)

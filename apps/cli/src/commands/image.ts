@@ -5,11 +5,17 @@ import { requireRepository } from '../programs.ts'
 import { buildEverything } from './build.ts'
 import type { CommandContext } from './context.ts'
 
+/** What may name a release: semver.org, without build metadata, which has no place in a boot entry's name. */
+const versionPattern = /^(0|[1-9]\d{0,8})\.(0|[1-9]\d{0,8})\.(0|[1-9]\d{0,8})(-[0-9A-Za-z.-]{1,64})?$/
+
 /** `kiln image`: builds `dist/image/<version>`. */
 export async function image(
   options: { version?: string; variant: string; relock: boolean; verifyReproducible: boolean },
   context: CommandContext,
 ): Promise<void> {
+  const version = options.version ?? firstVersion
+  if (!versionPattern.test(version))
+    throw new Fault('USAGE', `--version is a semantic version such as 1.2.3, not "${version}"`)
   const rootDir = requireRepository()
   await ensurePackages(context)
   const { defaultCacheDir, imageVariants, verifyReproducible } = await import('../image/build-image.ts')
@@ -21,7 +27,6 @@ export async function image(
     const changes = await relock({ rootDir, cacheDir: defaultCacheDir(context.environment) })
     say(changes.length === 0 ? 'the lock is current' : changes.map(describeChange).join('\n'))
   }
-  const version = options.version ?? firstVersion
   if (!options.verifyReproducible) {
     const built = await buildEverything({ rootDir, version, variant, say })
     say(built.dir)

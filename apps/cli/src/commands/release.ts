@@ -24,6 +24,11 @@ export async function signRelease(
 export async function createKey(options: { file: string }, context: CommandContext): Promise<void> {
   if (existsSync(options.file)) throw new Fault('RELEASE_KEY_EXISTS', `${options.file} exists already`)
   const key = createReleaseKey()
-  await atomicWrite(options.file, key.privateKey, { mode: 0o600 })
+  await atomicWrite(options.file, key.privateKey, { mode: 0o600 }).catch((cause: unknown) => {
+    throw new Fault('RELEASE_KEY_NOT_WRITTEN', `cannot write ${options.file}`, {
+      cause,
+      remedy: 'name a file in a folder that is there and may be written to',
+    })
+  })
   context.print(releasePublicKey(key.privateKey).trimEnd())
 }

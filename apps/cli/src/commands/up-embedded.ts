@@ -1,7 +1,7 @@
 import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { Fault } from '@kiln/service'
-import { checkPort, freePorts, labStatus } from '@kiln/vm'
+import { checkDisk, checkMemory, checkPort, freePorts, labStatus } from '@kiln/vm'
 import { writeStandInRelease } from '../embedded/stand-in-release.ts'
 import { BootClient } from '../lab/boot-client.ts'
 import { bootDataFiles, labGroup, labIgnition, writeBootData } from '../lab/boot-data.ts'
@@ -26,6 +26,19 @@ import type { CommandContext } from './context.ts'
 import { keepOldConsoles, removeCluster } from './up.ts'
 
 const readyTimeoutMs = 120_000
+
+/** Flags of virtual machines that mean nothing for simulated ones are refused by name. */
+export function refuseForEmbedded(given: readonly string[]): void {
+  if (given.length === 0) return
+  const flags = given.map((name) => `--${name.replaceAll(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`)
+  throw new Fault('USAGE', `only virtual machines take ${flags.join(' and ')}`, {
+    remedy: 'leave out --embedded',
+  })
+}
+
+/** What one member and one simulated machine take at most: three Node processes, and the disk of two small releases. */
+const memoryMiBPerNode = 350
+const diskMiBPerNode = 200
 
 /**
  * The same control plane with no root and no virtual machine: three store members, the boot server and three simulated
@@ -71,6 +84,8 @@ async function startEmbedded(
     {
       title: 'State folder',
       run: async () => {
+        checkMemory(lab.machines.length * memoryMiBPerNode)
+        checkDisk(state.root, lab.machines.length * diskMiBPerNode)
         await checkPort(lab.bootPort, 'the boot server')
         await checkPort(lab.bootTlsPort, "the boot server's TLS")
         if (!resumed) await prepareEmbedded(state, lab)

@@ -47,6 +47,7 @@ const buildDiskMiB = 5_000
 /** Starts a cluster of virtual machines, or resumes the one that is there. Returns what runs. */
 export async function up(options: UpOptions, context: CommandContext): Promise<ClusterSummary> {
   checkSize(options.nodes, options.memory)
+  requireRepository()
   const state = stateFolder(options.state, context.environment)
   createStateFolder(state)
   return await withStateLock(state, async () => {
@@ -219,6 +220,7 @@ export async function removeCluster(state: StateFolder): Promise<void> {
     'release.key',
     'machines',
     'embedded',
+    'snapshots',
   ]
   for (const name of names) await rm(join(state.root, name), { recursive: true, force: true })
   await rm(state.sockets, { recursive: true, force: true })

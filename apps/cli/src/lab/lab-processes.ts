@@ -28,6 +28,7 @@ export async function startLabHost(state: StateFolder, signal: AbortSignal): Pro
   const deadline = performance.now() + startTimeoutMs
   for (;;) {
     if (exit !== undefined) {
+      endGroup(child.pid)
       throw new Fault('LAB_HOST', `the process that owns the cluster ended (${exit})`, {
         remedy: `see ${state.hostLog}`,
       })

@@ -4,7 +4,15 @@ import { join } from 'node:path'
 import { identifyProcess } from '@kiln/vm'
 import { afterAll, expect, test } from 'vitest'
 import { planMachine } from './lab-plan.ts'
-import { createStateFolder, readLab, requireLab, runningHost, stateFolder, writeLab } from './state-folder.ts'
+import {
+  createStateFolder,
+  readLab,
+  refuseOtherShape,
+  requireLab,
+  runningHost,
+  stateFolder,
+  writeLab,
+} from './state-folder.ts'
 import { withStateLock } from './state-lock.ts'
 
 const base = mkdtempSync(join(tmpdir(), 'kiln-state-'))
@@ -83,5 +91,18 @@ test('a state folder that cannot be made is a fault', () => {
   writeFileSync(join(base, 'file'), '')
   expect(() => createStateFolder(stateFolder(join(base, 'file/below'), {}))).toThrow(
     expect.objectContaining({ code: 'STATE_FOLDER' }),
+  )
+})
+
+test('a cluster is not resumed with another number of machines or another size', async () => {
+  const state = folder('shape')
+  refuseOtherShape(state.root, {}, { nodes: 9 })
+  await writeLab(state, { ...lab, complete: false })
+  refuseOtherShape(state.root, {}, { nodes: 9 })
+  await writeLab(state, lab)
+  refuseOtherShape(state.root, {}, {})
+  refuseOtherShape(state.root, {}, { nodes: 1, memoryMiB: 1024 })
+  expect(() => refuseOtherShape(state.root, {}, { nodes: 2, memoryMiB: 2048 })).toThrow(
+    'has 1 machines and 1024 MiB of memory for each',
   )
 })

@@ -139,6 +139,27 @@ export function clusterRuns(given: string | undefined, environment: NodeJS.Proce
   return runningHost(stateFolder(given, environment)) !== undefined
 }
 
+/** A cluster is resumed as it was made: another number of machines or another size needs another cluster. */
+export function refuseOtherShape(
+  given: string | undefined,
+  environment: NodeJS.ProcessEnv,
+  wanted: { nodes?: number; memoryMiB?: number },
+): void {
+  const state = stateFolder(given, environment)
+  const lab = readLab(state)
+  if (!lab?.complete) return
+  const has: string[] = []
+  if (wanted.nodes !== undefined && wanted.nodes !== lab.machines.length)
+    has.push(`${lab.machines.length} machines`)
+  if (wanted.memoryMiB !== undefined && wanted.memoryMiB !== lab.memoryMiB)
+    has.push(`${lab.memoryMiB} MiB of memory for each`)
+  if (has.length === 0) return
+  throw new Fault('CLUSTER_RUNNING', `the cluster in ${state.root} has ${has.join(' and ')}`, {
+    remedy:
+      'leave the option out to resume it, remove it with kiln down, or choose another folder with --state',
+  })
+}
+
 function readRecord<T>(path: string, schema: z.ZodType<T>): T | undefined {
   if (!existsSync(path)) return undefined
   try {
