@@ -11,6 +11,7 @@ import { kvCommand } from './commands/kv.ts'
 import { labHost, simulatedMachine } from './commands/lab-host.ts'
 import { machines } from './commands/machines.ts'
 import { createKey, signRelease } from './commands/release.ts'
+import { benches, conformances, runScript } from './commands/scripts.ts'
 import { pods, services } from './commands/store-lists.ts'
 import { test } from './commands/test.ts'
 import { seedsDefault } from './commands/test-parts.ts'
@@ -226,6 +227,22 @@ program
   .action(async (options) => {
     process.exitCode = await test(options, context)
   })
+
+for (const [name, scripts, does] of [
+  ['bench', benches, 'compare with a real peer, alternately in one run'],
+  ['conformance', conformances, 'run a real client against what is built'],
+] as const) {
+  program
+    .command(name)
+    .argument('<name>', Object.keys(scripts).join(', '))
+    .argument('[args...]', '--help says more')
+    .description(does)
+    .allowUnknownOption()
+    .passThroughOptions()
+    .action(async (which: string, args: string[]) => {
+      process.exitCode = await runScript(scripts, which, args, context)
+    })
+}
 
 program
   .command('lab-host', { hidden: true })

@@ -1,0 +1,36 @@
+import { spawn } from 'node:child_process'
+import { join } from 'node:path'
+import { Fault } from '@kiln/service'
+import { requireRepository } from '../programs.ts'
+import type { CommandContext } from './context.ts'
+
+/** Comparisons with a real peer, alternately in one run. */
+export const benches: Readonly<Record<string, string>> = { kv: 'apps/kv/src/bench/compare.ts' }
+
+/** Real clients against what is built; each ends with the line that counts. */
+export const conformances: Readonly<Record<string, string>> = {
+  etcdctl: 'apps/kv/src/conformance/etcdctl.ts',
+}
+
+/** Runs one of the repository's scripts with this terminal and answers its exit code. */
+export async function runScript(
+  scripts: Readonly<Record<string, string>>,
+  name: string,
+  argv: readonly string[],
+  { signal, environment }: CommandContext,
+): Promise<number> {
+  const path = Object.hasOwn(scripts, name) ? scripts[name] : undefined
+  if (!path) throw new Fault('USAGE', `there is no ${name}; there are ${Object.keys(scripts).join(', ')}`)
+  const script = join(requireRepository(), path)
+  const args = ['--disable-warning=ExperimentalWarning', script, ...argv]
+  return await new Promise((resolve, reject) => {
+    const child = spawn(process.execPath, args, { stdio: 'inherit', env: environment })
+    const stop = (): void => void child.kill('SIGTERM')
+    signal.addEventListener('abort', stop, { once: true })
+    child.once('error', reject)
+    child.once('exit', (code) => {
+      signal.removeEventListener('abort', stop)
+      resolve(code ?? 1)
+    })
+  })
+}
