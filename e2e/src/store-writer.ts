@@ -2,7 +2,8 @@ import type { EtcdClient } from '@kiln/etcd-api'
 import { Fault } from '@kiln/service'
 import { type Acknowledged, findLost, type WriteVerdict } from './write-verdict.ts'
 
-const pauseMs = 50
+/** Slow enough that writing is not what emulated machines spend their time on. */
+const pauseMs = 150
 /** Reading all back takes pages, so that one answer stays small. */
 const verifyTimeoutMs = 60_000
 

@@ -11,7 +11,7 @@ export const lostLeader: Story = {
   name: 'cluster',
   summary: 'the store loses its leader by partition and by power-off; nothing acknowledged is lost',
   budgetSeconds: 420,
-  timeoutSeconds: 900,
+  timeoutSeconds: 1_200,
   needs: ['vms'],
   fixture: 'three-machines',
   async run(context) {
@@ -49,7 +49,7 @@ export const lostLeader: Story = {
     await moreWrites(writer, signal)
     const off = second.console.mark
     await cluster.switchOn(second.name)
-    await second.console.waitFor(/MARK:ready /, { timeoutMs: 300_000, since: off, signal })
+    await second.console.waitFor(/MARK:ready /, { timeoutMs: 600_000, since: off, signal })
     await caughtUp(cluster, second, signal)
 
     const verdict = await writer.finish()

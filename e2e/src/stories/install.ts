@@ -5,7 +5,7 @@ export const install: Story = {
   name: 'install',
   summary: 'an empty disk is installed over the network; then it boots with the boot server gone',
   budgetSeconds: 240,
-  timeoutSeconds: 600,
+  timeoutSeconds: 900,
   needs: ['vms'],
   fixture: 'one-machine',
   async run({ cluster: boot, figure, say, signal }) {
@@ -37,7 +37,7 @@ export const install: Story = {
     const mark = machine.console.mark
     const began = performance.now()
     await cluster.switchOn(machine.name)
-    const ready = await machine.console.waitFor(/MARK:ready /, { timeoutMs: 240_000, since: mark, signal })
+    const ready = await machine.console.waitFor(/MARK:ready /, { timeoutMs: 400_000, since: mark, signal })
     figure('second boot', `${Math.round((performance.now() - began) / 1000)} s`)
     figure('second boot CPU', `${Math.round(await cluster.cpuSeconds(machine.name))} s`)
     expect(/slot=a/.test(ready), 'it runs from slot a')

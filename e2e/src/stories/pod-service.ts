@@ -6,7 +6,7 @@ export const podService: Story = {
   name: 'pod-service',
   summary: "a pod's service is in the store and answers other machines",
   budgetSeconds: 240,
-  timeoutSeconds: 600,
+  timeoutSeconds: 900,
   needs: ['vms'],
   fixture: 'three-machines',
   async run(context) {

@@ -14,7 +14,7 @@ export const powerCut: Story = {
   summary:
     'the power goes while an image is written, at the install and at an update; both end as if it had not',
   budgetSeconds: 300,
-  timeoutSeconds: 900,
+  timeoutSeconds: 1_200,
   needs: ['vms'],
   memoryMiB: labMemoryMiB,
   async run(context) {
@@ -29,7 +29,7 @@ export const powerCut: Story = {
     let mark = lab.console.mark
     await lab.powerOn()
     const began = performance.now()
-    await lab.seen(/MARK:ready .*slot=a/, { timeoutMs: 300_000, since: mark, signal })
+    await lab.seen(/MARK:ready .*slot=a/, { timeoutMs: 500_000, since: mark, signal })
     figure('install after the cut', `${Math.round((performance.now() - began) / 1000)} s`)
     await sameImage(lab, 'A', first, signal)
 
@@ -40,11 +40,11 @@ export const powerCut: Story = {
     mark = lab.console.mark
     await lab.powerOn()
     const again = performance.now()
-    const back = await lab.seen(/MARK:ready /, { timeoutMs: 200_000, since: mark, signal })
+    const back = await lab.seen(/MARK:ready /, { timeoutMs: 400_000, since: mark, signal })
     expect(/version=0\.1\.0 slot=a/.test(back), `it comes back with what it ran: ${back}`)
     mark = lab.console.mark
     await lab.seen(new RegExp(`MARK:ready .*version=${secondVersion} slot=b`), {
-      timeoutMs: 300_000,
+      timeoutMs: 500_000,
       since: mark,
       signal,
     })
