@@ -33,8 +33,10 @@ export async function buildNative(outDir: string): Promise<string> {
     '-D_FORTIFY_SOURCE=2',
     '-Wl,--build-id=none',
   ]
-  await compile([...flags, '-o', `${output}.new`, ...parts])
-  await rename(`${output}.new`, output)
+  // Two builds may run at a time; what both make is the same.
+  const unfinished = `${output}.${process.pid}`
+  await compile([...flags, '-o', unfinished, ...parts])
+  await rename(unfinished, output)
   return output
 }
 
