@@ -1,5 +1,6 @@
-import { mkdir, writeFile } from 'node:fs/promises'
+import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
+import { atomicWrite } from '@kiln/service'
 import type { LabRecord, StateFolder } from './state-folder.ts'
 
 /** Group, profile and config all machines of a virtual cluster get. */
@@ -63,7 +64,7 @@ export async function writeBootData(state: StateFolder, files: ReadonlyMap<strin
   for (const [path, text] of files) {
     const target = join(state.bootData, path)
     await mkdir(join(target, '..'), { recursive: true })
-    await writeFile(target, text)
+    await atomicWrite(target, text)
   }
   await mkdir(join(state.assets, 'releases'), { recursive: true })
 }

@@ -1,4 +1,4 @@
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { identifyProcess } from '@kiln/vm'
@@ -85,6 +85,26 @@ test('the lock of a process that died is none', async () => {
   const dead = { ...identifyProcess(process.pid)!, startTicks: 1 }
   writeFileSync(join(state.root, 'lock'), JSON.stringify(dead))
   expect(await withStateLock(state, async () => 'taken over')).toBe('taken over')
+})
+
+test('of many that find a dead lock one works at a time', async () => {
+  const state = folder('raced')
+  const dead = { ...identifyProcess(process.pid)!, startTicks: 1 }
+  writeFileSync(join(state.root, 'lock'), JSON.stringify(dead))
+  let working = 0
+  const work = async (): Promise<string> => {
+    expect(++working).toBe(1)
+    await new Promise((resolve) => setTimeout(resolve, 20))
+    working--
+    return 'worked'
+  }
+  const outcomes = await Promise.allSettled([1, 2, 3, 4].map(() => withStateLock(state, work)))
+  expect(outcomes.filter(({ status }) => status === 'fulfilled')).toHaveLength(1)
+  expect(readdirSync(state.root).filter((name) => name.startsWith('lock'))).toEqual([])
+})
+
+test('an empty name of a state folder is refused', () => {
+  expect(() => stateFolder('', {})).toThrow(/--state/)
 })
 
 test('a state folder that cannot be made is a fault', () => {

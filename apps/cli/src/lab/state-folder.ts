@@ -64,6 +64,7 @@ export type StateFolder = {
 
 /** `--state DIR`, or `kiln/default` below the user's state directory (XDG base directory specification). */
 export function stateFolder(given: string | undefined, environment: NodeJS.ProcessEnv): StateFolder {
+  if (given === '') throw new Fault('USAGE', '--state needs the path of a folder, not an empty text')
   const base = environment['XDG_STATE_HOME'] || join(environment['HOME'] || '/root', '.local/state')
   const root = resolve(given ?? join(base, 'kiln/default'))
   const short = createHash('sha256').update(root).digest('hex').slice(0, 10)
