@@ -20,15 +20,15 @@ export type IdentifyOptions = {
 
 /**
  * Who this member is: as its data directory says, else as the cluster it joins says, else as the flags say; and the
- * members to begin with while the log is empty.
+ * members to begin with while the log is empty. `isNew` says that it begins with an empty log.
  */
 export async function identify(
   options: IdentifyOptions,
-): Promise<{ identity: Identity; members: readonly Member[] }> {
+): Promise<{ identity: Identity; members: readonly Member[]; isNew: boolean }> {
   const { settings, log } = options
   const found = await readIdentity(settings.dataDir)
   if (found && (options.hasLog || !found.joining))
-    return { identity: found, members: settings.initialCluster }
+    return { identity: found, members: settings.initialCluster, isNew: !options.hasLog }
   const { members, ...who } =
     (found ?? settings).joining === true
       ? await askCluster(options)
@@ -37,7 +37,7 @@ export async function identify(
   const identity = { formatVersion: dataFormatVersion, name: settings.name, ...who, members: kept }
   if (!found) await writeIdentity(settings.dataDir, identity)
   log.info({ joining: who.joining, memberId: who.memberId.toString(16) }, 'new member')
-  return { identity, members }
+  return { identity, members, isNew: true }
 }
 
 function initialIdentity({ initialCluster, name }: Settings) {

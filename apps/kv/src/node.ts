@@ -11,6 +11,7 @@ import { watchCertificate } from './certificate-watch.ts'
 import { startConsensus } from './consensus/consensus.ts'
 import { startPeerProbe } from './consensus/peer-probe.ts'
 import type { PeerTls } from './consensus/peer-tls.ts'
+import { startStoreUpgrade } from './consensus/store-upgrade.ts'
 import { startTcpTransport } from './consensus/tcp-transport.ts'
 import type { Consensus, Member } from './consensus/types.ts'
 import { lockDataDir } from './data-dir.ts'
@@ -24,6 +25,7 @@ import type { Settings } from './settings/settings.ts'
 import { CorruptCheck } from './state/corrupt-check.ts'
 import { Reclaimer } from './state/reclaimer.ts'
 import { type Applied, StoreState } from './state/state-machine.ts'
+import { storeVersion } from './state/store-version.ts'
 import { nodeDisk } from './wal/node-disk.ts'
 
 const publishRetryMs = 500
@@ -63,7 +65,7 @@ export async function startNode(options: NodeOptions): Promise<RunningNode> {
   }
   const measures = new Measures()
   const disk = measuredDisk(await nodeDisk(join(settings.dataDir, 'log')), measures)
-  const { identity, members } = await identify({
+  const { identity, members, isNew } = await identify({
     ...options,
     settings,
     tls: peerTls,
@@ -83,6 +85,7 @@ export async function startNode(options: NodeOptions): Promise<RunningNode> {
     random: options.random,
     log,
     describe: () => known(),
+    announce: () => ({ storeVersion, isNew }),
   })
   const consensus = await startConsensus<Applied>({
     clusterId: identity.clusterId,
@@ -171,6 +174,15 @@ export async function startNode(options: NodeOptions): Promise<RunningNode> {
     clock,
   )
   const stopChecking = corruption.start(settings.corruptCheckMs)
+  const stopUpgrade = startStoreUpgrade({
+    own: { storeVersion, isNew },
+    state,
+    consensus,
+    announcements: () => transport.announcements(),
+    clock,
+    log,
+    settleMs: settings.storeUpgradeDelayMs,
+  })
   const stopDisarming = settings.autoDisarm ? startDisarming(context) : () => undefined
   const stopProbe = startPeerProbe({
     self: identity.memberId,
@@ -215,6 +227,7 @@ export async function startNode(options: NodeOptions): Promise<RunningNode> {
       stopChecking()
       stopDisarming()
       stopProbe()
+      stopUpgrade()
       await handOver(consensus, { clock, log })
       await served.close()
       await auth.stop()

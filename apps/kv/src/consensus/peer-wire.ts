@@ -4,7 +4,8 @@
  *
  * Hello: magic u32, version u16, purpose u8 (1 frames, 2 describe the cluster), cluster u64, from u64, to u64, then the URLs where
  * the sender listens itself, separated by commas.
- * Answer: code length u8, code (empty: welcome), then JSON of the cluster for purpose 2.
+ * Answer: code length u8, code (empty: welcome), then JSON: for purpose 2 of the cluster, for 1 what the answering side
+ * announces about its program (nothing before store version 2).
  */
 export const peerFormatVersion = 1
 const magic = 0x4b504552

@@ -5,6 +5,7 @@ import { encodeFrame } from './frame.ts'
 import { createPeerHttp, handOverHttp, isHttp } from './peer-http.ts'
 import { createPeerServer, dial, type PeerTls, refreshServers } from './peer-tls.ts'
 import {
+  type Answer,
   decodeAnswer,
   decodeHello,
   encodeAnswer,
@@ -14,6 +15,7 @@ import {
   packFrames,
   peerFormatVersion,
 } from './peer-wire.ts'
+import { type Announcement, decodeAnnouncement, encodeAnnouncement, unannounced } from './store-upgrade.ts'
 import type { Member, MemberId, Transport } from './types.ts'
 
 export type TcpTransportOptions = {
@@ -28,6 +30,8 @@ export type TcpTransportOptions = {
   log: Log
   /** Told to a machine that wants to join; see `discover.ts`. */
   describe?: () => readonly Member[]
+  /** Told to each member that connects. */
+  announce?: () => Announcement
 }
 
 export type TcpTransport = Transport & {
@@ -35,6 +39,8 @@ export type TcpTransport = Transport & {
   ports(): number[]
   /** Bytes and frames since the start, by peer; `dropped` are frames that found a full queue or no connection. */
   counters(): { peer: MemberId; connected: boolean; sent: number; dropped: number }[]
+  /** What the members that are connected now said about their programs. */
+  announcements(): ReadonlyMap<MemberId, Announcement>
 }
 
 /** Frames and bytes that wait for a connection, or for one that is slow. */
@@ -90,6 +96,8 @@ export async function startTcpTransport(options: TcpTransportOptions): Promise<T
     },
     ports: () => inbound.ports(),
     counters: () => [...peers].map(([peer, outbound]) => ({ peer, ...outbound.counters() })),
+    announcements: () =>
+      new Map([...peers].flatMap(([peer, { announced }]) => (announced ? [[peer, announced] as const] : []))),
     stop: async () => {
       for (const peer of peers.values()) peer.close()
       await inbound.close()
@@ -114,6 +122,7 @@ class Outbound {
   #sent = 0
   #dropped = 0
   #lastRefusal = ''
+  #announced: Announcement = unannounced
   #tell: { removed(): void; lost(): void }
 
   constructor(
@@ -127,6 +136,11 @@ class Outbound {
     this.#urls = urls
     this.#tell = tell
     this.#connect()
+  }
+
+  /** Undefined while there is no connection. */
+  get announced(): Announcement | undefined {
+    return this.#welcome ? this.#announced : undefined
   }
 
   setUrls(urls: readonly string[]): void {
@@ -201,7 +215,7 @@ class Outbound {
         reason = error
       })
       socket.on('data', (chunk) => {
-        for (const frame of reader.push(chunk)) this.#onAnswer(socket, decodeAnswer(frame).code)
+        for (const frame of reader.push(chunk)) this.#onAnswer(socket, decodeAnswer(frame))
       })
       socket.on('close', () => {
         if (this.#socket !== socket) return
@@ -218,12 +232,13 @@ class Outbound {
     }
   }
 
-  #onAnswer(socket: Socket, code: string): void {
+  #onAnswer(socket: Socket, { code, body }: Answer): void {
     const { log } = this.#options
     if (code === '') {
       socket.setTimeout(0)
       socket.setKeepAlive(true, 5_000)
       this.#welcome = true
+      this.#announced = decodeAnnouncement(body)
       this.#backoffMs = backoffMinMs
       this.#lastRefusal = ''
       log.info({ peer: this.#to.toString(16) }, 'peer connected')
@@ -349,7 +364,7 @@ class Inbound {
     const hello = decodeHello(frame)
     if (hello === undefined) throw new Error('the first frame is no hello')
     const code = this.#refusal(hello)
-    const body = hello.purpose === 'describe' && code === '' ? this.#describe() : new Uint8Array(0)
+    const body = code === '' ? this.#answer(hello) : new Uint8Array(0)
     socket.write(packFrames([encodeAnswer({ code, body })]))
     if (code !== '' || hello.purpose === 'describe') {
       if (code !== '') {
@@ -377,6 +392,11 @@ class Inbound {
     if (this.#removed.has(hello.from)) return 'STORE_MEMBER_REMOVED'
     if (hello.to !== self) return 'STORE_MEMBER_MISMATCH'
     return ''
+  }
+
+  #answer({ purpose }: Hello): Uint8Array {
+    if (purpose === 'describe') return this.#describe()
+    return this.#options.announce ? encodeAnnouncement(this.#options.announce()) : new Uint8Array(0)
   }
 
   #describe(): Uint8Array {

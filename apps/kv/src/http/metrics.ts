@@ -189,6 +189,7 @@ export function metricsPage({ context, calls, watches, leaderChanges }: MetricsS
   gauge('etcd_debugging_mvcc_watch_stream_total', watches.hub.streamCount)
   gauge('etcd_debugging_mvcc_slow_watcher_total', watches.hub.unsyncedCount)
   gauge('etcd_debugging_auth_revision', state.auth.revision)
+  gauge('kiln_kv_store_version', state.version)
   gauge('kiln_kv_leases', state.store.leases.size)
   gauge('kiln_kv_wal_bytes', status.walBytes)
   gauge('kiln_kv_disk_full', status.diskFull ? 1 : 0)

@@ -155,6 +155,12 @@ export const flags: Record<string, Flag> = {
     'false',
     'a leader serves reads alone for up to half an election timeout; all members alike',
   ),
+  'store-upgrade-delay': used(
+    'kiln',
+    'duration',
+    '10m',
+    'how long all members run a new program before the version of the store is raised',
+  ),
   'auto-disarm': used('kiln', 'flag', 'false', 'end the NOSPACE alarm when there is space again'),
   'accept-damage': used('kiln', 'flag', 'false', 'start a single member whose newest log record is damaged'),
 

@@ -97,6 +97,8 @@ export type Settings = {
   acceptDamage: boolean
   forceNewCluster: boolean
   leaseReads: boolean
+  /** How long all members run a new program before what it writes may need it. */
+  storeUpgradeDelayMs: number
 }
 
 const quotaDefault = 2 * 1024 ** 3
@@ -208,6 +210,7 @@ function checkSettings(raw: RawSettings): Settings {
     acceptDamage: truth('accept-damage'),
     forceNewCluster: truth('force-new-cluster'),
     leaseReads: truth('lease-reads'),
+    storeUpgradeDelayMs: ms('store-upgrade-delay'),
   }
 }
 

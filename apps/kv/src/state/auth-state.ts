@@ -2,10 +2,10 @@ import { AuthBook, type AuthState } from '@kiln/mvcc'
 
 const untouched = new AuthBook().exportState()
 
-/** The state of auth for a snapshot: length u32, JSON. Nothing while there never was a user or role. */
-export function encodeAuthState(state: AuthState): Buffer {
-  if (state.revision === untouched.revision && state.users.length + state.roles.length === 0)
-    return Buffer.alloc(0)
+/** The state of auth for a snapshot: length u32, JSON. Nothing while there never was a user or role, unless `always`. */
+export function encodeAuthState(state: AuthState, always: boolean): Buffer {
+  const isUntouched = state.revision === untouched.revision && state.users.length + state.roles.length === 0
+  if (isUntouched && !always) return Buffer.alloc(0)
   const json = Buffer.from(JSON.stringify(state))
   const length = Buffer.alloc(4)
   length.writeUInt32LE(json.length)

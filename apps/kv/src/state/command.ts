@@ -29,6 +29,8 @@ export type Command =
    * token of the user.
    */
   | { kind: 'authenticate'; name: string; authRevision: number; prefix: string }
+  /** From here on the log and the disks of all members may hold what came with this version of the store. */
+  | { kind: 'raise-version'; version: number }
 
 const kinds = [
   'put',
@@ -43,6 +45,7 @@ const kinds = [
   'downgrade',
   'auth',
   'authenticate',
+  'raise-version',
 ] as const
 
 const headBytes = 2
@@ -88,6 +91,9 @@ export function encodeCommand(command: Command): Uint8Array {
       bytes.writeUInt32LE(command.target?.major ?? 0, 2)
       bytes.writeUInt32LE(command.target?.minor ?? 0, 6)
       break
+    case 'raise-version':
+      bytes.writeUInt32LE(command.version, 2)
+      break
   }
   return bytes
 }
@@ -120,6 +126,8 @@ function bodyBytes(command: Exclude<Command, Rare>): number {
       return 10
     case 'downgrade':
       return 8
+    case 'raise-version':
+      return 4
   }
 }
 
@@ -162,6 +170,8 @@ export function decodeCommand(entry: Uint8Array): Command {
       const target = { major: bytes.readUInt32LE(2), minor: bytes.readUInt32LE(6) }
       return { kind, target: target.major > 0 ? target : undefined }
     }
+    case 'raise-version':
+      return { kind, version: bytes.readUInt32LE(2) }
     case 'auth':
     case 'authenticate':
       return { kind, ...JSON.parse(bytes.toString('utf8', headBytes)) } as Rare

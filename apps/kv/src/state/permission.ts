@@ -27,6 +27,7 @@ export function demandOf(command: Command): Demand | undefined {
     case 'alarm':
     case 'downgrade':
     case 'authenticate':
+    case 'raise-version':
       return undefined
   }
 }
@@ -47,6 +48,7 @@ export function refuseCommand(command: Command, refusal: Refusal): Applied {
     case 'lease-checkpoint':
     case 'alarm':
     case 'downgrade':
+    case 'raise-version':
       throw new Error(`assertion failed: nobody is refused a ${command.kind}`)
   }
 }

@@ -183,6 +183,24 @@ test('a snapshot without users is one that an older version reads, and replaces 
   expect(state.auth.exportState()).toEqual(new StoreState().auth.exportState())
 })
 
+test('the version of the store only rises, goes with snapshots, and one too high is refused', async () => {
+  const one = new StoreState()
+  await apply(
+    one,
+    put('a', '1'),
+    { kind: 'raise-version', version: 2 },
+    { kind: 'raise-version', version: 1 },
+  )
+  expect(one.version).toBe(2)
+  const snapshot = await snapshotOf(one)
+  expect(snapshot.readUInt32LE(4)).toBe(3)
+  const other = new StoreState()
+  await apply(other, ...authCommands)
+  await other.restore(snapshot)
+  expect([other.version, other.store.revision, other.auth.enabled]).toEqual([2, 2, false])
+  await expect(apply(other, { kind: 'raise-version', version: 99 })).rejects.toThrow(/store version 99/)
+})
+
 test('a token is only given at the revision its password was found right at', async () => {
   const state = new StoreState()
   const given: string[] = []

@@ -27,6 +27,7 @@ import { type AlarmKind, type Command, decodeCommand, type MinorVersion } from '
 import { demandOf, refuseCommand } from './permission.ts'
 import { proposerOf } from './proposer.ts'
 import { nextTurn, runSlices } from './slices.ts'
+import { firstStoreVersion, newerStore, storeVersion } from './store-version.ts'
 
 /** What applying a command gave, on the member that proposed it. */
 export type Applied =
@@ -37,7 +38,7 @@ export type Applied =
   | { kind: 'lease-grant'; outcome: Outcome<{ id: bigint; ttl: number }> }
   | { kind: 'lease-expire' | 'lease-checkpoint' }
   | { kind: 'alarm'; alarms: Alarm[] }
-  | { kind: 'downgrade' }
+  | { kind: 'downgrade' | 'raise-version' }
   | { kind: 'auth'; outcome: Outcome<{ authRevision: number }> }
   | { kind: 'authenticate'; outcome: Outcome<{ token: string }> }
 
@@ -54,12 +55,16 @@ export type StoreListener = {
 }
 
 const magic = Buffer.from('KKVS')
-/** Version 2 has the state of auth between alarms and keys; a store that never had any writes version 1. */
-const formatVersion = 2
+/**
+ * Version 2 has the state of auth between alarms and keys; a store that never had any writes version 1. Version 3 has the
+ * version of the store among the alarms, and is written once that was raised.
+ */
+const formatVersion = 3
 const headBytes = 12
 const alarmKinds: AlarmKind[] = ['nospace', 'corrupt']
 /** A downgrade that is under way stands among the alarms of a snapshot, its target in place of the member. */
 const downgradeRecord = 2
+const versionRecord = 3
 const packVersion = ({ major, minor }: MinorVersion): bigint => (BigInt(major) << 32n) | BigInt(minor)
 const unpackVersion = (number: bigint): MinorVersion => ({
   major: Number(number >> 32n),
@@ -75,12 +80,18 @@ export class StoreState implements StateMachine<Applied> {
   readonly alarms = new AlarmBook()
   readonly auth = new AuthBook()
   #downgrade: MinorVersion | undefined
+  #version = firstStoreVersion
   #listener: StoreListener = {}
   #attached: AttachedKeys = (id) => this.store.leases.get(id)?.keys ?? []
 
   /** The version the cluster is about to go back to. */
   get downgrade(): MinorVersion | undefined {
     return this.#downgrade
+  }
+
+  /** What may be in log and snapshots by now; see `store-version.ts`. */
+  get version(): number {
+    return this.#version
   }
 
   listen(listener: StoreListener): void {
@@ -120,6 +131,7 @@ export class StoreState implements StateMachine<Applied> {
       alarms: this.alarms.list(),
       auth: this.auth.exportState(),
       downgrade: this.#downgrade,
+      version: this.#version,
     })
     return withPauses(head, encodeSnapshot(this.store))
   }
@@ -135,13 +147,16 @@ export class StoreState implements StateMachine<Applied> {
     }
     const alarms: Alarm[] = []
     let downgrade: MinorVersion | undefined
+    let version = firstStoreVersion
     const count = bytes.readUInt32LE(8)
     for (let record = 0; record < count; record++) {
       const number = bytes.readBigUInt64LE(headBytes + record * 9)
       const kind = bytes[headBytes + record * 9 + 8]!
       if (kind === downgradeRecord) downgrade = unpackVersion(number)
+      else if (kind === versionRecord) version = Number(number)
       else alarms.push({ member: number, alarm: alarmKinds[kind]! })
     }
+    if (version > storeVersion) throw newerStore(version)
     let at = headBytes + count * 9
     const auth = decodeAuthState(bytes, bytes.readUInt32LE(4) > 1 ? at : undefined)
     at += auth.bytes
@@ -149,6 +164,7 @@ export class StoreState implements StateMachine<Applied> {
     if (problem) throw new Fault('STORE_SNAPSHOT_BAD', `the snapshot cannot be restored: ${problem}`)
     this.alarms.replace(alarms)
     this.#downgrade = downgrade
+    this.#version = version
     this.auth.replace(auth.state)
     this.#listener.onReplaced?.()
   }
@@ -226,6 +242,10 @@ export class StoreState implements StateMachine<Applied> {
       case 'downgrade':
         this.#downgrade = command.target
         return { kind: 'downgrade' }
+      case 'raise-version':
+        if (command.version > storeVersion) throw newerStore(command.version)
+        this.#version = Math.max(this.#version, command.version)
+        return { kind: 'raise-version' }
       case 'auth': {
         const refusal = this.auth.apply(command.change)
         if (refusal) return { kind: 'auth', outcome: refused(refusal) }
@@ -274,6 +294,7 @@ function whileCorrupt({ kind }: Command): Applied | undefined {
     case 'downgrade':
     case 'auth':
     case 'authenticate':
+    case 'raise-version':
       return undefined
   }
 }
@@ -283,16 +304,20 @@ export function encodeStateHead(state: {
   alarms: readonly Alarm[]
   auth: AuthState
   downgrade?: MinorVersion | undefined
+  version?: number
 }): Buffer {
   const records = state.alarms.map(({ member, alarm }) => ({
     number: member,
     kind: alarmKinds.indexOf(alarm),
   }))
   if (state.downgrade) records.push({ number: packVersion(state.downgrade), kind: downgradeRecord })
-  const auth = encodeAuthState(state.auth)
+  const { version = firstStoreVersion } = state
+  const isRaised = version > firstStoreVersion
+  if (isRaised) records.push({ number: BigInt(version), kind: versionRecord })
+  const auth = encodeAuthState(state.auth, isRaised)
   const head = Buffer.alloc(headBytes + records.length * 9)
   magic.copy(head)
-  head.writeUInt32LE(auth.length > 0 ? formatVersion : 1, 4)
+  head.writeUInt32LE(isRaised ? formatVersion : auth.length > 0 ? 2 : 1, 4)
   head.writeUInt32LE(records.length, 8)
   records.forEach(({ number, kind }, at) => {
     head.writeBigUInt64LE(number, headBytes + at * 9)

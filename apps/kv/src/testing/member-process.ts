@@ -10,7 +10,8 @@ export type MemberProcess = {
   name: string
   endpoint: string
   dataDir: string
-  start(more?: string[]): Promise<void>
+  /** `main` is another program than this repository's. */
+  start(more?: string[], main?: string): Promise<void>
   /** Without a chance to write anything more. */
   kill(): Promise<void>
   stop(): Promise<number | null>
@@ -32,6 +33,8 @@ export type MemberFlags = {
   flags?: string[]
   /** Certificates for both sides; URLs are then https. */
   tls?: { cert: string; key: string; ca: string }
+  /** Another program than this repository's. */
+  main?: string
   /** Of the URLs, when it is not what `tls` makes it. */
   scheme?: 'http' | 'https'
 }
@@ -69,7 +72,7 @@ export async function startMembers({ count, flags = [], tls, ...rest }: MemberFl
     },
   }
   try {
-    await Promise.all(members.map((member) => member.start()))
+    await Promise.all(members.map((member) => member.start([], rest.main)))
   } catch (error) {
     await cluster.stop()
     throw error
@@ -101,12 +104,12 @@ export function memberProcess(
       return isRunning()
     },
     output: () => output,
-    start: async (more = []) => {
+    start: async (more = [], main = join(import.meta.dirname, '../main.ts')) => {
       output = ''
       child = spawn(
         process.execPath,
         [
-          join(import.meta.dirname, '../main.ts'),
+          main,
           `--name=${name}`,
           `--data-dir=${dataDir}`,
           `--listen-client-urls=${endpoint}`,

@@ -1,0 +1,81 @@
+import type { Clock, Log } from '@kiln/service'
+import { encodeCommand } from '../state/command.ts'
+import type { Consensus, MemberId } from './types.ts'
+
+/** What a member tells the others about its program; see `state/store-version.ts`. */
+export type Announcement = {
+  storeVersion: number
+  /** It began this run with an empty disk: no older program has data there to fall back to. */
+  isNew: boolean
+}
+
+/** What a member is taken for that announces nothing: the first program did not. */
+export const unannounced: Announcement = { storeVersion: 1, isNew: false }
+
+export function encodeAnnouncement(announcement: Announcement): Uint8Array {
+  return new TextEncoder().encode(JSON.stringify(announcement))
+}
+
+export function decodeAnnouncement(bytes: Uint8Array): Announcement {
+  if (bytes.length === 0) return unannounced
+  const { storeVersion, isNew } = JSON.parse(new TextDecoder().decode(bytes)) as Partial<Announcement>
+  if (!Number.isSafeInteger(storeVersion) || storeVersion! < 1)
+    throw new Error('a peer has no good store version')
+  return { storeVersion: storeVersion!, isNew: isNew === true }
+}
+
+export type StoreUpgradePorts = {
+  own: Announcement
+  state: { readonly version: number }
+  consensus: Pick<Consensus<unknown>, 'id' | 'isLeader' | 'members' | 'propose'>
+  /** Of the members that are connected now. */
+  announcements(): ReadonlyMap<MemberId, Announcement>
+  clock: Clock
+  log: Log
+  /** How long every member must have run the new program: longer than a machine takes to fall back by itself. */
+  settleMs: number
+}
+
+const intervalMs = 500
+
+/**
+ * Raises the version of the store as leader: when all members, learners too, have been connected with a program that knows
+ * it for `settleMs` without a break, at once in a cluster that is new. Returns the function that ends it.
+ */
+export function startStoreUpgrade(ports: StoreUpgradePorts): () => void {
+  const { own, state, consensus, clock, log, settleMs } = ports
+  let readySince: number | undefined
+  let isStopped = false
+  let cancel = (): void => undefined
+  const others = (): Announcement[] =>
+    consensus
+      .members()
+      .filter(({ id }) => id !== consensus.id())
+      .map(({ id }) => ports.announcements().get(id) ?? unannounced)
+  const check = async (): Promise<void> => {
+    const isDue = consensus.isLeader() && state.version < own.storeVersion
+    const announced = others()
+    if (!isDue || announced.some(({ storeVersion }) => storeVersion < own.storeVersion)) {
+      readySince = undefined
+      return
+    }
+    readySince ??= clock.now()
+    const isNew = own.isNew && announced.every((each) => each.isNew)
+    if (clock.now() - readySince < (isNew ? 0 : settleMs)) return
+    await consensus.propose(encodeCommand({ kind: 'raise-version', version: own.storeVersion }))
+    log.info({ storeVersion: own.storeVersion }, 'the version of the store was raised')
+  }
+  const plan = (): void => {
+    if (isStopped) return
+    cancel = clock.after(intervalMs, () => {
+      check()
+        .catch((error: unknown) => log.debug({ error }, 'the version of the store could not be raised'))
+        .finally(plan)
+    })
+  }
+  plan()
+  return () => {
+    isStopped = true
+    cancel()
+  }
+}

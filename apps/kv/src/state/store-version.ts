@@ -1,0 +1,23 @@
+import { Fault } from '@kiln/service'
+
+/**
+ * The version of the store is what may stand in log, snapshots and data directories of a cluster. A program reads all
+ * versions up to its own and writes the one that the cluster has, so that a machine which falls back to the image before
+ * finds nothing there that it cannot read. An entry of the log raises it, once every member runs a program that knows the
+ * next one (`store-upgrade.ts`).
+ *
+ * 1: everything up to users and roles. 2: nothing but the entry itself.
+ */
+export const storeVersion = 2
+export const firstStoreVersion = 1
+
+/** A member of an older program must stop: going on would make it differ from the others. */
+export function newerStore(version: number): Fault {
+  return new Fault(
+    'STORE_FORMAT_UNKNOWN',
+    `the cluster has store version ${version}, this program ${storeVersion}`,
+    {
+      remedy: 'a newer kiln-kv raised it: run that version',
+    },
+  )
+}
