@@ -32,6 +32,15 @@ function files(): FileRegistry {
   return registry
 }
 
+/** All methods, each with its gRPC path. */
+export function apiMethods(): (DescMethod & { path: string })[] {
+  return [...files()].flatMap((type) =>
+    type.kind === 'service'
+      ? type.methods.map((method) => ({ ...method, path: `/${type.typeName}/${method.name}` }))
+      : [],
+  )
+}
+
 /** The method at a gRPC path, `/package.Service/Method`; undefined if the API has none there. */
 export function methodCodec(path: string): MethodCodec | undefined {
   const [, service = '', name = ''] = path.split('/')

@@ -6,6 +6,7 @@ import {
 import { grpcCode } from '@kiln/wire'
 import { fail } from './errors.ts'
 import type { MethodTable } from './method-table.ts'
+import { decode } from './requests.ts'
 
 const answer = (status: HealthCheckResponse_ServingStatus): Uint8Array =>
   HealthCheckResponse.encode({ status }).finish()
@@ -16,14 +17,14 @@ export function serveHealth(methods: MethodTable): void {
   const { SERVING, SERVICE_UNKNOWN } = HealthCheckResponse_ServingStatus
 
   methods.unary('/grpc.health.v1.Health/Check', (bytes) => {
-    const { service } = HealthCheckRequest.decode(bytes)
+    const { service } = decode(HealthCheckRequest, bytes)
     if (!isServed(service)) fail({ code: grpcCode.notFound, text: 'unknown service' })
     return answer(SERVING)
   })
   // The stream stays open: a client learns of the end by its end.
   methods.stream('/grpc.health.v1.Health/Watch', (call) => ({
     onMessage: (bytes) => {
-      const { service } = HealthCheckRequest.decode(bytes)
+      const { service } = decode(HealthCheckRequest, bytes)
       call.send(answer(isServed(service) ? SERVING : SERVICE_UNKNOWN))
     },
   }))

@@ -2,6 +2,7 @@ import { type ProtocolFile, protocolFiles } from '@kiln/etcd-api/descriptors'
 import { ServerReflectionRequest, ServerReflectionResponse } from '@kiln/etcd-api/reflection'
 import { grpcCode } from '@kiln/wire'
 import type { MethodTable } from './method-table.ts'
+import { decode } from './requests.ts'
 
 type Answer = ServerReflectionResponse['messageResponse']
 
@@ -12,7 +13,7 @@ export function serveReflection(methods: MethodTable): void {
     methods.stream(`/grpc.reflection.${version}.ServerReflection/ServerReflectionInfo`, (call) => ({
       onMessage: (bytes) => {
         files ??= protocolFiles()
-        const request = ServerReflectionRequest.decode(bytes)
+        const request = decode(ServerReflectionRequest, bytes)
         const messageResponse = answerOf(request, files, methods.services())
         call.send(
           ServerReflectionResponse.encode({

@@ -16,12 +16,14 @@ import { GrpcError, grpcCode } from '@kiln/wire'
 import type { AlarmKind } from '../state/command.ts'
 import { fail } from './errors.ts'
 
-/** Requests from their protobuf bytes to the store's words. Anything malformed ends the call with `InvalidArgument`. */
+/** Requests from their protobuf bytes to the store's words. Anything malformed ends the call as with Go's gRPC servers. */
 export function decode<T>(codec: { decode(bytes: Uint8Array): T }, bytes: Uint8Array): T {
   try {
     return codec.decode(bytes)
   } catch (cause) {
-    throw new GrpcError(grpcCode.invalidArgument, 'etcdserver: the request is no valid message', { cause })
+    throw new GrpcError(grpcCode.internal, 'grpc: error unmarshalling request: these bytes are no message', {
+      cause,
+    })
   }
 }
 

@@ -6,6 +6,7 @@ import type { StoreEvent } from '@kiln/mvcc'
 import { type CallInfo, GrpcError, grpcCode, type StreamCall } from '@kiln/wire'
 import { headerOf, type ServiceContext } from '../api/context.ts'
 import type { MethodTable } from '../api/method-table.ts'
+import { decode } from '../api/requests.ts'
 import { toHeader, toKeyValue } from '../api/responses.ts'
 import type { WatchService } from '../api/watch-service.ts'
 import { follow } from './follow.ts'
@@ -109,7 +110,7 @@ function observer(ports: Ports, call: StreamCall) {
     onMessage: (bytes: Uint8Array): void => {
       if (isRunning) return
       isRunning = true
-      const { name } = election.LeaderRequest.decode(bytes)
+      const { name } = decode(election.LeaderRequest, bytes)
       observe(ports, { name, call, signal: gone.signal }, send).catch((thrown: unknown) => {
         const error = asRecipeError(thrown)
         if (!(error instanceof GrpcError)) ports.context.log.error({ error }, 'observing an election failed')

@@ -1,5 +1,6 @@
 import { GrpcError, grpcCode, type UnaryCall } from '@kiln/wire'
 import type { MethodTable } from '../api/method-table.ts'
+import { decode } from '../api/requests.ts'
 
 export const recipeRefusal = (text: string): GrpcError => new GrpcError(grpcCode.unknown, text)
 
@@ -20,12 +21,7 @@ export function recipe<Request>(
   methods.unary(path, async (bytes, call) => {
     const gone = new AbortController()
     call.onAbandoned = () => gone.abort()
-    let request: Request
-    try {
-      request = codec.decode(bytes)
-    } catch (cause) {
-      throw new GrpcError(grpcCode.invalidArgument, 'etcdserver: the request is no valid message', { cause })
-    }
+    const request = decode(codec, bytes)
     try {
       return await handler(request, call, gone.signal)
     } catch (thrown) {
