@@ -230,7 +230,7 @@ program
 
 for (const [name, scripts, does] of [
   ['bench', benches, 'compare with a real peer, alternately in one run'],
-  ['conformance', conformances, 'run a real client against what is built'],
+  ['conformance', conformances, 'run case data or a real client against what is built'],
 ] as const) {
   program
     .command(name)

@@ -89,8 +89,7 @@ async function fetchRaw(
     case 'https': {
       if (!fetcher.network) throw new Fault('NEEDS_NETWORK', `${shown(source)} needs the network`)
       const headers: Record<string, string> = { 'User-Agent': `Ignition/${version}`, ...extraHeaders }
-      const own: Record<string, string> = {}
-      for (const { name, value } of resource.httpHeaders ?? []) if (value !== undefined) own[name] = value
+      const own = headersOf(resource.httpHeaders ?? [])
       return getWithRetries(source, { headers, own }, fetcher, settings)
     }
     default:
@@ -98,6 +97,17 @@ async function fetchRaw(
         remedy: 'serve it over http or https',
       })
   }
+}
+
+/** The headers of a resource as a request sends them. One without a value removes a parent's, and is gone after merging. */
+export function headersOf(headers: NonNullable<IgnitionResource['httpHeaders']>): Record<string, string> {
+  const sent: Record<string, string> = {}
+  for (const { name, value } of headers) {
+    if (name === '') throw new Fault('RESOURCE_INVALID', 'an HTTP header has no name')
+    if (value === undefined) throw new Fault('RESOURCE_INVALID', `the HTTP header ${name} has no value`)
+    sent[name] = value
+  }
+  return sent
 }
 
 async function getWithRetries(

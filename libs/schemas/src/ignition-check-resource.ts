@@ -2,7 +2,15 @@ import type { IgnitionResource } from './ignition.ts'
 import { decodeDataUrl } from './ignition-data-url.ts'
 import type { IgnitionPath, Report } from './ignition-finding.ts'
 
-const schemes = ['http', 'https', 'tftp', 'data', 's3', 'gs']
+/** Schemes of sources, with the spec version that has them first. */
+const sinceVersion: Record<string, string> = {
+  http: '3.0.0',
+  https: '3.0.0',
+  tftp: '3.0.0',
+  s3: '3.0.0',
+  gs: '3.2.0',
+  arn: '3.4.0',
+}
 const hashLengths: Record<string, number> = { sha512: 128, sha256: 64 }
 
 /** Rules of a resource: its source, hash, compression and headers. */
@@ -39,13 +47,41 @@ export function checkResource(
   }
 }
 
-function sourceProblem(source: string, version: string): string | undefined {
+/** Why a source cannot be fetched from, by its form alone. */
+export function sourceProblem(source: string, version: string): string | undefined {
   const scheme = /^([a-z][a-z0-9+.-]*):/i.exec(source)?.[1]?.toLowerCase()
-  if (scheme === undefined) return 'invalid url scheme'
-  if (scheme === 'arn') return version >= '3.4.0' ? undefined : 'invalid url scheme'
-  if (!schemes.includes(scheme)) return 'invalid url scheme'
+  if (scheme === undefined) return isParsable(source) ? 'invalid url scheme' : 'unable to parse url'
   if (scheme === 'data') return decodeDataUrl(source) ? undefined : 'unable to parse data URL'
-  return URL.canParse(source) ? undefined : 'unable to parse url'
+  if (!isParsable(source)) return 'unable to parse url'
+  if ((sinceVersion[scheme] ?? 'never') > version) return 'invalid url scheme'
+  if (scheme === 'arn') return arnProblem(source) ?? versionIdProblem(source)
+  return scheme === 's3' ? versionIdProblem(source) : undefined
+}
+
+/** What Go's parser of URLs, which the specification follows, refuses: bad escapes, ports and host names. */
+function isParsable(source: string): boolean {
+  if (/%(?![0-9a-f]{2})/i.test(source.replace(/[?#].*$/s, '')) || source.startsWith(':')) return false
+  if (/[\u0000-\u001f\u007f]/.test(source)) return false
+  const host = /^[a-z][a-z0-9+.-]*:\/\/(?:[^/?#]*@)?([^/?#]*)/i.exec(source)?.[1]
+  if (host === undefined) return true
+  return host.startsWith('[')
+    ? /^\[[^\]\s]+\](:\d*)?$/.test(host)
+    : /^[^\s:[\]<>"\\^`{|}]*(:\d*)?$/.test(host)
+}
+
+/** `arn:PARTITION:s3:REGION:ACCOUNT:RESOURCE`, where the resource is BUCKET/KEY or accesspoint/NAME/KEY. */
+function arnProblem(source: string): string | undefined {
+  const arn = source.replace(/[?#].*$/s, '').replace(/^arn:/i, 'arn:')
+  const [, , service, , , ...rest] = arn.split(':')
+  const resource = rest.join(':')
+  const partsMin = resource.startsWith('accesspoint/') ? 3 : 2
+  const good = rest.length > 0 && service === 's3' && arn.split('/').length >= partsMin
+  return good ? undefined : 'invalid S3 ARN format'
+}
+
+function versionIdProblem(source: string): string | undefined {
+  const query = /\?([^#]*)/.exec(source)?.[1] ?? ''
+  return new URLSearchParams(query).get('versionId') === '' ? 'invalid S3 object VersionId' : undefined
 }
 
 function hashProblem(hash: string, version: string): string | undefined {

@@ -46,16 +46,26 @@ function checkDuplicates(value: unknown, path: IgnitionPath, report: Report): vo
       const entries = (value as Record<string, unknown>)[other.slice(other.lastIndexOf('.') + 1)]
       return Array.isArray(entries) ? entries.map((entry) => entryKey(other, entry)) : []
     })
-    const seen = new Set(earlier)
-    for (const [index, entry] of child.entries()) {
-      const key = entryKey(list, entry)
-      if (key !== undefined && seen.has(key)) {
-        report('error', [...childPath, index], 'duplicate entry defined')
-      }
-      if (key !== undefined) seen.add(key)
-      checkDuplicates(entry, [...childPath, index], report)
+    const keys = child.map((entry) => entryKey(list, entry))
+    for (const index of duplicateEntries(keys, earlier)) {
+      report('error', [...childPath, index], 'duplicate entry defined')
     }
+    for (const [index, entry] of child.entries()) checkDuplicates(entry, [...childPath, index], report)
   }
+}
+
+/** Places of the entries whose key was there before, in the list or among `earlier`. */
+export function duplicateEntries(
+  keys: (string | undefined)[],
+  earlier: Iterable<string | undefined> = [],
+): number[] {
+  const seen = new Set(earlier)
+  return [...keys.entries()].flatMap(([index, key]) => {
+    if (key === undefined) return []
+    const before = seen.has(key)
+    seen.add(key)
+    return before ? [index] : []
+  })
 }
 
 function checkProxy(config: IgnitionConfig, report: Report): void {

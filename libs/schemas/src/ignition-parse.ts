@@ -19,8 +19,14 @@ export type IgnitionParsing = {
   problems: IgnitionProblem[]
 }
 
-/** Parses and checks one config text. All problems are collected; warnings leave the config usable. */
-export function parseIgnition(text: string): IgnitionParsing {
+/**
+ * Parses and checks one config text. All problems are collected; warnings leave the config usable. `versions` are the
+ * spec versions taken, all by default.
+ */
+export function parseIgnition(
+  text: string,
+  { versions = ignitionVersions }: { versions?: readonly string[] } = {},
+): IgnitionParsing {
   if (text.trim() === '') return unparsed('not a config (empty)')
   const json = parseJsonWithPositions(text)
   if (!json.ok) {
@@ -29,8 +35,8 @@ export function parseIgnition(text: string): IgnitionParsing {
   }
   const version = versionOf(json.value)
   if (version === undefined) return unparsed("invalid config version (couldn't parse)")
-  if (!(ignitionVersions as readonly string[]).includes(version)) {
-    return unparsed(`unsupported config version ${version}; this agent reads ${ignitionVersions.join(', ')}`)
+  if (!versions.includes(version)) {
+    return unparsed(`unsupported config version ${version}; this agent reads ${versions.join(', ')}`)
   }
   const { config, findings } = shape(withoutNulls(json.value))
   if (config) findings.push(...checkIgnition(config))

@@ -13,7 +13,9 @@ export {
   type IgnitionUser,
   ignitionVersions,
 } from './ignition.ts'
+export { duplicateEntries } from './ignition-check.ts'
 export { decodeDataUrl, encodeDataUrl } from './ignition-data-url.ts'
+export { type Position as JsonPosition, parseJsonWithPositions, positionOfPath } from './ignition-json.ts'
 export { mergeIgnition } from './ignition-merge.ts'
 export {
   checkMergedIgnition,

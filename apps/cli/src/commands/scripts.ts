@@ -7,9 +7,10 @@ import type { CommandContext } from './context.ts'
 /** Comparisons with a real peer, alternately in one run. */
 export const benches: Readonly<Record<string, string>> = { kv: 'apps/kv/src/bench/compare.ts' }
 
-/** Real clients against what is built; each ends with the line that counts. */
+/** Case data or real clients against what is built; each ends with the line that counts. */
 export const conformances: Readonly<Record<string, string>> = {
   etcdctl: 'apps/kv/src/conformance/etcdctl.ts',
+  ignition: 'apps/ignition/src/conformance/ignition.ts',
 }
 
 /** Runs one of the repository's scripts with this terminal and answers its exit code. */

@@ -61,7 +61,10 @@ export function testStages(root: string, node: string, seeds = seedsDefault): Te
         {
           title: 'conformance',
           budgetSeconds: 150,
-          commands: [script('apps/kv/src/conformance/etcdctl.ts')],
+          commands: [
+            script('apps/kv/src/conformance/etcdctl.ts'),
+            script('apps/ignition/src/conformance/ignition.ts'),
+          ],
         },
       ],
     ],

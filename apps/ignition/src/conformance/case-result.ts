@@ -1,0 +1,14 @@
+/** What became of one case of the conformance data. */
+export type CaseResult = {
+  name: string
+  outcome: 'passed' | 'failed' | 'skipped'
+  /** Why it failed or was skipped. */
+  detail?: string
+}
+
+/** A case's result from what is wrong with it: nothing, so passed. */
+export function resultOf(name: string, wrong: string[]): CaseResult {
+  return wrong.length === 0
+    ? { name, outcome: 'passed' }
+    : { name, outcome: 'failed', detail: wrong.join('; ') }
+}

@@ -1,0 +1,76 @@
+/**
+ * Runs Ignition's case data against what is built.
+ *
+ *   node apps/ignition/src/conformance/ignition.ts [--cases DIR] [--full]
+ *
+ * DIR holds validate-reports*.json, unit-tables*.json and blackbox-*.json. Prints the cases that fail or are skipped
+ * with their reasons, the counts of each kind, and `N passed, M failed, K skipped` at the end. `--full` runs black-box
+ * cases for every version they list, otherwise for the lowest and the highest.
+ */
+import { existsSync, readdirSync, readFileSync } from 'node:fs'
+import { join, resolve } from 'node:path'
+import { parseArgs } from 'node:util'
+import type { CaseResult } from './case-result.ts'
+import { type ReportCase, runReports } from './reports.ts'
+import { runUnitTables, type UnitRow } from './unit-tables.ts'
+
+const casesDefault = resolve(import.meta.dirname, '../../../../../shared/cases/ignition')
+
+export type IgnitionConformanceOptions = { cases: string; full: boolean; print: (line: string) => void }
+export type IgnitionCounts = { passed: number; failed: number; skipped: number }
+
+type CaseFile = { name: string; cases: unknown[] }
+
+export async function runIgnitionConformance(options: IgnitionConformanceOptions): Promise<IgnitionCounts> {
+  const { cases: folder, print } = options
+  const total: IgnitionCounts = { passed: 0, failed: 0, skipped: 0 }
+  if (!existsSync(folder)) {
+    print(`there is no ${folder}; --cases DIR names a folder of case data`)
+    return total
+  }
+  const read = (prefix: string): CaseFile[] =>
+    readdirSync(folder)
+      .filter((name) => name.startsWith(prefix) && name.endsWith('.json'))
+      .sort()
+      .map((name) => ({ name, cases: JSON.parse(readFileSync(join(folder, name), 'utf8')) as unknown[] }))
+  const kinds: [string, AsyncIterable<CaseResult> | Iterable<CaseResult>][] = [
+    [
+      'reports',
+      read('validate-reports').flatMap((file) => runReports(file.name, file.cases as ReportCase[])),
+    ],
+    ['unit tables', read('unit-tables').flatMap((file) => runUnitTables(file.name, file.cases as UnitRow[]))],
+    ['black box', await blackbox(read('blackbox-'))],
+  ]
+  for (const [kind, results] of kinds) {
+    const counts: IgnitionCounts = { passed: 0, failed: 0, skipped: 0 }
+    for await (const { name, outcome, detail } of results) {
+      counts[outcome]++
+      total[outcome]++
+      if (outcome !== 'passed') print(`${outcome === 'failed' ? 'FAIL' : 'SKIP'} ${name}: ${detail ?? ''}`)
+    }
+    print(`${kind}: ${counts.passed} passed, ${counts.failed} failed, ${counts.skipped} skipped`)
+  }
+  return total
+}
+
+/** The black-box cases run whole stages on disk images. */
+function blackbox(files: CaseFile[]): CaseResult[] {
+  return files.map(({ name, cases }) => ({
+    name,
+    outcome: 'skipped',
+    detail: `this build runs no black-box cases; ${cases.length} are in the file`,
+  }))
+}
+
+if (import.meta.main) {
+  const { values } = parseArgs({
+    options: { cases: { type: 'string' }, full: { type: 'boolean', default: false } },
+  })
+  const counts = await runIgnitionConformance({
+    cases: values.cases ? resolve(values.cases) : casesDefault,
+    full: values.full,
+    print: (line) => console.log(line),
+  })
+  console.log(`${counts.passed} passed, ${counts.failed} failed, ${counts.skipped} skipped`)
+  process.exitCode = counts.failed > 0 ? 1 : 0
+}
