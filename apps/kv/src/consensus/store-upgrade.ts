@@ -53,9 +53,8 @@ export function startStoreUpgrade(ports: StoreUpgradePorts): () => void {
       .filter(({ id }) => id !== consensus.id())
       .map(({ id }) => ports.announcements().get(id) ?? unannounced)
   const check = async (): Promise<void> => {
-    const isDue = consensus.isLeader() && state.version < own.storeVersion
     const announced = others()
-    if (!isDue || announced.some(({ storeVersion }) => storeVersion < own.storeVersion)) {
+    if (!consensus.isLeader() || announced.some(({ storeVersion }) => storeVersion < own.storeVersion)) {
       readySince = undefined
       return
     }
@@ -66,7 +65,8 @@ export function startStoreUpgrade(ports: StoreUpgradePorts): () => void {
     log.info({ storeVersion: own.storeVersion }, 'the version of the store was raised')
   }
   const plan = (): void => {
-    if (isStopped) return
+    // It never sinks again.
+    if (isStopped || state.version >= own.storeVersion) return
     cancel = clock.after(intervalMs, () => {
       check()
         .catch((error: unknown) => log.debug({ error }, 'the version of the store could not be raised'))
