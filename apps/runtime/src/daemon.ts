@@ -47,6 +47,8 @@ export async function startRuntime(
     folder: join(settings.stateDir, 'images'),
     bootUrl: machine.bootUrl,
     bytesMax: settings.imageBytesMax,
+    registriesFile: settings.registriesFile,
+    registryAuthFile: settings.registryAuthFile,
     signal: stopping,
     log,
   })

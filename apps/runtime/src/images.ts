@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto'
 import { createReadStream } from 'node:fs'
-import { mkdir, rm } from 'node:fs/promises'
+import { mkdir, readdir, rm, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { pipeline } from 'node:stream/promises'
 import {
@@ -11,6 +11,10 @@ import {
   openImageStore,
   openLayout,
   parseImageReference,
+  pullImage,
+  type RegistryReference,
+  readAuthFile,
+  readRegistries,
   type StoredImage,
 } from '@kiln/oci'
 import { describeError, Fault, type Log } from '@kiln/service'
@@ -30,6 +34,9 @@ export async function openImages(input: {
   folder: string
   bootUrl: string | undefined
   bytesMax: number
+  /** How registries are reached (JSON), and their credentials as docker login writes them; neither has to be there. */
+  registriesFile: string
+  registryAuthFile: string
   signal: AbortSignal
   log: Log
 }): Promise<Images> {
@@ -57,6 +64,12 @@ export async function openImages(input: {
       return importFrom(openArchive({ path: parsed.path, architecture }))
     }
     const file = join(downloads, createHash('sha256').update(reference).digest('hex'))
+    if (parsed.kind === 'registry') {
+      const folder = `${file}.blobs`
+      const image = await importFrom(pullBlobs(parsed, folder))
+      await rm(folder, { recursive: true, force: true })
+      return image
+    }
     await download({
       url: parsed.url,
       file,
@@ -69,6 +82,27 @@ export async function openImages(input: {
     } finally {
       await rm(file, { force: true })
     }
+  }
+
+  const pullBlobs = async (reference: RegistryReference, folder: string): Promise<ImageSource> => {
+    let told = 0
+    return await pullImage({
+      reference,
+      folder,
+      architecture,
+      registries: await readRegistries(input.registriesFile),
+      authFile: await readAuthFile(input.registryAuthFile),
+      bytesMax: input.bytesMax,
+      signal: input.signal,
+      layersHere: (diffIds) => store.layersHere(diffIds),
+      onProgress: ({ bytes, bytesDone, layers, layersDone }) => {
+        const tenth = Math.floor((10 * bytesDone) / Math.max(1, bytes))
+        if (tenth === told) return
+        told = tenth
+        const { registry, repository } = reference
+        input.log.info({ registry, repository, percent: tenth * 10, layers, layersDone }, 'pulling')
+      },
+    })
   }
 
   return {
@@ -85,6 +119,7 @@ export async function openImages(input: {
         removed.push(image.reference)
       }
       await store.collect(inUse.chains)
+      await removeOld(downloads, olderThanMs)
       return removed
     },
     acquire: async (reference, policy) => {
@@ -112,6 +147,15 @@ export async function openImages(input: {
 }
 
 const isAway = (error: unknown): boolean => error instanceof Fault && error.code === 'IMAGE_DOWNLOAD_FAILED'
+
+/** What pulls that were given up left. */
+async function removeOld(folder: string, olderThanMs: number): Promise<void> {
+  for (const name of await readdir(folder)) {
+    const path = join(folder, name)
+    const { mtimeMs } = await stat(path)
+    if (Date.now() - mtimeMs >= olderThanMs) await rm(path, { recursive: true, force: true })
+  }
+}
 
 async function expectPin(path: string, pin: string): Promise<void> {
   const hash = createHash('sha256')

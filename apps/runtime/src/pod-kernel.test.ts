@@ -72,6 +72,8 @@ async function runtime(folder: string): Promise<Manager> {
     folder: join(stateDir, 'images'),
     bootUrl: undefined,
     bytesMax: 1e9,
+    registriesFile: join(folder, 'registries.json'),
+    registryAuthFile: join(folder, 'registry-auth.json'),
     signal,
     log,
   })

@@ -36,6 +36,10 @@ export const Settings = z.object({
     .int()
     .min(1)
     .default(4 * 2 ** 30),
+  /** How registries are reached: mirrors, hosts without TLS, certificates to trust. */
+  registriesFile: path.default('/etc/kiln/registries.json'),
+  /** Credentials of registries, as docker login and podman login write them. */
+  registryAuthFile: path.default('/etc/kiln/registry-auth.json'),
   leaseSeconds: z.coerce.number().int().min(5).default(30),
   /** Pods from the store may mount host paths and use the host's network. Whoever writes the store is then root here. */
   storePodsMayUseHost: flag.default(false),

@@ -1,10 +1,10 @@
 import { createHash } from 'node:crypto'
 import { createReadStream } from 'node:fs'
 import { open, readFile, rename, rm, stat, writeFile } from 'node:fs/promises'
-import { request as httpRequest, type IncomingHttpHeaders, type IncomingMessage } from 'node:http'
-import { request as httpsRequest } from 'node:https'
+import type { IncomingHttpHeaders } from 'node:http'
 import { pipeline } from 'node:stream/promises'
 import { Fault } from '@kiln/service'
+import { openUrl } from './http.ts'
 
 export type Download = {
   url: string
@@ -15,10 +15,6 @@ export type Download = {
   bytesMax: number
   signal: AbortSignal
 }
-
-/** How long a server may say nothing. */
-const silenceMs = 30_000
-const redirectsMax = 5
 
 /**
  * Fetches a file over HTTP. What an earlier try left is resumed with a Range request, if the server still has the
@@ -55,7 +51,7 @@ async function fetchInto(wanted: Download, part: string, have: number): Promise<
   const from = validator === undefined ? 0 : have
   const headers: Record<string, string> = { 'accept-encoding': 'identity' }
   if (validator !== undefined) Object.assign(headers, { range: `bytes=${from}-`, 'if-range': validator })
-  const response = await openUrl(wanted.url, headers, wanted.signal)
+  const response = await openUrl(wanted.url, { headers, signal: wanted.signal })
   try {
     const status = response.statusCode ?? 0
     const resumed = status === 206 && response.headers['content-range']?.startsWith(`bytes ${from}-`) === true
@@ -83,34 +79,6 @@ async function fetchInto(wanted: Download, part: string, have: number): Promise<
   } finally {
     response.destroy()
   }
-}
-
-/** A GET that follows redirects. Not fetch(): loading it costs seconds of processor time on an emulated machine. */
-async function openUrl(
-  url: string,
-  headers: Record<string, string>,
-  signal: AbortSignal,
-): Promise<IncomingMessage> {
-  let target = url
-  for (let hops = 0; hops <= redirectsMax; hops++) {
-    const response = await get(target, headers, signal)
-    const { location } = response.headers
-    if (location === undefined || (response.statusCode ?? 0) < 300 || (response.statusCode ?? 0) > 399)
-      return response
-    response.destroy()
-    target = new URL(location, target).href
-  }
-  throw new Fault('IMAGE_DOWNLOAD_FAILED', `${url} redirects more than ${redirectsMax} times`)
-}
-
-function get(url: string, headers: Record<string, string>, signal: AbortSignal): Promise<IncomingMessage> {
-  return new Promise((resolve, reject) => {
-    const request = url.startsWith('https:') ? httpsRequest : httpRequest
-    const outgoing = request(url, { headers, signal, timeout: silenceMs }, resolve)
-    outgoing.on('timeout', () => outgoing.destroy(new Error(`nothing heard for ${silenceMs} ms`)))
-    outgoing.on('error', reject)
-    outgoing.end()
-  })
 }
 
 const tooLarge = (wanted: Download): Fault =>

@@ -95,10 +95,7 @@ async function chooseManifest(
     candidates = candidates.filter(
       (entry) => entry.annotations?.['org.opencontainers.image.ref.name'] === wanted.tag,
     )
-  const fitting = candidates.filter(
-    ({ platform }) => !platform || (platform.os === 'linux' && platform.architecture === wanted.architecture),
-  )
-  const [chosen] = fitting
+  const chosen = candidates.find((entry) => fitsPlatform(entry, wanted.architecture))
   if (!chosen)
     throw new Fault(
       'IMAGE_NOT_FOUND',
@@ -107,6 +104,11 @@ async function chooseManifest(
   if (!/index|manifest\.list/.test(chosen.mediaType)) return chosen
   if (depth >= 3) throw new Fault('IMAGE_ARCHIVE_INVALID', `${wanted.where} nests its indexes too deeply`)
   return chooseManifest(find, await readBlob(ImageIndex, find, chosen, wanted.where), wanted, depth + 1)
+}
+
+/** Whether an entry of an index is for Linux on this architecture; one that does not say is. */
+export function fitsPlatform({ platform }: Descriptor, architecture: string): boolean {
+  return !platform || (platform.os === 'linux' && platform.architecture === architecture)
 }
 
 async function readDockerArchive(find: FindFile, where: string): Promise<ImageSource> {

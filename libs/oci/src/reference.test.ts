@@ -25,6 +25,19 @@ test('every form of reference is understood, with its pin', () => {
   })
 })
 
+test.each([
+  ['nginx', 'docker.io', 'library/nginx', 'latest'],
+  ['docker.io/library/nginx:1.27', 'docker.io', 'library/nginx', '1.27'],
+  ['grafana/grafana', 'docker.io', 'grafana/grafana', 'latest'],
+  ['docker://quay.io/a/b-c/d_e:v1', 'quay.io', 'a/b-c/d_e', 'v1'],
+  ['localhost/x', 'localhost', 'x', 'latest'],
+  ['registry:5000/x', 'registry:5000', 'x', 'latest'],
+  ['[fd00::1]:5000/x:y', '[fd00::1]:5000', 'x', 'y'],
+])('%s is an image of a registry', (text, registry, repository, tag) => {
+  expect(parseImageReference(text, boot)).toEqual({ kind: 'registry', registry, repository, tag })
+  expect(parseImageReference(`${text}@sha256:${pin}`, boot)).toMatchObject({ repository, pin })
+})
+
 test('what cannot be used is refused by its name', () => {
   const code = (text: string, bootUrl: string | undefined = boot): string => {
     try {
@@ -33,7 +46,18 @@ test('what cannot be used is refused by its name', () => {
       return (error as { code: string }).code
     }
   }
-  expect(code('docker.io/library/nginx:latest')).toBe('IMAGE_REFERENCE_UNSUPPORTED')
+  for (const text of [
+    '',
+    'Upper/case',
+    'a//b',
+    'registry:5000/',
+    'ex_ample.org/a',
+    'a:',
+    'a@sha256:12',
+    'a b',
+    'a/../b',
+  ])
+    expect(code(text), text).toBe('IMAGE_REFERENCE_INVALID')
   expect(code('oci:relative')).toBe('IMAGE_REFERENCE_INVALID')
   expect(code('oci:/a/../b')).toBe('IMAGE_REFERENCE_INVALID')
   expect(code('boot://../secrets')).toBe('IMAGE_REFERENCE_INVALID')

@@ -32,6 +32,8 @@ export type ImageStore = {
   get(reference: string): Promise<StoredImage | undefined>
   list(): Promise<StoredImage[]>
   import(reference: string, source: ImageSource): Promise<StoredImage>
+  /** How many of the lowest layers need not be unpacked, as trees of theirs are here. */
+  layersHere(diffIds: Digest[]): Promise<number>
   /** The unpacked, read-only root of an image. */
   treeOf(image: StoredImage): string
   remove(reference: string): Promise<boolean>
@@ -69,6 +71,13 @@ export async function openImageStore(options: ImageStoreOptions): Promise<ImageS
   const recordPath = (reference: string): string =>
     join(records, `${createHash('sha256').update(reference).digest('hex')}.json`)
 
+  const layersHere = async (chain: Digest[]): Promise<number> => {
+    for (let count = chain.length; count > 0; count--) {
+      if (await exists(treePath(chain[count - 1]!))) return count
+    }
+    return 0
+  }
+
   const unpack = async (source: ImageSource, chain: Digest[], totals: Totals): Promise<void> => {
     const staging = join(trees, `new-${randomBytes(6).toString('hex')}`)
     const budget: UnpackBudget = {
@@ -76,10 +85,7 @@ export async function openImageStore(options: ImageStoreOptions): Promise<ImageS
       bytesLeft: options.bytesMax ?? 16 * 2 ** 30,
     }
     try {
-      let from = 0
-      for (let position = chain.length - 2; position >= 0 && from === 0; position--) {
-        if (await exists(treePath(chain[position]!))) from = position + 1
-      }
+      const from = await layersHere(chain.slice(0, -1))
       if (from > 0) await linkTree(treePath(chain[from - 1]!), staging)
       else {
         await mkdir(staging)
@@ -110,6 +116,7 @@ export async function openImageStore(options: ImageStoreOptions): Promise<ImageS
       const image = readRecord(text)
       return image && (await exists(treePath(image.chainId))) ? image : undefined
     },
+    layersHere: (diffIds) => layersHere(chainIds(diffIds)),
     list: async () => {
       const found: StoredImage[] = []
       for (const name of (await readdir(records)).sort()) {
