@@ -22,7 +22,7 @@ test('validate says what is wrong where, and its exit code whether', () => {
   const good = configFile('{"ignition": {"version": "3.4.0"}, "shape": "round"}')
   expect(agent('validate', good)).toMatchObject({
     status: 0,
-    stdout: `${good}: warning at $.shape, line 1 col 45: unused key shape\n`,
+    stdout: `${good}: warning at $.shape, line 1 col 36: unused key shape\n`,
   })
   const bad = configFile('{"ignition": {"version": "3.4.0"},\n "storage": {"links": [{"path": "/x"}]}}')
   expect(agent('validate', bad)).toMatchObject({

@@ -1,4 +1,5 @@
 import type { IgnitionConfig, IgnitionProblem, IgnitionResource } from '@kiln/schemas'
+import { refuseImpossible } from './impossible-values.ts'
 
 /** Filesystems whose tools are in the image. */
 const formats = ['ext4', 'vfat', 'swap', 'none']
@@ -27,6 +28,7 @@ export function unsupportedParts(config: IgnitionConfig): IgnitionProblem[] {
       refuse(`$.storage.filesystems.${index}.format`, `the image cannot make ${format} filesystems`)
     }
   }
+  refuseImpossible(config, refuse)
   const check = (resource: IgnitionResource | undefined, path: string): void => {
     if (resource?.source && !schemes.test(resource.source)) {
       const scheme = resource.source.slice(0, resource.source.indexOf(':'))

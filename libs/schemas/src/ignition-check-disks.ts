@@ -1,4 +1,12 @@
-import type { IgnitionConfig, IgnitionDisk, IgnitionFilesystem, IgnitionPartition } from './ignition.ts'
+import type {
+  IgnitionConfig,
+  IgnitionDisk,
+  IgnitionFilesystem,
+  IgnitionLuks,
+  IgnitionPartition,
+} from './ignition.ts'
+import { checkResource, isParsable } from './ignition-check-resource.ts'
+import { duplicateEntries } from './ignition-duplicates.ts'
 import { type IgnitionPath, pathProblem, type Report } from './ignition-finding.ts'
 
 const guidPattern = /^(|[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})$/i
@@ -6,6 +14,8 @@ const labelLengths: Record<string, number> = { ext4: 16, btrfs: 256, xfs: 12, sw
 const raidLevels = 'linear raid0 0 stripe raid1 1 mirror raid4 4 raid5 5 raid6 6 raid10 10'.split(' ')
 const levelsWithoutSpares = 'linear raid0 0 stripe'.split(' ')
 const luksLabelMax = 47
+/** Limits of labels count bytes. */
+const byteLength = (text: string): number => Buffer.byteLength(text)
 /** Before 3.6 a custom clevis pin had to be one of these. */
 const clevisPins = ['tpm2', 'tang', 'sss']
 
@@ -28,29 +38,41 @@ export function checkDisks(config: IgnitionConfig, report: Report): void {
       report('error', [...path, 'level'], 'spares unsupported for linear and raid0 arrays')
     }
     if ((raid.devices ?? []).length === 0) report('error', [...path, 'devices'], 'raid devices required')
+    for (const [at, device] of (raid.devices ?? []).entries()) {
+      const problem = pathProblem(device)
+      if (problem) report('error', [...path, 'devices', at], problem)
+    }
   }
   checkLuks(config, report)
 }
 
 function checkPartitionSet(disk: IgnitionDisk, path: IgnitionPath, report: Report): void {
   const partitions = disk.partitions ?? []
-  const labels = partitions.flatMap(({ label, number }) => (label && number ? [label] : []))
-  if (new Set(labels).size < labels.length) report('error', path, 'cannot use the same partition label twice')
-  const ranges = partitions
-    .filter(({ startMiB, sizeMiB, shouldExist }) => startMiB && sizeMiB && shouldExist !== false)
-    .map(({ startMiB, sizeMiB }) => ({ start: startMiB!, end: startMiB! + sizeMiB! }))
-    .sort((a, b) => a.start - b.start)
-  if (ranges.some((range, at) => at > 0 && range.start < ranges[at - 1]!.end)) {
-    report('error', path, 'partitions overlap')
-  }
+  const [collision] = duplicateEntries(partitions.map(({ number }) => (number ? String(number) : undefined)))
+  if (collision !== undefined) report('error', [...path, collision], 'partition numbers collide')
+  const overlap = overlappingPartition(partitions)
+  if (overlap !== undefined) report('error', [...path, overlap], 'partitions overlap')
   const removed = partitions.some(({ shouldExist }) => shouldExist === false)
-  const flexible = partitions.some(
-    ({ startMiB, sizeMiB, shouldExist }) => shouldExist !== false && (startMiB === 0 || sizeMiB === 0),
-  )
-  if (removed && flexible) {
-    const text = 'partitions with shouldExist=false cannot be mixed with partitions of start or size 0'
+  if (removed && partitions.some(({ number }) => !number)) {
+    const text = 'partitions with shouldExist=false cannot be mixed with partitions without a number'
     report('error', path, text)
   }
+  const [label] = duplicateEntries(partitions.map((partition) => partition.label))
+  if (label !== undefined) report('error', [...path, label], 'cannot use the same partition label twice')
+}
+
+/** Place of a partition that another one reaches into, among those with a start; a size of 0 counts as one MiB. */
+function overlappingPartition(partitions: IgnitionPartition[]): number | undefined {
+  const ranges = partitions.map(({ startMiB, sizeMiB }) =>
+    startMiB && sizeMiB !== undefined ? { start: startMiB, end: startMiB + Math.max(sizeMiB, 1) } : undefined,
+  )
+  for (const [at, range] of ranges.entries()) {
+    const other = ranges.findIndex(
+      (each, place) => place !== at && each && range && range.start < each.end && range.end > each.start,
+    )
+    if (other >= 0) return other
+  }
+  return undefined
 }
 
 function checkPartition(partition: IgnitionPartition, path: IgnitionPath, report: Report): void {
@@ -58,12 +80,11 @@ function checkPartition(partition: IgnitionPartition, path: IgnitionPath, report
   if (!number && label === undefined) {
     report('error', path, 'a partition number >= 1 or a label must be specified')
   }
-  if (shouldExist === false) {
-    const others = label || typeGuid || guid || startMiB || sizeMiB
-    if (others) report('error', path, 'shouldExist is false, but other attributes are given')
-    if (!number) report('error', path, 'shouldExist is false, which needs a partition number')
+  const others = label || typeGuid || guid || startMiB !== undefined || sizeMiB !== undefined
+  if (shouldExist === false && others) {
+    report('error', path, 'shouldExist is false, but other attributes are given')
   }
-  if (label !== undefined && label.length > 36) {
+  if (label !== undefined && byteLength(label) > 36) {
     report('error', [...path, 'label'], 'partition labels may not exceed 36 characters')
   }
   if (label?.includes(':')) {
@@ -81,7 +102,7 @@ export function checkFilesystems(config: IgnitionConfig, report: Report): void {
     const path = ['storage', 'filesystems', index]
     const device = pathProblem(filesystem.device)
     if (device) report('error', [...path, 'device'], device)
-    checkFormat(filesystem, path, report)
+    checkFormat(filesystem, path, config.ignition.version, report)
     const disk = config.storage?.disks?.find((each) => each.device === filesystem.device)
     if (disk?.partitions?.length) {
       report('warning', [...path, 'device'], 'filesystem overwrites partitioned device')
@@ -92,7 +113,12 @@ export function checkFilesystems(config: IgnitionConfig, report: Report): void {
   }
 }
 
-function checkFormat(filesystem: IgnitionFilesystem, path: IgnitionPath, report: Report): void {
+function checkFormat(
+  filesystem: IgnitionFilesystem,
+  path: IgnitionPath,
+  version: string,
+  report: Report,
+): void {
   const { format, label, uuid, options, mountOptions, wipeFilesystem } = filesystem
   if (format === undefined || format === '') {
     const mountPath = filesystem.path
@@ -101,7 +127,7 @@ function checkFormat(filesystem: IgnitionFilesystem, path: IgnitionPath, report:
         'format cannot be empty when path, label, uuid, wipeFilesystem, options, or mountOptions is specified'
       report('error', [...path, 'format'], text)
     }
-  } else if (format !== 'none' && labelLengths[format] === undefined) {
+  } else if (labelLengths[format] === undefined && !(format === 'none' && version >= '3.3.0')) {
     report('error', [...path, 'format'], 'invalid filesystem format')
   }
   if (filesystem.path !== undefined && filesystem.path !== '') {
@@ -111,7 +137,7 @@ function checkFormat(filesystem: IgnitionFilesystem, path: IgnitionPath, report:
   if (label === undefined || label === '') return
   const length = labelLengths[format ?? '']
   if (!format) report('error', [...path, 'label'], 'filesystem must specify format if label is specified')
-  else if (length !== undefined && label.length > length) {
+  else if (length !== undefined && byteLength(label) > length) {
     const text = `filesystem labels cannot be longer than ${length} characters when using ${format}`
     report('error', [...path, 'label'], text)
   }
@@ -121,7 +147,7 @@ function checkLuks(config: IgnitionConfig, report: Report): void {
   for (const [index, luks] of (config.storage?.luks ?? []).entries()) {
     const path = ['storage', 'luks', index]
     if (luks.name.includes('/')) report('error', [...path, 'name'], 'device names cannot contain a slash')
-    if ((luks.label?.length ?? 0) > luksLabelMax) {
+    if (byteLength(luks.label ?? '') > luksLabelMax) {
       report(
         'error',
         [...path, 'label'],
@@ -130,26 +156,42 @@ function checkLuks(config: IgnitionConfig, report: Report): void {
     }
     const device = luks.device === undefined ? 'path not specified' : pathProblem(luks.device)
     if (device) report('error', [...path, 'device'], device)
-    const custom = luks.clevis?.custom
-    const inUse = custom?.pin || custom?.config || custom?.needsNetwork
-    if (inUse && !custom.pin) {
-      report('error', [...path, 'clevis', 'custom', 'pin'], 'missing required custom clevis pin')
+    if (luks.keyFile) {
+      const { version } = config.ignition
+      checkResource(luks.keyFile, { path: [...path, 'keyFile'], version, required: false, report })
     }
-    if (inUse && !custom.config) {
-      report('error', [...path, 'clevis', 'custom', 'config'], 'missing required custom clevis config')
-    }
-    if (custom?.pin && config.ignition.version < '3.6.0' && !clevisPins.includes(custom.pin)) {
-      report('error', [...path, 'clevis', 'custom', 'pin'], 'unsupported clevis pin')
-    }
+    checkClevis(luks, path, config.ignition.version, report)
     for (const [at, tang] of (luks.clevis?.tang ?? []).entries()) {
       const tangPath = [...path, 'clevis', 'tang', at]
-      if (!/^https?:/i.test(tang.url)) report('error', [...tangPath, 'url'], 'invalid url scheme')
+      if (!isParsable(tang.url)) report('error', [...tangPath, 'url'], 'unable to parse url')
+      else if (!/^https?:/i.test(tang.url)) report('error', [...tangPath, 'url'], 'invalid url scheme')
       if (tang.advertisement && !isJson(tang.advertisement)) {
         report('error', [...tangPath, 'advertisement'], 'advertisement is not valid JSON')
       }
       if (!tang.thumbprint) report('error', [...tangPath, 'thumbprint'], 'thumbprint is required')
     }
   }
+}
+
+function checkClevis(luks: IgnitionLuks, path: IgnitionPath, version: string, report: Report): void {
+  const { custom, tang: servers, tpm2, threshold } = luks.clevis ?? {}
+  const others = servers?.length || tpm2 || threshold
+  if (luks.cex?.enabled === true && (others || custom?.pin || luks.keyFile?.source)) {
+    report('error', [...path, 'cex'], 'cex cannot be combined with clevis or a key file')
+  }
+  // In 3.2 an empty custom part counted as one.
+  if ((version < '3.3.0' ? custom : custom?.pin) && others) {
+    const text = 'cannot use custom clevis config with tpm2, tang, or threshold'
+    report('error', [...path, 'clevis'], text)
+  }
+  const customPath = [...path, 'clevis', 'custom']
+  const inUse = custom?.pin || custom?.config || (custom?.needsNetwork && version >= '3.3.0')
+  if (!custom || !inUse) return
+  const isKnown = version >= '3.6.0' || clevisPins.includes(custom.pin ?? '')
+  if (!custom.pin && version >= '3.3.0') {
+    report('error', [...customPath, 'pin'], 'missing required custom clevis pin')
+  } else if (!isKnown) report('error', [...customPath, 'pin'], 'unsupported clevis pin')
+  if (!custom.config) report('error', [...customPath, 'config'], 'missing required custom clevis config')
 }
 
 function isJson(text: string): boolean {

@@ -16,7 +16,14 @@ const hashLengths: Record<string, number> = { sha512: 128, sha256: 64 }
 /** Rules of a resource: its source, hash, compression and headers. */
 export function checkResource(
   resource: IgnitionResource,
-  at: { path: IgnitionPath; version: string; required: boolean; report: Report },
+  at: {
+    path: IgnitionPath
+    version: string
+    required: boolean
+    /** A hash without a source is let pass. */
+    unverified?: boolean
+    report: Report
+  },
 ): void {
   const { path, version, report } = at
   const { source, compression, verification, httpHeaders } = resource
@@ -32,7 +39,7 @@ export function checkResource(
   if (hash !== undefined) {
     const problem = hashProblem(hash, version)
     if (problem) report('error', [...path, 'verification', 'hash'], problem)
-    if (source === undefined) {
+    if (source === undefined && !at.unverified) {
       const text = 'source must be specified if verification is specified'
       report('error', [...path, 'verification', 'hash'], text)
     }
@@ -42,8 +49,9 @@ export function checkResource(
       report('error', [...path, 'httpHeaders', index, 'name'], "HTTP header name can't be empty")
     }
   }
-  if (httpHeaders && httpHeaders.length > 0 && source && !/^https?:/i.test(source)) {
-    report('error', [...path, 'httpHeaders'], 'cannot use HTTP headers with this source type')
+  if (httpHeaders && httpHeaders.length > 0 && !/^https?:/i.test(source ?? '')) {
+    const text = source ? 'cannot use HTTP headers with this source type' : 'HTTP headers need a source'
+    report('error', [...path, 'httpHeaders'], text)
   }
 }
 
@@ -59,7 +67,7 @@ export function sourceProblem(source: string, version: string): string | undefin
 }
 
 /** What Go's parser of URLs, which the specification follows, refuses: bad escapes, ports and host names. */
-function isParsable(source: string): boolean {
+export function isParsable(source: string): boolean {
   if (/%(?![0-9a-f]{2})/i.test(source.replace(/[?#].*$/s, '')) || source.startsWith(':')) return false
   if (/[\u0000-\u001f\u007f]/.test(source)) return false
   const host = /^[a-z][a-z0-9+.-]*:\/\/(?:[^/?#]*@)?([^/?#]*)/i.exec(source)?.[1]

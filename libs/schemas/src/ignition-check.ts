@@ -1,9 +1,10 @@
-import { parseUnit, parseUnitName, templateOf, unitExtensions } from '@kiln/units'
-import type { IgnitionConfig } from './ignition.ts'
+import { parseUnitName, templateOf, unitExtensions } from '@kiln/units'
+import type { IgnitionConfig, IgnitionResource } from './ignition.ts'
 import { checkDisks, checkFilesystems } from './ignition-check-disks.ts'
-import { checkResource } from './ignition-check-resource.ts'
+import { checkResource, isParsable, sourceProblem } from './ignition-check-resource.ts'
+import { checkDuplicates } from './ignition-duplicates.ts'
 import { type IgnitionFinding, type IgnitionPath, pathProblem, type Report } from './ignition-finding.ts'
-import { entryKey, keySpace } from './ignition-merge.ts'
+import { readUnitContents } from './ignition-unit-contents.ts'
 
 /** The rules a config must keep beyond its shape (Ignition configuration specification), all findings at once. */
 export function checkIgnition(config: IgnitionConfig): IgnitionFinding[] {
@@ -13,15 +14,18 @@ export function checkIgnition(config: IgnitionConfig): IgnitionFinding[] {
   checkDuplicates(config, [], report)
   const { merge, replace } = config.ignition.config ?? {}
   for (const [index, resource] of (merge ?? []).entries()) {
-    checkResource(resource, { path: ['ignition', 'config', 'merge', index], version, required: true, report })
+    const path = ['ignition', 'config', 'merge', index]
+    checkReference(resource, path, version, report)
   }
   if (replace) {
-    checkResource(replace, { path: ['ignition', 'config', 'replace'], version, required: true, report })
+    const path = ['ignition', 'config', 'replace']
+    checkResource(replace, { path, version, required: false, unverified: version < '3.1.0', report })
   }
   const authorities = config.ignition.security?.tls?.certificateAuthorities ?? []
   for (const [index, resource] of authorities.entries()) {
     const path = ['ignition', 'security', 'tls', 'certificateAuthorities', index]
-    checkResource(resource, { path, version, required: true, report })
+    if (version < '3.1.0' && !resource.source) report('error', [...path, 'source'], 'invalid url scheme')
+    checkReference(resource, path, version, report)
   }
   checkProxy(config, report)
   checkDisks(config, report)
@@ -31,51 +35,27 @@ export function checkIgnition(config: IgnitionConfig): IgnitionFinding[] {
   return findings
 }
 
-/** Lists with keys hold a key once; files, directories and links share their keys. */
-function checkDuplicates(value: unknown, path: IgnitionPath, report: Report): void {
-  if (typeof value !== 'object' || value === null) return
-  for (const [name, child] of Object.entries(value)) {
-    const childPath = [...path, name]
-    if (!Array.isArray(child)) {
-      checkDuplicates(child, childPath, report)
-      continue
-    }
-    const list = childPath.filter((part) => typeof part === 'string').join('.')
-    const space = keySpace(list)
-    const earlier = space.slice(0, space.indexOf(list)).flatMap((other) => {
-      const entries = (value as Record<string, unknown>)[other.slice(other.lastIndexOf('.') + 1)]
-      return Array.isArray(entries) ? entries.map((entry) => entryKey(other, entry)) : []
-    })
-    const keys = child.map((entry) => entryKey(list, entry))
-    for (const index of duplicateEntries(keys, earlier)) {
-      report('error', [...childPath, index], 'duplicate entry defined')
-    }
-    for (const [index, entry] of child.entries()) checkDuplicates(entry, [...childPath, index], report)
-  }
-}
-
-/** Places of the entries whose key was there before, in the list or among `earlier`. */
-export function duplicateEntries(
-  keys: (string | undefined)[],
-  earlier: Iterable<string | undefined> = [],
-): number[] {
-  const seen = new Set(earlier)
-  return [...keys.entries()].flatMap(([index, key]) => {
-    if (key === undefined) return []
-    const before = seen.has(key)
-    seen.add(key)
-    return before ? [index] : []
-  })
+/** A config or a CA that is named by its source, which 3.0 did not require. */
+function checkReference(
+  resource: IgnitionResource,
+  path: IgnitionPath,
+  version: string,
+  report: Report,
+): void {
+  const required = version >= '3.1.0'
+  const problem = required && resource.source ? sourceProblem(resource.source, version) : undefined
+  if (problem) report('error', path, problem)
+  checkResource(resource, { path, version, required, unverified: !required, report })
 }
 
 function checkProxy(config: IgnitionConfig, report: Report): void {
   for (const name of ['httpProxy', 'httpsProxy'] as const) {
     const value = config.ignition.proxy?.[name]
     if (value === undefined) continue
-    const scheme = URL.canParse(value) ? new URL(value).protocol : undefined
+    const scheme = /^[a-z][a-z0-9+.-]*:/i.exec(value)?.[0].toLowerCase()
     const path = ['ignition', 'proxy', name]
-    if (scheme !== 'http:' && scheme !== 'https:')
-      report('error', path, 'proxy URL must be of type http or https')
+    if (!isParsable(value)) report('error', path, 'unable to parse url')
+    else if (scheme !== 'http:' && scheme !== 'https:') report('error', path, 'proxies must be http(s)')
     else if (name === 'httpsProxy' && scheme === 'http:') {
       report('warning', path, 'insecure HTTP proxy specified for HTTPS')
     }
@@ -110,8 +90,7 @@ function checkNodes(config: IgnitionConfig, report: Report): void {
   checkFiles(config, report)
   for (const [index, link] of (storage.links ?? []).entries()) {
     const path = ['storage', 'links', index]
-    const missing = version < '3.3.0' ? link.target === undefined : !link.target
-    if (missing) report('error', [...path, 'target'], 'link target is required')
+    if (version >= '3.3.0' && !link.target) report('error', [...path, 'target'], 'link target is required')
     if (link.hard !== true) continue
     if (storage.directories?.some((directory) => directory.path === link.target)) {
       report('error', path, 'hard link target is a directory')
@@ -126,7 +105,7 @@ function checkNodes(config: IgnitionConfig, report: Report): void {
 function checkMode(mode: number | undefined, path: IgnitionPath, version: string, report: Report): void {
   if (mode === undefined) return
   if (mode < 0 || mode > 0o7777) report('error', path, 'illegal file mode')
-  else if (mode > 0o777 && version < '3.6.0') {
+  if ((mode & 0o7000) !== 0 && version < '3.6.0') {
     const text = 'setuid/setgid/sticky bits are not supported or functional in spec versions older than 3.6.0'
     report('warning', path, text)
   }
@@ -165,28 +144,28 @@ function checkUnits(config: IgnitionConfig, report: Report): void {
   for (const [index, unit] of units.entries()) {
     const path = ['systemd', 'units', index]
     const extension = parseUnitName(unit.name).extension
-    if (!(unitExtensions as readonly string[]).includes(extension) || unit.name.includes('/')) {
+    if (!(unitExtensions as readonly string[]).includes(extension)) {
       report('error', [...path, 'name'], 'invalid systemd unit extension')
     }
-    const parsed = parseUnit(unit.contents ?? '')
+    const parsed = readUnitContents(unit.contents ?? '')
     if (!parsed.ok) report('error', [...path, 'contents'], `invalid unit content: ${parsed.reason}`)
-    else if (unit.enabled === true && unit.contents && !parsed.sections.includes('Install')) {
+    else if (unit.enabled === true && unit.contents && !parsed.sections.has('Install')) {
       const text = `unit "${unit.name}" is enabled, but has no install section so enable does nothing`
       report('warning', [...path, 'contents'], text)
     } else if (unit.enabled === true && !unit.contents) {
       const template = units.find((other) => other.name === templateOf(unit.name))
-      const body = parseUnit(template?.contents ?? '')
-      if (template?.contents && body.ok && !body.sections.includes('Install')) {
+      const body = readUnitContents(template?.contents ?? '')
+      if (template?.contents && body.ok && !body.sections.has('Install')) {
         const text = `template unit "${template.name}" for "${unit.name}" doesn't have Install section`
         report('warning', [...path, 'contents'], text)
       }
     }
     for (const [at, dropin] of (unit.dropins ?? []).entries()) {
       const dropinPath = [...path, 'dropins', at]
-      if (!dropin.name.endsWith('.conf') || dropin.name.includes('/')) {
+      if (!dropin.name.endsWith('.conf')) {
         report('error', [...dropinPath, 'name'], 'invalid systemd drop-in extension')
       }
-      const body = parseUnit(dropin.contents ?? '')
+      const body = readUnitContents(dropin.contents ?? '')
       if (!body.ok) report('error', [...dropinPath, 'contents'], `invalid unit content: ${body.reason}`)
     }
   }

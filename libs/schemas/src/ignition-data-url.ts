@@ -1,13 +1,18 @@
-/** Content of a `data:` URL (RFC 2397); undefined when it cannot be decoded. */
+const token = String.raw`[^\s()<>@,;:\\"/[\]?=\u0000-\u001f\u007f-\uffff]+`
+const mediaType = `(?:text|image|audio|video|application|message|multipart|x-${token})/(?:${token})?`
+const parameter = String.raw`;${token}=(?:${token}|"[^"\n]*")`
+/** `data:[type/subtype][;attribute=value]...[;base64],` (RFC 2397), the way the specification's decoder has it. */
+const headPattern = new RegExp(`^data:(?:${mediaType})?(?:${parameter})*(;base64)?,`)
+const textPattern = /^(?:[A-Za-z0-9;/?:@&=+$,\-_.!~*'()]|%[0-9A-Fa-f]{2})*$/
+const base64Pattern = /^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$/
+
+/** Content of a `data:` URL (RFC 2397); undefined when it is not one to the letter. */
 export function decodeDataUrl(url: string): Uint8Array | undefined {
-  const comma = url.indexOf(',')
-  if (!/^data:/i.test(url) || comma < 0) return undefined
-  const base64 = /;base64$/i.test(url.slice(5, comma))
-  const bytes = percentDecoded(url.slice(comma + 1))
-  if (!bytes || !base64) return bytes
-  const text = Buffer.from(bytes).toString('latin1').replaceAll(/\s/g, '')
-  if (!/^[A-Za-z0-9+/_-]*={0,2}$/.test(text)) return undefined
-  return Buffer.from(text, 'base64')
+  const head = headPattern.exec(url)
+  if (!head) return undefined
+  const data = url.slice(head[0].length)
+  if (head[1] === undefined) return textPattern.test(data) ? percentDecoded(data) : undefined
+  return base64Pattern.test(data) ? Buffer.from(data, 'base64') : undefined
 }
 
 /** A `data:` URL of these bytes. */

@@ -1,6 +1,12 @@
 /** Keys and indices from the top of the config. */
 export type IgnitionPath = (string | number)[]
-export type IgnitionFinding = { path: IgnitionPath; severity: 'error' | 'warning'; message: string }
+export type IgnitionFinding = {
+  path: IgnitionPath
+  severity: 'error' | 'warning'
+  message: string
+  /** About the key at the path, not about its value. */
+  atKey?: boolean
+}
 export type Report = (severity: 'error' | 'warning', path: IgnitionPath, message: string) => void
 
 /** What is wrong with an absolute path, if anything. */

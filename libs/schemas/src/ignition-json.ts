@@ -1,8 +1,16 @@
-/** Where a value of a JSON text starts; both count from 1. */
+/** Where a value of a JSON text starts; both count from 1, columns in bytes. */
 export type Position = { line: number; column: number }
 
 /** A JSON text that does not parse. */
 export type JsonFault = { message: string; at: Position }
+
+/** A JSON text's value, with the place of every value and of every key. */
+export type ParsedJson = {
+  ok: true
+  value: unknown
+  positions: Map<string, Position>
+  keyPositions: Map<string, Position>
+}
 
 /** Nesting deeper than this is refused, so that no document can exhaust the stack. */
 const depthMax = 200
@@ -12,13 +20,11 @@ const depthMax = 200
  * with `.` (`storage.files.0.path`, '' for the whole). Objects and arrays are placed after their bracket, as
  * Ignition's reports have it.
  */
-export function parseJsonWithPositions(
-  text: string,
-): { ok: true; value: unknown; positions: Map<string, Position> } | { ok: false; fault: JsonFault } {
+export function parseJsonWithPositions(text: string): ParsedJson | { ok: false; fault: JsonFault } {
   const scanner = new Scanner(text)
   try {
     const value = scanner.document()
-    return { ok: true, value, positions: scanner.positions }
+    return { ok: true, value, positions: scanner.positions, keyPositions: scanner.keyPositions }
   } catch (error) {
     if (error instanceof ScanError) {
       return { ok: false, fault: { message: error.message, at: scanner.positionOf(error.offset) } }
@@ -55,15 +61,30 @@ const literals: [string, unknown][] = [
   ['null', null],
 ]
 
+function bytesBefore(text: string): Uint32Array {
+  const before = new Uint32Array(text.length + 1)
+  for (let at = 0; at < text.length; at++) {
+    const code = text.charCodeAt(at)
+    // Each half of a surrogate pair stands for two of its four bytes.
+    const bytes = code < 0x80 ? 1 : code < 0x800 || (code >= 0xd800 && code < 0xe000) ? 2 : 3
+    before[at + 1] = before[at]! + bytes
+  }
+  return before
+}
+
 /** One pass over one text. */
 class Scanner {
   readonly positions = new Map<string, Position>()
+  readonly keyPositions = new Map<string, Position>()
   readonly #text: string
   readonly #lineStarts: number[] = [0]
+  /** Bytes of UTF-8 before each character, as columns count bytes; absent when all are ASCII. */
+  readonly #bytesBefore: Uint32Array | undefined
   #offset = 0
 
   constructor(text: string) {
     this.#text = text
+    this.#bytesBefore = Buffer.byteLength(text) === text.length ? undefined : bytesBefore(text)
     for (let at = text.indexOf('\n'); at >= 0; at = text.indexOf('\n', at + 1)) this.#lineStarts.push(at + 1)
   }
 
@@ -85,7 +106,9 @@ class Scanner {
       if (this.#lineStarts[middle]! <= offset) low = middle
       else high = middle - 1
     }
-    return { line: low + 1, column: offset - this.#lineStarts[low]! + 1 }
+    const start = this.#lineStarts[low]!
+    const bytes = this.#bytesBefore ? this.#bytesBefore[offset]! - this.#bytesBefore[start]! : offset - start
+    return { line: low + 1, column: bytes + 1 }
   }
 
   #value(path: string, depth: number): unknown {
@@ -124,11 +147,14 @@ class Scanner {
       if (this.#text[this.#offset] !== '"') {
         this.#fail(`invalid character ${this.#here()} looking for beginning of object key string`)
       }
+      const keyAt = this.#offset
       const key = this.#string()
+      const keyPath = path === '' ? key : `${path}.${key}`
+      this.keyPositions.set(keyPath, this.positionOf(keyAt))
       this.#space()
       this.#expect(':', 'after object key')
       this.#space()
-      const value = this.#value(path === '' ? key : `${path}.${key}`, depth + 1)
+      const value = this.#value(keyPath, depth + 1)
       Object.defineProperty(object, key, { value, enumerable: true, writable: true, configurable: true })
       this.#space()
       if (this.#text[this.#offset] === '}') {

@@ -9,7 +9,11 @@ const listKeys: Record<string, (entry: Record<string, unknown>) => string> = {
   'ignition.security.tls.certificateAuthorities': (entry) => text(entry['source']),
   'storage.disks': (entry) => text(entry['device']),
   'storage.disks.partitions': (entry) =>
-    Number(entry['number'] ?? 0) !== 0 ? `number ${entry['number']}` : `label ${text(entry['label'])}`,
+    Number(entry['number'] ?? 0) !== 0
+      ? `number:${entry['number']}`
+      : entry['label'] === undefined
+        ? ''
+        : `label:${text(entry['label'])}`,
   'storage.raid': (entry) => text(entry['name']),
   'storage.luks': (entry) => text(entry['name']),
   'storage.luks.clevis.tang': (entry) => text(entry['url']),
@@ -30,13 +34,15 @@ const valueLists = new Set([
   'kernelArguments.shouldExist',
   'kernelArguments.shouldNotExist',
   'storage.raid.devices',
+  'ignition.proxy.noProxy',
 ])
 
+/** Merged as a whole, the child's instead of the parent's. */
 const replacedLists = new Set(['ignition.proxy.noProxy'])
 
 /** Lists that share one key space: an entry of the child removes the parent's entry of the same key in the others. */
 const sharedKeys: string[][] = [
-  ['storage.files', 'storage.directories', 'storage.links'],
+  ['storage.directories', 'storage.files', 'storage.links'],
   ['kernelArguments.shouldExist', 'kernelArguments.shouldNotExist'],
 ]
 
@@ -53,7 +59,8 @@ export function mergeIgnition(parent: IgnitionConfig, child: IgnitionConfig): Ig
 /** How the entries of a keyed list are told apart; undefined when the list at this path has no keys. */
 export function entryKey(listPath: string, entry: unknown): string | undefined {
   if (valueLists.has(listPath)) return text(entry)
-  if (listPath.endsWith('.httpHeaders')) return text((entry as { name?: unknown }).name).toLowerCase()
+  if (typeof entry !== 'object' || entry === null) return undefined
+  if (listPath.endsWith('.httpHeaders')) return text((entry as { name?: unknown }).name)
   return listKeys[listPath]?.(entry as Record<string, unknown>)
 }
 

@@ -7,7 +7,7 @@ const lines = (text: string): string[] => parseIgnition(text).problems.map(descr
 
 test('a config of every released version is accepted', () => {
   for (const minor of [0, 1, 2, 3, 4, 5, 6]) {
-    expect(parseIgnition(config({}, `3.${minor}.0`)).config?.ignition.version).toBe(`3.${minor}.0`)
+    expect(parseIgnition(config({}, `3.${minor}.0`)).config?.ignition.version).toBe('3.6.0')
   }
 })
 
@@ -28,17 +28,96 @@ test('unknown keys are warnings with their place, and the config stays usable', 
   const { config: parsed, problems } = parseIgnition(text)
   expect(parsed?.storage?.files).toEqual([{ path: '/a' }])
   expect(problems.map(describeIgnitionProblem)).toEqual([
-    'warning at $.storage.files.0.color, line 9 col 18: unused key color',
-    'warning at $.extra, line 13 col 12: unused key extra',
+    'warning at $.storage.files.0.color, line 9 col 9: unused key color',
+    'warning at $.extra, line 13 col 3: unused key extra',
   ])
 })
 
-test('null counts as absent', () => {
+test('null counts as absent, and is worth a warning where a structure belongs', () => {
   const text = config({ storage: { files: [{ path: '/a', mode: null, contents: null }] }, systemd: null })
-  expect(parseIgnition(text)).toEqual({
-    config: { ignition: { version: '3.4.0' }, storage: { files: [{ path: '/a' }] } },
-    problems: [],
-  })
+  const { config: parsed, problems } = parseIgnition(text)
+  expect(parsed?.storage).toEqual({ files: [{ path: '/a' }] })
+  expect(problems.map(({ severity, path }) => `${severity} ${path}`)).toEqual([
+    'warning $.storage.files.0.contents',
+    'warning $.systemd',
+  ])
+})
+
+test('a config is checked by its own spec and comes out as the newest', () => {
+  const of = (version: string, parts: object): ReturnType<typeof parseIgnition> =>
+    parseIgnition(JSON.stringify({ ignition: { version }, ...parts }))
+  const argumentsOf = { kernelArguments: { shouldExist: ['a'] } }
+  expect(of('3.2.0', argumentsOf).problems).toMatchObject([
+    { path: '$.kernelArguments', severity: 'warning' },
+  ])
+  expect(of('3.2.0', argumentsOf).config).toEqual({ ignition: { version: '3.6.0' } })
+  expect(of('3.3.0', argumentsOf).config).toEqual({ ignition: { version: '3.6.0' }, ...argumentsOf })
+  const setuid = { storage: { files: [{ path: '/a', mode: 0o4755 }] } }
+  expect(of('3.5.0', setuid).config?.storage?.files).toEqual([{ path: '/a', mode: 0o755 }])
+  expect(of('3.6.0', setuid).config?.storage?.files).toEqual([{ path: '/a', mode: 0o4755 }])
+})
+
+test('columns count bytes', () => {
+  const text =
+    '{"ignition":{"version":"3.6.0"},"storage":{"files":[{"contents":{"source":"é😀"},"path":"x"}]}}'
+  const column = Buffer.byteLength(text.slice(0, text.indexOf('"x"'))) + 1
+  expect(parseIgnition(text).problems).toContainEqual(
+    expect.objectContaining({ path: '$.storage.files.0.path', line: 1, column }),
+  )
+})
+
+test.each<[string, string | undefined]>([
+  ['data:,a%20b', undefined],
+  ['data:text/plain;charset=utf-8;base64,YQ==', undefined],
+  ['data:;base64,YQ', 'unable to parse data URL'],
+  ['data:,a b', 'unable to parse data URL'],
+  ['DATA:,x', 'unable to parse data URL'],
+  ['data:a/b,x', 'unable to parse data URL'],
+  ['http://x:abc/', 'unable to parse url'],
+  ['http://[::1]/', undefined],
+  ['http://[::1]a', 'unable to parse url'],
+  ['gs://bucket/key', undefined],
+  ['arn:aws:s3:::bucket', 'invalid S3 ARN format'],
+  ['arn:aws:s3:::bucket/key?versionId=', 'invalid S3 object VersionId'],
+])('the source %s', (source, expected) => {
+  const { problems } = parseIgnition(config({ storage: { files: [{ path: '/a', contents: { source } }] } }))
+  expect(problems.map(({ message }) => message)).toEqual(expected ? [expected] : [])
+})
+
+test.each<[string, string | undefined]>([
+  ['text before\n[Unit]\nA=b', undefined],
+  ['[Unit]\nA=b\\\n[not a section', undefined],
+  ['[Unit]\nA', 'invalid unit content: unexpected newline encountered while parsing option name'],
+  ['[Unit]x', 'invalid unit content: found garbage after section name Unit: x'],
+])('the unit %j', (contents, expected) => {
+  const { problems } = parseIgnition(config({ systemd: { units: [{ name: 'a.service', contents }] } }))
+  expect(problems.map(({ message }) => message)).toEqual(expected ? [expected] : [])
+})
+
+test.each<[string, object[], string[]]>([
+  [
+    'apart',
+    [
+      { number: 1, startMiB: 1, sizeMiB: 9 },
+      { number: 2, startMiB: 10, sizeMiB: 5 },
+    ],
+    [],
+  ],
+  [
+    'overlapping',
+    [
+      { number: 1, startMiB: 1, sizeMiB: 10 },
+      { number: 2, startMiB: 10, sizeMiB: 5 },
+    ],
+    ['.1'],
+  ],
+  ['of one label', [{ number: 1, label: 'a' }, { label: 'a' }], ['.1']],
+  ['of one number', [{ number: 1 }, { number: 1 }], ['.1', '.1']],
+  ['absent and unnumbered', [{ number: 1, shouldExist: false }, { label: 'a' }], ['']],
+  ['absent with a size', [{ number: 1, shouldExist: false, sizeMiB: 0 }], ['.0']],
+])('partitions %s', (_, partitions, paths) => {
+  const { problems } = parseIgnition(config({ storage: { disks: [{ device: '/d', partitions }] } }))
+  expect(problems.map(({ path }) => path)).toEqual(paths.map((path) => `$.storage.disks.0.partitions${path}`))
 })
 
 test('all problems come at once, each with path, line and column', () => {
@@ -53,6 +132,7 @@ test('all problems come at once, each with path, line and column', () => {
     [
       "error at $.storage.files.0.path, line 8 col 17: path not absolute",
       "error at $.storage.files.0.mode, line 9 col 17: illegal file mode",
+      "warning at $.storage.files.0.mode, line 9 col 17: setuid/setgid/sticky bits are not supported or functional in spec versions older than 3.6.0",
       "error at $.storage.files.1.path, line 11 col 8: path not specified",
       "error at $.storage.links.0.path, line 19 col 17: path not fully simplified",
       "error at $.storage.files.1.contents.source, line 13 col 21: invalid url scheme",

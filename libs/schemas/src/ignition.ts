@@ -1,9 +1,9 @@
 import * as z from 'zod'
 
 /**
- * Ignition's config, spec 3.6, one schema for all of 3.0 to 3.6: every older spec is a subset of it, and the rules
- * that differ between versions are in `ignition-check.ts`. Unknown keys are reported as warnings by
- * `parseIgnition`; `null` counts as absent.
+ * Ignition's config as of spec 3.6. Older specs are subsets of it: `ignition-versions.ts` has what each one knows.
+ * Unknown keys are reported as warnings by `parseIgnition`; `null` counts as absent. Ranges of numbers are no part of
+ * the specification's checks: what cannot be done is refused by the agent before it touches anything.
  */
 /** A key that must not be empty; the rules say so where it stands, so that one missing key hides no other problem. */
 const Key = z.string().default('')
@@ -18,13 +18,13 @@ export const IgnitionResource = z.strictObject({
   verification: Verification.optional(),
 })
 
-const Owner = z.strictObject({ id: z.int().min(0).max(0xffff_fffe).optional(), name: z.string().optional() })
+const Owner = z.strictObject({ id: z.int().optional(), name: z.string().optional() })
 
 const Partition = z.strictObject({
-  number: z.int().min(0).max(128).optional(),
+  number: z.int().optional(),
   label: z.string().optional(),
-  sizeMiB: z.int().min(0).optional(),
-  startMiB: z.int().min(0).optional(),
+  sizeMiB: z.int().optional(),
+  startMiB: z.int().optional(),
   typeGuid: z.string().optional(),
   guid: z.string().optional(),
   wipePartitionEntry: z.boolean().optional(),
@@ -42,7 +42,7 @@ const Raid = z.strictObject({
   name: Key,
   level: z.string().optional(),
   devices: z.array(z.string()).optional(),
-  spares: z.int().min(0).optional(),
+  spares: z.int().optional(),
   options: z.array(z.string()).optional(),
 })
 
@@ -122,7 +122,7 @@ const User = z.strictObject({
   name: Key,
   passwordHash: z.string().optional(),
   sshAuthorizedKeys: z.array(z.string()).optional(),
-  uid: z.int().min(0).max(0xffff_fffe).optional(),
+  uid: z.int().optional(),
   gecos: z.string().optional(),
   homeDir: z.string().optional(),
   noCreateHome: z.boolean().optional(),
@@ -137,7 +137,7 @@ const User = z.strictObject({
 
 const Group = z.strictObject({
   name: Key,
-  gid: z.int().min(0).max(0xffff_fffe).optional(),
+  gid: z.int().optional(),
   passwordHash: z.string().optional(),
   shouldExist: z.boolean().optional(),
   system: z.boolean().optional(),
@@ -151,8 +151,8 @@ export const IgnitionConfig = z.strictObject({
       .optional(),
     timeouts: z
       .strictObject({
-        httpResponseHeaders: z.int().min(0).optional(),
-        httpTotal: z.int().min(0).optional(),
+        httpResponseHeaders: z.int().optional(),
+        httpTotal: z.int().optional(),
       })
       .optional(),
     security: z
@@ -197,9 +197,8 @@ export type IgnitionFilesystem = z.infer<typeof Filesystem>
 export type IgnitionFile = z.infer<typeof File>
 export type IgnitionDirectory = z.infer<typeof Directory>
 export type IgnitionLink = z.infer<typeof Link>
+export type IgnitionRaid = z.infer<typeof Raid>
+export type IgnitionLuks = z.infer<typeof Luks>
 export type IgnitionUnit = z.infer<typeof Unit>
 export type IgnitionUser = z.infer<typeof User>
 export type IgnitionGroup = z.infer<typeof Group>
-
-/** Released spec versions, oldest first. */
-export const ignitionVersions = ['3.0.0', '3.1.0', '3.2.0', '3.3.0', '3.4.0', '3.5.0', '3.6.0'] as const

@@ -7,14 +7,15 @@ export {
   type IgnitionFilesystem,
   type IgnitionGroup,
   type IgnitionLink,
+  type IgnitionLuks,
   type IgnitionPartition,
+  type IgnitionRaid,
   IgnitionResource,
   type IgnitionUnit,
   type IgnitionUser,
-  ignitionVersions,
 } from './ignition.ts'
-export { duplicateEntries } from './ignition-check.ts'
 export { decodeDataUrl, encodeDataUrl } from './ignition-data-url.ts'
+export { duplicateEntries } from './ignition-duplicates.ts'
 export { type Position as JsonPosition, parseJsonWithPositions, positionOfPath } from './ignition-json.ts'
 export { mergeIgnition } from './ignition-merge.ts'
 export {
@@ -24,6 +25,7 @@ export {
   type IgnitionProblem,
   parseIgnition,
 } from './ignition-parse.ts'
+export { ignitionNewest, ignitionVersions } from './ignition-versions.ts'
 export {
   EnrolmentReply,
   EnrolmentRequest,

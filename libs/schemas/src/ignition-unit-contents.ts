@@ -1,0 +1,41 @@
+/** What the specification's parser of unit files makes of a text. */
+export type UnitContents = { ok: true; sections: Set<string> } | { ok: false; reason: string }
+
+/**
+ * Reads a unit as the reference's checks do, which differs from systemd in places: text before the first section does
+ * not count, a comment ends a continued value. `sections` are those with an option.
+ */
+export function readUnitContents(text: string): UnitContents {
+  const sections = new Set<string>()
+  let section: string | undefined
+  let at = 0
+  const restOfLine = (): string => {
+    const end = text.indexOf('\n', at)
+    const line = text.slice(at, end < 0 ? text.length : end)
+    at = end < 0 ? text.length : end + 1
+    return line
+  }
+  while (at < text.length) {
+    const first = text[at]!
+    if (first === '#' || first === ';') restOfLine()
+    else if (first === '[') {
+      const end = text.indexOf(']', at)
+      if (end < 0) return { ok: false, reason: 'unable to find end of section' }
+      section = text.slice(at + 1, end)
+      at = end + 1
+      const garbage = restOfLine().trim()
+      if (garbage !== '') {
+        return { ok: false, reason: `found garbage after section name ${section}: ${garbage}` }
+      }
+    } else if (section === undefined || first.trim() === '') at++
+    else {
+      let line = restOfLine()
+      if (!line.includes('=')) {
+        return { ok: false, reason: 'unexpected newline encountered while parsing option name' }
+      }
+      sections.add(section)
+      while (line.endsWith('\\') && at < text.length) line = restOfLine()
+    }
+  }
+  return { ok: true, sections }
+}
