@@ -7,10 +7,10 @@ import type { CommandContext } from './commands/context.ts'
 import { demo } from './commands/demo.ts'
 import { down } from './commands/down.ts'
 import { image } from './commands/image.ts'
-import { kvCommand } from './commands/kv.ts'
 import { labHost, simulatedMachine } from './commands/lab-host.ts'
 import { machines } from './commands/machines.ts'
 import { createKey, signRelease } from './commands/release.ts'
+import { runProgram } from './commands/run-program.ts'
 import { benches, conformances, runScript } from './commands/scripts.ts'
 import { pods, services } from './commands/store-lists.ts'
 import { test } from './commands/test.ts'
@@ -143,9 +143,21 @@ for (const [name, does] of [
     .allowUnknownOption()
     .passThroughOptions()
     .action(async (args: string[]) => {
-      process.exitCode = await kvCommand([name, ...args], context)
+      process.exitCode = await runProgram('kiln-kv', [name, ...args], context)
     })
 }
+
+// A built kiln runs this from its launcher, without loading the rest of the command line.
+program
+  .command('butane')
+  .argument('[args...]')
+  .description('translate a Butane config to Ignition: --help says more')
+  .helpOption(false)
+  .allowUnknownOption()
+  .passThroughOptions()
+  .action(async (args: string[]) => {
+    process.exitCode = await runProgram('kiln-ignition', ['butane', ...args], context)
+  })
 
 const update = program.command('update').description("images of a group's machines")
 const groupOption = (): Option => new Option('--group <name>', 'group of machines (default: default)')

@@ -21,6 +21,10 @@ export async function main(argv: string[], env: Record<string, string | undefine
     if (argv.length < 2) return usageProblem('validate needs a file, or - for standard input')
     return validateFiles(argv.slice(1), say) ? 0 : 1
   }
+  if (argv[0] === 'butane') {
+    const { realButaneIo, runButane } = await import('./butane/main.ts')
+    return runButane(argv.slice(1), realButaneIo(env))
+  }
   if (argv.some((arg) => /^--?help$|^-h$/.test(arg))) {
     writeSync(1, usage)
     return 0

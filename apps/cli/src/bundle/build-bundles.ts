@@ -14,6 +14,11 @@ export const programs: Readonly<Record<string, string>> = {
   'kiln-update': 'update',
 }
 
+/** Commands of `kiln` that are asked for so often that each has a bundle of its own, and what it starts with. */
+export const quickCommands: Readonly<Record<string, string>> = {
+  butane: 'ignition/src/butane/main.ts',
+}
+
 export type BundleOptions = {
   /** Root of the repository. */
   rootDir: string
@@ -39,11 +44,15 @@ export async function buildBundles(options: BundleOptions): Promise<Bundles> {
   await mkdir(libDir, { recursive: true })
   await mkdir(binDir, { recursive: true })
   const sizeBytes = new Map<string, number>()
-  for (const [name, app] of Object.entries(programs)) {
+  const entries = [
+    ...Object.entries(programs).map(([name, app]) => [name, `${app}/src/main.ts`] as const),
+    ...Object.entries(quickCommands).map(([name, entry]) => [`kiln-${name}`, entry] as const),
+  ]
+  for (const [name, entry] of entries) {
     const outfile = join(libDir, `${name}.mjs`)
     const unfinished = `${outfile}.${process.pid}`
     const result = await build({
-      entryPoints: [join(options.rootDir, 'apps', app, 'src/main.ts')],
+      entryPoints: [join(options.rootDir, 'apps', entry)],
       outfile: unfinished,
       bundle: true,
       minify: true,
@@ -61,7 +70,7 @@ export async function buildBundles(options: BundleOptions): Promise<Bundles> {
     })
     sizeBytes.set(name, Object.values(result.metafile.outputs)[0]?.bytes ?? 0)
     await rename(unfinished, outfile)
-    await writeLauncher(binDir, name)
+    if (Object.hasOwn(programs, name)) await writeLauncher(binDir, name)
   }
   await linkNode(options.rootDir, libDir)
   await buildNative(distDir)
@@ -73,11 +82,15 @@ export async function buildBundles(options: BundleOptions): Promise<Bundles> {
 
 /** The launcher prefers the pinned Node beside the bundles to whatever the machine has. */
 async function writeLauncher(binDir: string, name: string): Promise<void> {
+  const quick = Object.keys(quickCommands).map(
+    (command) =>
+      `case $1 in ${command}) shift; exec "$node" "$here/../lib/kiln-${command}.mjs" "$@" ;; esac\n`,
+  )
   const script = `#!/bin/sh
 here=$(dirname "$(readlink -f "$0")")
 node=$here/../lib/node
 [ -x "$node" ] || node=node
-exec "$node" "$here/../lib/${name}.mjs" "$@"
+${name === 'kiln' ? quick.join('') : ''}exec "$node" "$here/../lib/${name}.mjs" "$@"
 `
   await writeFile(join(binDir, name), script)
   await chmod(join(binDir, name), 0o755)

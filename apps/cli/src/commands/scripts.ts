@@ -9,6 +9,7 @@ export const benches: Readonly<Record<string, string>> = { kv: 'apps/kv/src/benc
 
 /** Case data or real clients against what is built; each ends with the line that counts. */
 export const conformances: Readonly<Record<string, string>> = {
+  butane: 'apps/ignition/src/conformance/butane.ts',
   etcdctl: 'apps/kv/src/conformance/etcdctl.ts',
   ignition: 'apps/ignition/src/conformance/ignition.ts',
 }

@@ -1,0 +1,151 @@
+/**
+ * Translates case data of the real Butane and compares: JSON and YAML by value, compressed contents by what is in
+ * them, exit codes of a normal and a strict run, and raw errors by level, path, line and column.
+ *
+ *   node apps/ignition/src/conformance/butane.ts [--cases DIR] [--only REGEX]
+ *
+ * Prints each difference and `N passed, M failed, K skipped` at the end.
+ */
+import { existsSync, readdirSync, readFileSync } from 'node:fs'
+import { chmod, mkdir, mkdtemp, rm, symlink, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { dirname, join, resolve } from 'node:path'
+import { isDeepStrictEqual, parseArgs } from 'node:util'
+import { gunzipSync } from 'node:zlib'
+import { decodeDataUrl } from '@kiln/schemas'
+import { openFilesDirectory } from '@kiln/service'
+import { parse } from 'yaml'
+import { runButane } from '../butane/command.ts'
+
+export const casesDefault = resolve(import.meta.dirname, '../../../../../shared/cases/butane')
+
+/** One translation that the real tool has made. */
+type ButaneCase = {
+  group: string
+  name: string
+  input: string
+  exitCode: number
+  output?: unknown
+  outputFormat?: string | null
+  strictExitCode: number
+  rawErrors: string
+}
+
+type FileOfCases = { mode: string; text: string } | { link: string }
+
+export type ButaneCounts = { passed: number; failed: number; skipped: number }
+
+/** Runs all cases of a folder; `print` gets a line for each difference. */
+export async function runButaneCases(options: {
+  casesDir: string
+  only?: RegExp
+  print: (line: string) => void
+}): Promise<ButaneCounts> {
+  const counts: ButaneCounts = { passed: 0, failed: 0, skipped: 0 }
+  const { casesDir, print } = options
+  if (!existsSync(casesDir)) {
+    print(`SKIP all: there is no ${casesDir}`)
+    counts.skipped++
+    return counts
+  }
+  const folder = await mkdtemp(join(tmpdir(), 'kiln-butane-'))
+  try {
+    await writeFiles(folder, join(casesDir, 'files-dir.json'))
+    for (const file of readdirSync(casesDir).toSorted()) {
+      if (!file.endsWith('.json') || file === 'files-dir.json') continue
+      for (const one of JSON.parse(readFileSync(join(casesDir, file), 'utf8')) as ButaneCase[]) {
+        if (options.only && !options.only.test(one.name)) continue
+        const differences = compareCase(one, folder)
+        if (differences.length === 0) counts.passed++
+        else counts.failed++
+        for (const difference of differences) print(`FAIL ${file} ${one.name}: ${difference}`)
+      }
+    }
+  } finally {
+    await rm(folder, { recursive: true, force: true })
+  }
+  return counts
+}
+
+async function writeFiles(folder: string, list: string): Promise<void> {
+  if (!existsSync(list)) return
+  const files = JSON.parse(readFileSync(list, 'utf8')) as Record<string, FileOfCases>
+  for (const [path, file] of Object.entries(files)) {
+    const target = join(folder, path)
+    await mkdir(dirname(target), { recursive: true })
+    if ('link' in file) await symlink(file.link, target)
+    else {
+      await writeFile(target, file.text)
+      await chmod(target, Number(file.mode))
+    }
+  }
+}
+
+function compareCase(one: ButaneCase, folder: string): string[] {
+  const differences: string[] = []
+  const normal = run(one.input, ['--files-dir', folder])
+  const strict = run(one.input, ['--files-dir', folder, '--strict', '--raw-errors'])
+  const differs = (what: string, got: unknown, wanted: unknown): void => {
+    if (!isDeepStrictEqual(got, wanted)) {
+      differences.push(`${what} is ${JSON.stringify(got)}, not ${JSON.stringify(wanted)}`)
+    }
+  }
+  differs('the exit code', normal.code, one.exitCode)
+  differs('the exit code of --strict', strict.code, one.strictExitCode)
+  differs('the errors', placesOf(strict.stderr), placesOf(one.rawErrors))
+  if (one.exitCode === 0 && normal.code === 0 && one.output !== undefined) {
+    const yaml = one.outputFormat === 'yaml'
+    const got = yaml ? parse(normal.stdout) : JSON.parse(normal.stdout)
+    const wanted =
+      typeof one.output === 'string' ? (yaml ? parse(one.output) : JSON.parse(one.output)) : one.output
+    differs('the output', withContents(got), withContents(wanted))
+  }
+  return differences
+}
+
+function run(input: string, argv: string[]): { code: number; stdout: string; stderr: string } {
+  let stdout = ''
+  let stderr = ''
+  const code = runButane(argv, {
+    read: () => input,
+    write(_, text) {
+      stdout += text
+    },
+    complain(text) {
+      stderr += text
+    },
+    openFiles: openFilesDirectory,
+    colourful: false,
+  })
+  return { code, stdout, stderr }
+}
+
+/** Level, path, line and column of each raw error, in no particular order. */
+function placesOf(stderr: string): string[] {
+  return stderr
+    .split('\n')
+    .flatMap((line) => /^(error|warning|info) at (\$\S*, )?(line \d+ col \d+)/.exec(line)?.[0] ?? [])
+    .toSorted()
+}
+
+/** Data URLs become the bytes they hold, for two encoders of gzip may differ in theirs. */
+function withContents(value: unknown): unknown {
+  if (Array.isArray(value)) return value.map(withContents)
+  if (typeof value !== 'object' || value === null) return value
+  const { source, compression } = value as { source?: unknown; compression?: unknown }
+  const children = Object.fromEntries(Object.entries(value).map(([key, child]) => [key, withContents(child)]))
+  if (typeof source !== 'string' || !source.startsWith('data:') || compression !== 'gzip') return children
+  const bytes = decodeDataUrl(source)
+  return { ...children, source: bytes ? gunzipSync(bytes).toString('latin1') : source }
+}
+
+if (import.meta.main) {
+  const { values } = parseArgs({ options: { cases: { type: 'string' }, only: { type: 'string' } } })
+  const counts = await runButaneCases({
+    casesDir: values.cases ? resolve(values.cases) : casesDefault,
+    ...(values.only ? { only: new RegExp(values.only) } : {}),
+    print: (line) => console.log(line),
+  })
+  console.log(`${counts.passed} passed, ${counts.failed} failed, ${counts.skipped} skipped`)
+  process.exitCode = counts.failed > 0 ? 1 : 0
+}

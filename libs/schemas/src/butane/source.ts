@@ -1,0 +1,149 @@
+import { isAlias, isMap, isPair, isScalar, isSeq, LineCounter, type Node, parseAllDocuments } from 'yaml'
+import type { ConfigPath } from './config-path.ts'
+
+/** Both count from 1; columns count characters. */
+export type Place = { line: number; column: number }
+
+export type SourceNode =
+  | { kind: 'scalar'; at: Place; text: string; plain: boolean; tag: string | undefined }
+  | { kind: 'map'; at: Place; entries: SourceEntry[] }
+  | { kind: 'list'; at: Place; items: SourceNode[] }
+  | { kind: 'alias'; at: Place; target: SourceNode }
+
+export type SourceEntry = { key: SourceNode; value: SourceNode }
+
+export type Parsed = { ok: true; root: SourceNode | undefined } | { ok: false; message: string }
+
+/** Documents nest at most this deep. */
+const depthMax = 100
+/** Larger sources are refused before they are parsed. */
+const sourceLengthMax = 16 * 1024 * 1024
+
+/** Parses the first document of a YAML text; scalars stay text, for their type depends on the field they are for. */
+export function parseSource(text: string): Parsed {
+  if (text.length > sourceLengthMax) {
+    return { ok: false, message: `the source has more than ${sourceLengthMax} characters` }
+  }
+  const lineCounter = new LineCounter()
+  const options = { schema: 'failsafe', uniqueKeys: false, keepSourceTokens: true, lineCounter } as const
+  const parsed = parseAllDocuments(text, options)
+  const document = Array.isArray(parsed) ? parsed[0] : undefined
+  if (!document) return { ok: true, root: undefined }
+  const [problem] = document.errors
+  if (problem) {
+    const line = problem.linePos?.[0].line
+    const said = problem.message.split(/ at line \d+/)[0]!
+    return { ok: false, message: line === undefined ? said : `line ${line}: ${said}` }
+  }
+  try {
+    const reader = new Reader(text, lineCounter)
+    const root = document.contents === null ? undefined : reader.node(document.contents, undefined, 0)
+    return { ok: true, root }
+  } catch (error) {
+    if (error instanceof SourceProblem) return { ok: false, message: error.message }
+    throw error
+  }
+}
+
+/** Place of the value at a path, or of its nearest ancestor in the source; an alias hides what it stands for. */
+export function placeOf(root: SourceNode | undefined, path: ConfigPath, onKey = false): Place | undefined {
+  let at = root
+  if (!at) return undefined
+  for (const [index, part] of path.entries()) {
+    const entry: SourceEntry | undefined =
+      at.kind === 'map' ? at.entries.findLast(({ key }) => textOf(key) === String(part)) : undefined
+    if (onKey && entry && index === path.length - 1) return entry.key.at
+    const next: SourceNode | undefined =
+      at.kind === 'list' && typeof part === 'number' ? at.items[part] : entry?.value
+    if (!next) break
+    at = next
+  }
+  return at.at
+}
+
+export const textOf = (node: SourceNode): string | undefined =>
+  node.kind === 'scalar' ? node.text : node.kind === 'alias' ? textOf(node.target) : undefined
+
+class SourceProblem extends Error {}
+
+type Token = { type: string; offset: number }
+
+/** Turns the library's nodes into ours and gives each its place, which is that of its anchor or tag if it has one. */
+class Reader {
+  readonly #text: string
+  readonly #lines: LineCounter
+  readonly #anchors = new Map<string, SourceNode>()
+
+  constructor(text: string, lines: LineCounter) {
+    this.#text = text
+    this.#lines = lines
+  }
+
+  node(node: unknown, before: readonly Token[] | undefined, depth: number): SourceNode {
+    if (depth > depthMax) throw new SourceProblem(`nesting is deeper than ${depthMax}`)
+    const properties = before?.find(({ type }) => type === 'anchor' || type === 'tag')
+    const at = this.#place(properties?.offset ?? startOf(node))
+    if (isAlias(node)) {
+      const target = this.#anchors.get(node.source)
+      if (!target) throw new SourceProblem(`unknown anchor '${node.source}' referenced`)
+      return { kind: 'alias', at, target }
+    }
+    const read = this.#read(node, at, depth)
+    const anchor = (node as { anchor?: string } | null)?.anchor
+    if (anchor !== undefined) this.#anchors.set(anchor, read)
+    return read
+  }
+
+  #read(node: unknown, at: Place, depth: number): SourceNode {
+    if (isMap(node)) {
+      const entries = node.items.filter(isPair).map((pair) => {
+        const token = pair.srcToken as { start?: Token[]; sep?: Token[] } | undefined
+        const key = this.node(pair.key, token?.start, depth + 1)
+        return { key, value: this.node(pair.value ?? emptyAfter(token?.sep), token?.sep, depth + 1) }
+      })
+      return { kind: 'map', at, entries }
+    }
+    if (isSeq(node)) {
+      const tokens = (node.srcToken as { items?: { start?: Token[] }[] } | undefined)?.items ?? []
+      const aligned = tokens.length === node.items.length
+      const items = node.items.map((item, index) =>
+        this.node(item, aligned ? tokens[index]?.start : undefined, depth + 1),
+      )
+      return { kind: 'list', at, items }
+    }
+    if (isScalar(node)) {
+      const plain = node.type === 'PLAIN'
+      return { kind: 'scalar', at, text: String(node.value ?? ''), plain, tag: node.tag }
+    }
+    return { kind: 'scalar', at, text: '', plain: true, tag: undefined }
+  }
+
+  #place(offset: number): Place {
+    const { line, col } = this.#lines.linePos(offset)
+    const start = this.#lines.lineStarts[line - 1] ?? 0
+    const column = col < 1 ? 1 : [...this.#text.slice(start, offset)].length + 1
+    return { line, column }
+  }
+}
+
+/** A block list starts at its first dash, a block map at its first key, the others where the library says. */
+function startOf(node: unknown): number {
+  if (isMap(node) && node.srcToken?.type === 'block-map') {
+    const pair = node.items[0]
+    const token = pair?.srcToken as { start?: Token[] } | undefined
+    const first = token?.start?.find(({ type }) => ['anchor', 'tag', 'explicit-key-ind'].includes(type))
+    return first?.offset ?? startOf(pair?.key)
+  }
+  if (isSeq(node) && node.srcToken?.type === 'block-seq') {
+    const dash = node.srcToken.items[0]?.start.find(({ type }) => type === 'seq-item-ind')
+    if (dash) return dash.offset
+  }
+  const offset = (node as { offset?: number } | undefined)?.offset
+  return (node as Node | null)?.range?.[0] ?? offset ?? 0
+}
+
+/** A key without a value has it right behind its colon. */
+function emptyAfter(separators: readonly Token[] | undefined): unknown {
+  const colon = separators?.find(({ type }) => type === 'map-value-ind')
+  return colon ? { offset: colon.offset + 1 } : null
+}
