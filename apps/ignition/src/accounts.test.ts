@@ -1,6 +1,7 @@
 import type { IgnitionGroup, IgnitionUser } from '@kiln/schemas'
 import { expect, test } from 'vitest'
 import { type AccountFiles, findGroupId, findUser, planAccounts } from './accounts.ts'
+import { parseLoginDefs } from './login-defs.ts'
 
 const base: AccountFiles = {
   passwd: 'root:x:0:0:root:/root:/bin/bash\nold:x:1000:1000:Old:/home/old:/bin/sh\n',
@@ -35,10 +36,26 @@ test('groups come first, so that users may be in new ones', () => {
   expect(findGroupId(files.group, 'ops')).toBe(2000)
 })
 
-test('system users count down from 999 and get no home', () => {
+test('users of the system get the lowest ids of their range, and a home as useradd is told to make', () => {
   const { files, homes } = plan([{ name: 'daemon1', system: true }])
-  expect(findUser(files.passwd, 'daemon1')).toMatchObject({ uid: 999, gid: 999 })
-  expect(homes).toEqual([])
+  expect(findUser(files.passwd, 'daemon1')).toMatchObject({ uid: 201, gid: 201 })
+  expect(homes).toEqual([{ kind: 'create', path: '/home/daemon1', uid: 201, gid: 201 }])
+})
+
+test('login.defs of the root sets ranges and ageing, the clock the day of the last change', () => {
+  const defs = parseLoginDefs(
+    '# UID_MIN 1\nUID_MIN 5000\nPASS_MIN_DAYS\t0\nPASS_MAX_DAYS 99999\nPASS_WARN_AGE 7\n',
+  )
+  const { files } = planAccounts([], [{ name: 'core' }], base, { defs, day: 17_331 })
+  expect(findUser(files.passwd, 'core')).toMatchObject({ uid: 5000 })
+  expect(files.shadow).toContain('core:*:17331:0:99999:7:::\n')
+})
+
+test('a range that is full is refused', () => {
+  const defs = parseLoginDefs('UID_MIN 1000\nUID_MAX 1000\n')
+  expect(planAccounts([], [{ name: 'core' }], base, { defs, day: 0 }).problems.join()).toMatch(
+    /every id from 1000/,
+  )
 })
 
 test('an existing user keeps what is not asked for', () => {
@@ -51,7 +68,7 @@ test('an existing user keeps what is not asked for', () => {
 test('a user that should not exist goes with group, memberships and home', () => {
   const { files, homes } = plan([{ name: 'old', shouldExist: false }])
   expect(Object.values(files).join('')).not.toContain('old')
-  expect(homes).toEqual([{ kind: 'remove', path: '/home/old' }])
+  expect(homes).toEqual([{ kind: 'remove', path: '/home/old', uid: 1000 }])
 })
 
 test.each<[string, IgnitionUser[], IgnitionGroup[], RegExp]>([

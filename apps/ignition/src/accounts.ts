@@ -1,4 +1,5 @@
 import type { IgnitionGroup, IgnitionUser } from '@kiln/schemas'
+import { type IdRange, type LoginDefs, parseLoginDefs } from './login-defs.ts'
 
 /** Contents of the account files of a root (passwd(5), shadow(5), group(5), gshadow(5)). */
 export type AccountFiles = { passwd: string; shadow: string; group: string; gshadow: string }
@@ -6,14 +7,14 @@ export type AccountFiles = { passwd: string; shadow: string; group: string; gsha
 export type HomeChange =
   | { kind: 'create'; path: string; uid: number; gid: number }
   | { kind: 'move'; from: string; to: string }
-  | { kind: 'remove'; path: string }
+  | { kind: 'remove'; path: string; uid: number }
 
 export type AccountPlan = { files: AccountFiles; homes: HomeChange[]; lines: string[]; problems: string[] }
 
-const userIds = { min: 1000, max: 60_000 }
-const systemIds = { min: 100, max: 999 }
-/** Fields of shadow(5) behind the hash: last change unknown, no ageing. */
-const shadowRest = ':::::::'
+/** What planning needs besides the files: the root's login.defs, and the day since 1970, 0 when no clock is right. */
+export type AccountRules = { defs: LoginDefs; day: number }
+
+const defaultRules: AccountRules = { defs: parseLoginDefs(''), day: 0 }
 const namePattern = /^[a-z_][a-z0-9_.-]*\$?$/i
 const nameMax = 32
 
@@ -25,8 +26,9 @@ export function planAccounts(
   groups: IgnitionGroup[],
   users: IgnitionUser[],
   files: AccountFiles,
+  rules: AccountRules = defaultRules,
 ): AccountPlan {
-  const accounts = new Accounts(files)
+  const accounts = new Accounts(files, rules)
   for (const group of groups) planGroup(group, accounts)
   for (const user of users) planUser(user, accounts)
   return {
@@ -46,8 +48,14 @@ class Accounts {
   readonly homes: HomeChange[] = []
   readonly lines: string[] = []
   readonly problems: string[] = []
+  readonly defs: LoginDefs
+  /** Fields of shadow(5) behind a new user's hash. */
+  readonly shadowRest: string[]
 
-  constructor(files: AccountFiles) {
+  constructor(files: AccountFiles, { defs, day }: AccountRules) {
+    this.defs = defs
+    // Day 0 would mean that the password must be changed at the first login.
+    this.shadowRest = [day > 0 ? `${day}` : '', ...defs.ageing, '', '', '']
     this.passwd = rows(files.passwd)
     this.shadow = rows(files.shadow)
     this.group = rows(files.group)
@@ -82,14 +90,15 @@ function drop(table: string[][], name: string): void {
   if (index >= 0) table.splice(index, 1)
 }
 
-/** The lowest free id for people, the highest free one for the system, as shadow-utils choose. */
-function freeId(table: string[][], system: boolean): number {
+/**
+ * The lowest free id. shadow-utils give the system's ids from the top; from the bottom they do not meet those that
+ * systemd-sysusers gives, from the top too, at first boot.
+ */
+function freeId(table: string[][], range: IdRange, accounts: Accounts): number {
   const taken = new Set(table.map((row) => Number(row[2])))
-  if (system) {
-    for (let id = systemIds.max; id >= systemIds.min; id--) if (!taken.has(id)) return id
-  }
-  let id = userIds.min
-  while (taken.has(id) && id < userIds.max) id++
+  let id = range.min
+  while (taken.has(id)) id++
+  if (id > range.max) accounts.problems.push(`every id from ${range.min} to ${range.max} is taken`)
   return id
 }
 
@@ -128,15 +137,14 @@ function planGroup(group: IgnitionGroup, accounts: Accounts): void {
     accounts.lines.push(`change group ${group.name}`)
     return
   }
-  addGroup(
-    accounts,
-    group.name,
-    group.gid ?? freeId(accounts.group, group.system === true),
-    group.passwordHash,
-  )
+  addGroup(accounts, group.name, group.gid ?? freeGid(accounts, group.system === true), group.passwordHash)
 }
 
-function addGroup(accounts: Accounts, name: string, gid: number, hash?: string): void {
+const freeGid = (accounts: Accounts, system: boolean): number =>
+  freeId(accounts.group, system ? accounts.defs.systemGid : accounts.defs.gid, accounts)
+
+/** groupadd(8) locks a group without a password with `!`. */
+function addGroup(accounts: Accounts, name: string, gid: number, hash = '!'): void {
   accounts.group.push([name, 'x', `${gid}`, ''])
   accounts.gshadow.push([name, hash || '*', '', ''])
   accounts.lines.push(`add group ${name} with gid ${gid}`)
@@ -170,33 +178,36 @@ function planUser(user: IgnitionUser, accounts: Accounts): void {
 
 function removeUser(name: string, row: string[], accounts: Accounts): void {
   const own = rowOf(accounts.group, name)
+  const shared = accounts.passwd.some((other) => other[0] !== name && other[3] === own?.[2])
   drop(accounts.passwd, name)
   drop(accounts.shadow, name)
   for (const table of [accounts.group, accounts.gshadow]) {
     for (const group of table) group[3] = listWithout(group[3] ?? '', name)
   }
-  if (own && own[2] === row[3] && own[3] === '') {
+  if (own && own[3] === '' && !shared) {
     drop(accounts.group, name)
     drop(accounts.gshadow, name)
   }
-  if (row[5]) accounts.homes.push({ kind: 'remove', path: row[5] })
+  if (row[5]) accounts.homes.push({ kind: 'remove', path: row[5], uid: Number(row[2]) })
   accounts.lines.push(`remove user ${name}`)
 }
 
 function addUser(user: IgnitionUser, accounts: Accounts): void {
   const system = user.system === true
-  const uid = user.uid ?? freeId(accounts.passwd, system)
-  const gid = primaryGroupOf(user, uid, accounts)
+  const range = system ? accounts.defs.systemUid : accounts.defs.uid
+  const uid = user.uid ?? freeId(accounts.passwd, range, accounts)
+  const gid = primaryGroupOf(user, accounts)
   if (gid === undefined) return
   const home = user.homeDir || `/home/${user.name}`
   const shell = user.shell || '/bin/bash'
   accounts.passwd.push([user.name, 'x', `${uid}`, `${gid}`, user.gecos ?? '', home, shell])
-  accounts.shadow.push([user.name, user.passwordHash || '*', ...shadowRest.slice(1).split(':')])
+  accounts.shadow.push([user.name, user.passwordHash || '*', ...accounts.shadowRest])
   accounts.lines.push(`add user ${user.name} with uid ${uid}`)
-  if (user.noCreateHome !== true && !system) accounts.homes.push({ kind: 'create', path: home, uid, gid })
+  // useradd(8) is always told --create-home, for users of the system too.
+  if (user.noCreateHome !== true) accounts.homes.push({ kind: 'create', path: home, uid, gid })
 }
 
-function primaryGroupOf(user: IgnitionUser, uid: number, accounts: Accounts): number | undefined {
+function primaryGroupOf(user: IgnitionUser, accounts: Accounts): number | undefined {
   if (user.primaryGroup) {
     const gid = accounts.groupId(user.primaryGroup)
     if (gid === undefined) {
@@ -206,9 +217,8 @@ function primaryGroupOf(user: IgnitionUser, uid: number, accounts: Accounts): nu
   }
   if (user.noUserGroup === true) return accounts.groupId('users') ?? 100
   if (rowOf(accounts.group, user.name)) return accounts.groupId(user.name)
-  const free = accounts.groupId(`${uid}`) === undefined
-  const gid = free ? uid : freeId(accounts.group, user.system === true)
-  addGroup(accounts, user.name, gid, '!')
+  const gid = freeGid(accounts, user.system === true)
+  addGroup(accounts, user.name, gid)
   return gid
 }
 
@@ -228,7 +238,7 @@ function changeUser(user: IgnitionUser, row: string[], accounts: Accounts): void
   if (user.passwordHash !== undefined) {
     const shadow = rowOf(accounts.shadow, user.name)
     if (shadow) shadow[1] = user.passwordHash || '*'
-    else accounts.shadow.push([user.name, user.passwordHash || '*', ...shadowRest.slice(1).split(':')])
+    else accounts.shadow.push([user.name, user.passwordHash || '*', ...accounts.shadowRest])
   }
   accounts.lines.push(`change user ${user.name}`)
 }

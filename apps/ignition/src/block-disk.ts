@@ -1,4 +1,4 @@
-import { closeSync, existsSync, openSync, readdirSync, readFileSync, realpathSync } from 'node:fs'
+import { closeSync, constants, existsSync, openSync, readdirSync, readFileSync, realpathSync } from 'node:fs'
 import { basename } from 'node:path'
 import { type FoundDisk, type GptTable, parseTable, sfdiskScript } from '@kiln/gpt'
 import { assert, type Clock, Fault } from '@kiln/service'
@@ -20,7 +20,10 @@ export function blockDisk(device: string, run: RunCommand, clock: Clock): DiskPo
   const name = basename(device)
   return {
     name: device,
-    find: async () => findDisk(device),
+    find: async () => {
+      refuseHeldDisk(device)
+      return findDisk(device)
+    },
     write: async (table, { wipe, busy }) => {
       const flags = [
         '--quiet',
@@ -32,11 +35,7 @@ export function blockDisk(device: string, run: RunCommand, clock: Clock): DiskPo
       ]
       const live = busy.length > 0 ? ['--force', '--no-reread', '--no-tell-kernel'] : []
       await run('sfdisk', [...flags, ...live, device], { input: sfdiskScript(table) })
-      // sfdisk asks the kernel to read the table again, which it refuses while a partition is in use.
-      const missing = table.partitions.some(
-        ({ number }) => !existsSync(`/dev/${partitionName(name, number)}`),
-      )
-      if (busy.length > 0 || missing) await run('partx', ['--update', device])
+      await tellKernel(device, table, run)
       await appeared(device, table, clock)
       const after = findDisk(device).reading
       assert(after.kind === 'table', 'sfdisk wrote a table that can be read')
@@ -69,17 +68,75 @@ function findDisk(device: string): FoundDisk {
   }
 }
 
-/** Numbers of partitions that are mounted or have a holder (device mapper, md). */
-function busyPartitions(disk: string): number[] {
-  const mounted = new Set(
+/**
+ * sfdisk asks the kernel to read the table again, which it refuses while a partition is in use, and cannot do without a
+ * parser for GPT: what it does not have as it should be is told to it partition by partition.
+ */
+async function tellKernel(device: string, table: GptTable, run: RunCommand): Promise<void> {
+  const name = basename(device)
+  const known = new Map(partitionsOf(name).map((each) => [partitionNumber(each), extentOf(each)]))
+  const inSysfs = table.sectorBytes / sysfsSectorBytes
+  const wanted = new Map(
+    table.partitions.map(({ number, startLba, endLba }) => [
+      number,
+      `${startLba * inSysfs}+${(endLba - startLba + 1) * inSysfs}`,
+    ]),
+  )
+  const stale = [...known].filter(([number, extent]) => wanted.get(number) !== extent)
+  const unknown = [...wanted].filter(([number, extent]) => known.get(number) !== extent)
+  const each = async (
+    flag: '--delete' | '--add',
+    entries: [number, string][],
+    all: boolean,
+  ): Promise<void> => {
+    if (entries.length > 0 && all) await run('partx', [flag, device])
+    else for (const [number] of entries) await run('partx', [flag, '--nr', `${number}`, device])
+  }
+  await each('--delete', stale, stale.length === known.size)
+  await each('--add', unknown, unknown.length === wanted.size)
+}
+
+const partitionNumber = (name: string): number => Number(readLine(`${sysfs}/${name}/partition`))
+const extentOf = (name: string): string =>
+  `${readLine(`${sysfs}/${name}/start`)}+${readLine(`${sysfs}/${name}/size`)}`
+
+/** A whole disk that is mounted or held by device mapper or md is nobody's to partition. */
+function refuseHeldDisk(device: string): void {
+  const name = basename(device)
+  if (!holders(name) && !mountedDevices().has(device)) return
+  throw new Fault('DEVICE_IN_USE', `${device} is mounted or held by another device`, {
+    remedy: 'name another disk',
+  })
+}
+
+const holders = (name: string): boolean =>
+  existsSync(`${sysfs}/${name}/holders`) && readdirSync(`${sysfs}/${name}/holders`).length > 0
+
+const mountedDevices = (): Set<string | undefined> =>
+  new Set(
     readFileSync('/proc/self/mounts', 'utf8')
       .split('\n')
       .map((line) => line.split(' ')[0]),
   )
-  return partitionsOf(disk).flatMap((name) => {
-    const held = existsSync(`${sysfs}/${name}/holders`) && readdirSync(`${sysfs}/${name}/holders`).length > 0
-    return held || mounted.has(`/dev/${name}`) ? [Number(readLine(`${sysfs}/${name}/partition`))] : []
-  })
+
+/** Numbers of partitions that are mounted, swapped to, or have a holder (device mapper, md). */
+function busyPartitions(disk: string): number[] {
+  return partitionsOf(disk).flatMap((name) =>
+    holders(name) || isBusy(`/dev/${name}`) ? [partitionNumber(name)] : [],
+  )
+}
+
+/** Whether the kernel lets nobody have the device alone: it is mounted somewhere, swap space, or part of another. */
+export function isBusy(device: string): boolean {
+  try {
+    closeSync(openSync(device, constants.O_RDONLY | constants.O_EXCL))
+    return false
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException
+    if (code === 'EBUSY') return true
+    if (code === 'ENOENT' || code === 'ENXIO') return false
+    throw error
+  }
 }
 
 const partitionsOf = (disk: string): string[] =>
@@ -122,17 +179,32 @@ async function lookUp(device: string, run: RunCommand): Promise<string | undefin
   const match = /^\/dev\/disk\/by-(partlabel|partuuid|label|uuid)\/(.+)$/.exec(device)
   if (!match) return undefined
   const [, kind, value] = match
-  if (kind === 'partlabel' || kind === 'partuuid') {
-    const key = kind === 'partlabel' ? 'PARTNAME' : 'PARTUUID'
-    for (const name of existsSync(sysfs) ? readdirSync(sysfs) : []) {
-      const lines = readFileSync(`${sysfs}/${name}/uevent`, 'utf8').split('\n')
-      if (lines.some((line) => line.toLowerCase() === `${key}=${value}`.toLowerCase())) return `/dev/${name}`
-    }
-    return undefined
-  }
+  if (kind === 'partlabel' || kind === 'partuuid') return partitionNamed(kind, value!)
   const flag = kind === 'label' ? '--label' : '--uuid'
   const { code, stdout } = await run('blkid', [flag, value!], { accepted: [0, 2] })
   return code === 0 ? stdout.trim() : undefined
+}
+
+/** Looked up in what the kernel says of its partitions, then in the tables: not every kernel reads those itself. */
+function partitionNamed(kind: 'partlabel' | 'partuuid', value: string): string | undefined {
+  const names = existsSync(sysfs) ? readdirSync(sysfs) : []
+  const key = `${kind === 'partlabel' ? 'PARTNAME' : 'PARTUUID'}=${value}`.toLowerCase()
+  for (const name of names) {
+    const lines = readFileSync(`${sysfs}/${name}/uevent`, 'utf8').split('\n')
+    if (lines.some((line) => line.toLowerCase() === key)) return `/dev/${name}`
+  }
+  for (const disk of names) {
+    const parts = existsSync(`/dev/${disk}`) ? partitionsOf(disk) : []
+    if (parts.length === 0) continue
+    const { reading } = findDisk(`/dev/${disk}`)
+    if (reading.kind !== 'table') continue
+    const found = reading.table.partitions.find(({ label, guid }) =>
+      kind === 'partlabel' ? label === value : guid.toLowerCase() === value.toLowerCase(),
+    )
+    const name = found && parts.find((each) => partitionNumber(each) === found.number)
+    if (name !== undefined) return `/dev/${name}`
+  }
+  return undefined
 }
 
 async function appeared(device: string, table: GptTable, clock: Clock): Promise<void> {

@@ -3,14 +3,30 @@ import { dirname } from 'node:path'
 import type { IgnitionConfig } from '@kiln/schemas'
 import { Fault } from '@kiln/service'
 import type { Fetched } from './fetch-stage.ts'
+import type { LuksVolume } from './luks.ts'
+import type { Mounted } from './mount-stage.ts'
 import type { Options } from './options.ts'
 
-type StateFile = { formatVersion: 1; userConfigProvided: boolean; configHash: string; mounts: string[] }
+type StateFile = {
+  formatVersion: 1
+  userConfigProvided: boolean
+  configHash: string
+  mounts: string[]
+  /** Directories the mount stage made; absent in files of an earlier version. */
+  made?: string[]
+  volumes?: LuksVolume[]
+}
+
+/** What later stages must know of earlier ones. */
+export type Progress = { mounted: Mounted; volumes: LuksVolume[] }
+
+export const noProgress: Progress = { mounted: { points: [], made: [] }, volumes: [] }
 
 /** Keeps the rendered config (it may hold secrets: 0600) and what later stages must know. */
-export function writeState(fetched: Fetched, mounts: string[], options: Options): void {
+export function writeState(fetched: Fetched, { mounted, volumes }: Progress, options: Options): void {
   const { config, userConfigProvided, configHash } = fetched
-  const state: StateFile = { formatVersion: 1, userConfigProvided, configHash, mounts }
+  const { points, made } = mounted
+  const state: StateFile = { formatVersion: 1, userConfigProvided, configHash, mounts: points, made, volumes }
   writeCache(config, options)
   put(options.stateFile, state)
 }
@@ -26,11 +42,12 @@ function put(path: string, value: object): void {
 }
 
 /** What the fetch stage left; without it no other stage can run. */
-export function readState(options: Options): { fetched: Fetched; mounts: string[] } {
+export function readState(options: Options): { fetched: Fetched } & Progress {
   try {
     const config = JSON.parse(readFileSync(options.configCache, 'utf8')) as IgnitionConfig
-    const { mounts, ...rest } = JSON.parse(readFileSync(options.stateFile, 'utf8')) as StateFile
-    return { fetched: { config, ...rest }, mounts }
+    const state = JSON.parse(readFileSync(options.stateFile, 'utf8')) as StateFile
+    const { mounts, made = [], volumes = [], userConfigProvided, configHash } = state
+    return { fetched: { config, userConfigProvided, configHash }, mounted: { points: mounts, made }, volumes }
   } catch (cause) {
     throw new Fault('CONFIG_NOT_FETCHED', `there is no config in ${options.configCache}`, {
       cause,

@@ -1,11 +1,12 @@
 import { randomUUID } from 'node:crypto'
 import { describePartitionAction, type GptTable, planPartitions } from '@kiln/gpt'
-import type { IgnitionConfig, IgnitionDisk, IgnitionFilesystem } from '@kiln/schemas'
+import type { IgnitionDisk, IgnitionFilesystem } from '@kiln/schemas'
 import { Fault } from '@kiln/service'
 import { blockDisk, listDisks, resolveDevice } from './block-disk.ts'
 import type { DiskPort, PartitionPlace } from './disk-port.ts'
+import type { Fetched } from './fetch-stage.ts'
 import { fileDisk } from './file-disk.ts'
-import { parseBlkid, planFilesystem } from './filesystem-plan.ts'
+import { applyFilesystems } from './filesystems.ts'
 import {
   chooseDisk,
   definesInstallLayout,
@@ -14,14 +15,19 @@ import {
   installLayout,
   mayInstall,
 } from './install-layout.ts'
+import { applyLuks, type LuksVolume } from './luks.ts'
+import { applyRaid } from './raid.ts'
 import type { Run } from './run.ts'
 import { keepUnfinishedRoot, refuseInstalledRoot, takeUpFolder } from './unfinished-root.ts'
 
 /** The partitions of the system, when this run installs one. */
 export type InstallDisk = Record<(typeof installLabels)[number], PartitionPlace>
 
-/** Partitions and formats the disks. Gives the places of the system's partitions if an image is to be installed. */
-export async function runDisks(config: IgnitionConfig, run: Run): Promise<InstallDisk | undefined> {
+/** What the disks stage leaves: the places of the system's partitions if an image is to be installed, LUKS volumes. */
+export type Disks = { install: InstallDisk | undefined; volumes: LuksVolume[] }
+
+/** Partitions and formats the disks: partitions, RAID, LUKS, file systems. */
+export async function runDisks({ config, configHash }: Fetched, run: Run): Promise<Disks> {
   const tables = new Map<string, { port: DiskPort; table: GptTable }>()
   for (const disk of config.storage?.disks ?? []) {
     const port = await diskFor(disk.device, run)
@@ -45,10 +51,12 @@ export async function runDisks(config: IgnitionConfig, run: Run): Promise<Instal
       tables.set(port.name, { port, table: await applyInstallLayout(port, run) })
     }
     install = await placesOf([...tables.values()])
-    await formatInstall(install, filesystems, run)
   }
-  for (const spec of filesystems) await applyFilesystem(spec, run)
-  return install
+  await applyRaid(config, configHash, run)
+  const volumes = await applyLuks(config, configHash, run)
+  if (install) await formatInstall(install, filesystems, run)
+  await applyFilesystems(filesystems, run)
+  return { install, volumes }
 }
 
 /** Places of the partitions on a disk that an earlier process has partitioned. */
@@ -147,39 +155,13 @@ export async function formatInstall(
     // Firmware reads FAT32 everywhere; mkfs alone would choose FAT16 for this size.
     const options = ['-F', '32']
     const esp = { device: install.EFI.path, format: 'vfat', label: 'EFI', wipeFilesystem: true, options }
-    await applyFilesystem(esp, run)
+    await applyFilesystems([esp], run)
   }
   if (await keepUnfinishedRoot(install.ROOT.path, run)) {
     if (own('ROOT') >= 0) filesystems.splice(own('ROOT'), 1)
   } else if (own('ROOT') < 0) {
     const options = ['-E', 'lazy_itable_init=1,lazy_journal_init=1']
     const root = { device: install.ROOT.path, format: 'ext4', label: 'ROOT', wipeFilesystem: true, options }
-    await applyFilesystem(root, run)
-  }
-}
-
-async function applyFilesystem(spec: IgnitionFilesystem, run: Run): Promise<void> {
-  if (run.options.diskImage !== undefined) {
-    run.warn(`disks: ${spec.device} is not formatted: a disk image has no devices`)
-    return
-  }
-  const device = await resolveDevice(spec.device, run.command, run.clock)
-  const probe = await run.command('blkid', ['-p', '-o', 'export', device], { accepted: [0, 2] })
-  const found = parseBlkid(probe.stdout)
-  const action = planFilesystem(spec, device, found)
-  switch (action.kind) {
-    case 'keep':
-      run.reporter.say(`disks: ${device} stays as it is`)
-      return
-    case 'refuse':
-      throw new Fault('FILESYSTEM_REFUSED', action.reason, { remedy: 'set wipeFilesystem to replace it' })
-    case 'wipe':
-      await run.command('wipefs', ['-a', device])
-      run.reporter.say(`disks: ${device} is wiped`)
-      return
-    case 'create':
-      if (found) await run.command('wipefs', ['-a', device])
-      await run.command(action.command, action.args)
-      run.reporter.say(`disks: ${action.command} ${action.args.join(' ')}`)
+    await applyFilesystems([root], run)
   }
 }

@@ -3,6 +3,7 @@ import type { IgnitionConfig } from '@kiln/schemas'
 import { ConfigInvalid } from './config-invalid.ts'
 import { readConfigText } from './config-source.ts'
 import { emptyConfig, renderConfig } from './render-config.ts'
+import { missingTools } from './required-tools.ts'
 import type { Run } from './run.ts'
 import { unsupportedParts } from './supported.ts'
 
@@ -18,7 +19,7 @@ export async function fetchConfig(run: Run): Promise<Fetched> {
   }
   const { config, warnings } = await renderConfig(found.text, found.source, run.fetcher, run.settings)
   for (const warning of warnings) run.warn(`fetch: ${warning}`)
-  const unsupported = unsupportedParts(config)
+  const unsupported = [...unsupportedParts(config), ...missingTools(config, run.hasProgram)]
   if (unsupported.length > 0) throw new ConfigInvalid('the config', unsupported)
   return { config, userConfigProvided: true, configHash: hashOf(config) }
 }

@@ -1,8 +1,11 @@
 import { randomBytes } from 'node:crypto'
 import { applyAccounts } from './account-files.ts'
+import type { Progress } from './config-cache.ts'
 import { enrol } from './enrol.ts'
 import type { Fetched } from './fetch-stage.ts'
+import { writeCrypttab } from './luks.ts'
 import { applyNodes } from './nodes.ts'
+import { installs } from './options.ts'
 import { settingsOfRendered } from './render-config.ts'
 import { readBootId } from './reporter.ts'
 import { writeResult } from './result-file.ts'
@@ -11,13 +14,15 @@ import { openTargetRoot, type TargetRoot } from './target-root.ts'
 import { applyUnits } from './units-of-root.ts'
 
 /** Groups and users, files, units, the machine's identity and the result file, below the target root. */
-export async function runFiles(fetched: Fetched, run: Run): Promise<void> {
+export async function runFiles(fetched: Fetched, { mounted, volumes }: Progress, run: Run): Promise<void> {
   const target = openTargetRoot(run)
   const settings = await settingsOfRendered(fetched.config, run.fetcher, run.settings)
-  applyAccounts(fetched.config, target, run)
+  await applyAccounts(fetched.config, mounted.made, target, run)
   await applyNodes(fetched.config, target, { ...run, settings })
   applyUnits(fetched.config, target, run)
-  writeMachineId(target)
+  writeCrypttab(volumes, target)
+  // A root that is not ours keeps its first boot, at which systemd applies the presets.
+  if (installs(run.options)) writeMachineId(target)
   await enrol(target, run)
   const { userConfigProvided } = fetched
   const { repeated } = writeResult(target, { bootId: readBootId(), at: run.now(), userConfigProvided })

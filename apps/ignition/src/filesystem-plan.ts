@@ -16,19 +16,20 @@ export type FilesystemAction =
 export function planFilesystem(
   spec: IgnitionFilesystem,
   device: string,
-  found: FoundFilesystem | undefined,
+  found: FoundFilesystem[],
 ): FilesystemAction {
   const format = spec.format ?? ''
   const wipe = spec.wipeFilesystem === true
   if (format === '') return { kind: 'keep' }
+  const [first] = found
   if (format === 'none') {
-    if (!found) return { kind: 'keep' }
-    return wipe ? { kind: 'wipe' } : { kind: 'refuse', reason: `${device} holds ${found.type}, not nothing` }
+    if (!first) return { kind: 'keep' }
+    return wipe ? { kind: 'wipe' } : { kind: 'refuse', reason: `${device} holds ${first.type}, not nothing` }
   }
-  if (found && !wipe) {
-    const differs = difference(spec, found)
-    if (!differs) return { kind: 'keep' }
-    return { kind: 'refuse', reason: `${device} holds ${found.type} already: ${differs}` }
+  if (first && !wipe) {
+    const differs = found.map((each) => difference(spec, each))
+    if (differs.includes(undefined)) return { kind: 'keep' }
+    return { kind: 'refuse', reason: `${device} holds ${first.type} already: ${differs[0]}` }
   }
   return { kind: 'create', ...mkfs(spec, device) }
 }
@@ -72,4 +73,17 @@ export function parseBlkid(output: string): FoundFilesystem | undefined {
   }
   const type = values.get('TYPE') ?? values.get('PTTYPE')
   return type === undefined ? undefined : { type, label: values.get('LABEL'), uuid: values.get('UUID') }
+}
+
+/** What `wipefs --json --output TYPE,LABEL,UUID` lists; copies of one signature count once. */
+export function parseWipefs(output: string): FoundFilesystem[] {
+  if (output.trim() === '') return []
+  const { signatures } = JSON.parse(output) as {
+    signatures: { type: string; label: string | null; uuid: string | null }[]
+  }
+  const found = new Map<string, FoundFilesystem>()
+  for (const { type, label, uuid } of signatures) {
+    if (!found.has(type)) found.set(type, { type, label: label ?? undefined, uuid: uuid ?? undefined })
+  }
+  return [...found.values()]
 }

@@ -1,10 +1,10 @@
-import { existsSync, lstatSync, mkdirSync } from 'node:fs'
+import { chmodSync, lstatSync, mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import type { IgnitionConfig } from '@kiln/schemas'
 import { Fault } from '@kiln/service'
 import { resolveDevice } from './block-disk.ts'
 import type { InstallDisk } from './disks-stage.ts'
-import { insideRoot } from './root-path.ts'
+import { installs } from './options.ts'
 import type { Run } from './run.ts'
 
 const mountable = ['ext4', 'xfs', 'btrfs', 'vfat']
@@ -13,48 +13,82 @@ const mountRoot = '/usr/lib/kiln/mount-root'
 /** `umount` says so when there is nothing mounted. */
 const notMounted = 32
 
-/** Mounts the system's root and the config's own filesystems. Returns the mount points, outermost first. */
+/** What `runMount` did: mount points, outermost first, and directories (of the machine) that it made for them. */
+export type Mounted = { points: string[]; made: string[] }
+
+/** Mounts the system's root and the config's own filesystems. */
 export async function runMount(
   config: IgnitionConfig,
   install: InstallDisk | undefined,
   run: Run,
-): Promise<string[]> {
-  const mounts: string[] = []
+): Promise<Mounted> {
+  const mounted: Mounted = { points: [], made: [] }
+  const { points } = mounted
   try {
     if (install?.ROOT.device) {
       const root = run.options.root
-      mounts.push(root, join(root, 'usr'), join(root, 'etc'))
+      points.push(root, join(root, 'usr'), join(root, 'etc'))
       await run.command(mountRoot, [install.ROOT.path, '/usr', root])
     }
-    await mountOwn(config, run, mounts)
+    await mountOwn(config, run, mounted)
   } catch (error) {
-    for (const point of mounts.reverse()) await run.command('umount', [point], { accepted: [0, notMounted] })
+    for (const point of points.reverse()) await run.command('umount', [point], { accepted: [0, notMounted] })
     throw error
   }
-  return mounts
+  return mounted
 }
 
 /** Unmounts what `runMount` mounted, innermost first. */
-export async function runUmount(mounts: string[], run: Run): Promise<void> {
-  while (mounts.length > 0) await run.command('umount', [mounts.pop()!])
+export async function runUmount({ points }: Mounted, run: Run): Promise<void> {
+  while (points.length > 0) await run.command('umount', [points.pop()!])
 }
 
-async function mountOwn(config: IgnitionConfig, run: Run, mounts: string[]): Promise<void> {
+async function mountOwn(config: IgnitionConfig, run: Run, { points, made }: Mounted): Promise<void> {
   if (run.options.diskImage !== undefined) return
-  const filesystems = (config.storage?.filesystems ?? []).filter(
-    ({ path, format }) => path && path !== '/' && mountable.includes(format ?? ''),
-  )
-  const depth = (path: string): number => path.split('/').length
-  for (const spec of filesystems.sort((a, b) => depth(a.path!) - depth(b.path!))) {
-    const point = insideRoot(run.options.root, spec.path!)
-    const there = lstatSync(point, { throwIfNoEntry: false })
-    if (there && !there.isDirectory()) {
-      throw new Fault('MOUNT_POINT_INVALID', `mount point ${spec.path} is not a directory`)
+  const { root } = run.options
+  const filesystems = (config.storage?.filesystems ?? [])
+    .map((spec, index) => ({ ...spec, path: spec.path ?? '', index }))
+    // The root of a system that is being installed is mounted already.
+    .filter(
+      ({ path, format }) =>
+        path && mountable.includes(format ?? '') && !(path === '/' && installs(run.options)),
+    )
+  const depth = (path: string): number => path.split('/').filter((part) => part !== '').length
+  for (const { path, index, ...spec } of filesystems.sort((a, b) => depth(a.path) - depth(b.path))) {
+    try {
+      makeMountPoint(root, path, made)
+      const point = join(root, path)
+      const device = await resolveDevice(spec.device, run.command, run.clock)
+      const options = spec.mountOptions?.length ? ['-o', spec.mountOptions.join(',')] : []
+      await run.command('mount', ['-t', spec.format!, ...options, device, point])
+      points.push(point)
+      run.reporter.say(`mount: ${device} at ${path}`)
+    } catch (error) {
+      throw error instanceof Fault
+        ? Object.assign(error, { path: `$.storage.filesystems.${index}.path` })
+        : error
     }
-    if (!existsSync(point)) mkdirSync(point, { recursive: true, mode: 0o755 })
-    const device = await resolveDevice(spec.device, run.command, run.clock)
-    const options = spec.mountOptions?.length ? ['-o', spec.mountOptions.join(',')] : []
-    await run.command('mount', ['-t', spec.format!, ...options, device, point])
-    mounts.push(point)
+  }
+}
+
+/** Every part of the path must be a directory of its own, not a link to one; what is missing is made. */
+function makeMountPoint(root: string, path: string, made: string[]): void {
+  let at = ''
+  for (const part of path.split('/').filter((each) => each !== '')) {
+    at += `/${part}`
+    const full = join(root, at)
+    const there = lstatSync(full, { throwIfNoEntry: false })
+    if (there?.isSymbolicLink()) {
+      throw new Fault('MOUNT_POINT_INVALID', `mount point ${path} goes through the link ${at}`, {
+        remedy: 'name the place the link points to',
+      })
+    }
+    if (there && !there.isDirectory()) {
+      throw new Fault('MOUNT_POINT_INVALID', `mount point ${path}: ${at} is not a directory`)
+    }
+    if (there) continue
+    mkdirSync(full)
+    chmodSync(full, 0o755)
+    made.push(at)
   }
 }

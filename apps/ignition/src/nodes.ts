@@ -40,13 +40,15 @@ function refuseSamePlace(planned: PlannedNode[], target: TargetRoot): void {
 
 async function applyNode(planned: PlannedNode, target: TargetRoot, run: Run): Promise<void> {
   const { path, overwrite } = planned.node
+  // What replaces it is here and verified before the old one goes.
+  const content = planned.kind === 'file' ? await newContent(planned.node, target, run) : undefined
   if (overwrite === true) target.remove(path)
   const owner = ownerOf(planned, target)
   switch (planned.kind) {
     case 'directory':
       return applyDirectory(planned.node, target, owner)
     case 'file':
-      return applyFile(planned.node, target, owner, run)
+      return applyFile(planned.node, content, target, owner, run)
     case 'link':
       return planned.node.hard === true
         ? applyHardLink(planned.node, target)
@@ -83,21 +85,28 @@ function applyDirectory(node: IgnitionDirectory, target: TargetRoot, owner: Owne
   if (node.mode !== undefined) chmodSync(full, node.mode)
 }
 
-async function applyFile(node: IgnitionFile, target: TargetRoot, owner: Owner, run: Run): Promise<void> {
-  const full = target.place(node.path)
-  const there = lstatSync(full, { throwIfNoEntry: false })
-  if (there && !there.isFile()) throw taken(node.path, 'a file')
-  const source = node.contents?.source
-  if (there && source !== undefined) {
+/** Bytes of a file that is to be made; undefined when the one that is there stays. */
+async function newContent(node: IgnitionFile, target: TargetRoot, run: Run): Promise<Buffer | undefined> {
+  const there = lstatSync(target.place(node.path), { throwIfNoEntry: false })
+  if (there && node.overwrite !== true) {
+    if (!there.isFile()) throw taken(node.path, 'a file')
+    if (node.contents?.source === undefined) return undefined
     throw new Fault('PATH_EXISTS', `${node.path} exists already`, { remedy: 'set overwrite to replace it' })
   }
+  return node.contents ? fetchResource(node.contents, run.fetcher, run.settings) : Buffer.alloc(0)
+}
+
+async function applyFile(
+  node: IgnitionFile,
+  content: Buffer | undefined,
+  target: TargetRoot,
+  owner: Owner,
+  run: Run,
+): Promise<void> {
+  const full = target.place(node.path)
+  const there = lstatSync(full, { throwIfNoEntry: false })
   const mode = node.mode ?? (there ? there.mode & 0o7777 : 0o644)
-  if (!there) {
-    const content = node.contents
-      ? await fetchResource(node.contents, run.fetcher, run.settings)
-      : Buffer.alloc(0)
-    target.write(node.path, content, mode, owner)
-  }
+  if (content !== undefined) target.write(node.path, content, mode, owner)
   for (const resource of node.append ?? []) {
     appendFileSync(full, await fetchResource(resource, run.fetcher, run.settings))
   }

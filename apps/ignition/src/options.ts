@@ -43,6 +43,8 @@ export type Options = {
   releaseUrl: string | undefined
   machine: string | undefined
   cmdline: string
+  /** Whether ssh keys go to a fragment in authorized_keys.d instead of authorized_keys. */
+  keysFragment: boolean
 }
 
 const flags = {
@@ -92,6 +94,10 @@ Flags may have one dash or two.
   --cmdline FILE        kernel command line (/proc/cmdline)
 `
 
+/** Whether this run puts a system on a disk, not only a config on a root that is there. */
+export const installs = ({ image, diskImage }: Options): boolean =>
+  image !== undefined || diskImage !== undefined
+
 /** Reads the command line; every problem is a `USAGE`. */
 export function parseOptions(argv: string[], env: Record<string, string | undefined>): Options {
   const { values } = parse(argv)
@@ -122,6 +128,7 @@ export function parseOptions(argv: string[], env: Record<string, string | undefi
     releaseUrl: values['release-url']?.replace(/\/+$/, ''),
     machine: values.machine,
     cmdline: values.cmdline,
+    keysFragment: env['IGNITION_WRITE_AUTHORIZED_KEYS_FRAGMENT'] !== 'false',
   }
 }
 

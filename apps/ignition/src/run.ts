@@ -4,6 +4,7 @@ import type { Fetcher, FetchSettings } from './fetch-resource.ts'
 import type { KernelArguments } from './kernel-arguments.ts'
 import type { Options } from './options.ts'
 import type { Reporter } from './reporter.ts'
+import type { HasProgram } from './required-tools.ts'
 
 /** What every stage works with. */
 export type Run = {
@@ -11,9 +12,12 @@ export type Run = {
   kernel: KernelArguments
   reporter: Reporter
   command: RunCommand
+  hasProgram: HasProgram
   clock: Clock
   /** Wall clock, for the result file and the markers. */
   now(): Date
+  /** Day of a password's last change (shadow(5)). */
+  accountDate(): Date
   fetcher: Fetcher
   settings: FetchSettings
   /** Id for reports and enrolment, when something told it. */

@@ -83,8 +83,10 @@ export function simulatedRun(
       commands.push([command, ...args].join(' '))
       throw new Fault('COMMAND_MISSING', `${command} must not run here`)
     },
+    hasProgram: (name) => name.startsWith('mk'),
     clock,
     now: () => new Date('2026-01-02T03:04:05Z'),
+    accountDate: () => new Date('2026-01-02T03:04:05Z'),
     fetcher: { http, clock, network: true },
     settings: defaultFetchSettings,
     machine: options.machine,

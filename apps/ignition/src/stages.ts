@@ -2,12 +2,13 @@ import { mkdirSync, rmSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import type { IgnitionConfig } from '@kiln/schemas'
 import { Fault } from '@kiln/service'
-import { clearState, needsNetwork, readState, writeCache, writeState } from './config-cache.ts'
+import { clearState, needsNetwork, noProgress, readState, writeCache, writeState } from './config-cache.ts'
 import { findInstallDisk, type InstallDisk, runDisks } from './disks-stage.ts'
 import { enableBoot, firstGeneration } from './esp.ts'
 import { type Fetched, fetchConfig } from './fetch-stage.ts'
 import { runFiles } from './files-stage.ts'
 import { runImage } from './image-stage.ts'
+import { runKargs } from './kargs-stage.ts'
 import { markerPaths, writeMarker } from './markers.ts'
 import { runMount, runUmount } from './mount-stage.ts'
 import type { StageName } from './options.ts'
@@ -23,26 +24,28 @@ export async function runAll(run: Run, at: (stage: string) => void): Promise<voi
   const fetched = await fetchConfig(run)
   if (run.options.cacheGiven) writeCache(fetched.config, run.options)
   await run.reporter.done('fetch')
+  at('kargs')
+  await runKargs(fetched.config, run)
   at('disks')
   run.reporter.running('disks')
-  const install = await runDisks(fetched.config, run)
+  const { install, volumes } = await runDisks(fetched, run)
   await run.reporter.done('disks')
   at('image')
   const release = await installImage(fetched.config, install, run)
   at('mount')
-  const mounts = await runMount(fetched.config, install, run)
+  const mounted = await runMount(fetched.config, install, run)
   try {
     at('files')
     run.reporter.running('files')
     await startInstall(fetched, install, run)
-    await runFiles(fetched, run)
+    await runFiles(fetched, { mounted, volumes }, run)
     await finishInstall(fetched, install, release, run)
   } catch (error) {
     // The first error is the one to tell.
-    await runUmount(mounts, run).catch(() => undefined)
+    await runUmount(mounted, run).catch(() => undefined)
     throw error
   }
-  await runUmount(mounts, run)
+  await runUmount(mounted, run)
   await run.reporter.done('files', release && installedSystem(release))
 }
 
@@ -99,36 +102,36 @@ export async function runStage(stage: StageName, run: Run): Promise<void> {
     case 'fetch':
       return runFetch(stage, run)
     case 'kargs':
-      // A config that asks for kernel arguments was refused when it was fetched.
-      readState(options)
+      return runKargs(readState(options).fetched.config, run)
+    case 'disks': {
+      const { fetched, mounted } = readState(options)
+      const { volumes } = await runDisks(fetched, run)
+      writeState(fetched, { mounted, volumes }, options)
       return
-    case 'disks':
-      await runDisks(readState(options).fetched.config, run)
-      return
+    }
     case 'image': {
       const { fetched } = readState(options)
       await installImage(fetched.config, await findInstallDisk(run), run)
       return
     }
     case 'mount': {
-      const { fetched } = readState(options)
+      const { fetched, volumes } = readState(options)
       const install = await findInstallDisk(run)
-      const mounts = await runMount(fetched.config, install, run)
-      writeState(fetched, mounts, options)
+      writeState(fetched, { mounted: await runMount(fetched.config, install, run), volumes }, options)
       return
     }
     case 'files': {
-      const { fetched } = readState(options)
+      const { fetched, ...progress } = readState(options)
       const install = await findInstallDisk(run)
       await startInstall(fetched, install, run)
-      await runFiles(fetched, run)
+      await runFiles(fetched, progress, run)
       const release = install && (await fetchRelease(await releaseKeysOf(fetched.config, run), run))
       return finishInstall(fetched, install, release, run)
     }
     case 'umount': {
-      const { fetched, mounts } = readState(options)
-      await runUmount(mounts, run)
-      writeState(fetched, [], options)
+      const { fetched, mounted, volumes } = readState(options)
+      await runUmount(mounted, run)
+      writeState(fetched, { mounted, volumes }, options)
     }
   }
 }
@@ -140,7 +143,7 @@ async function runFetch(stage: 'fetch-offline' | 'fetch', run: Run): Promise<voi
   try {
     const fetched = await fetchConfig({ ...run, fetcher })
     if (offline && needsNetwork(fetched.config)) askForNetwork(run)
-    writeState(fetched, [], run.options)
+    writeState(fetched, noProgress, run.options)
   } catch (error) {
     if (!offline || !(error instanceof Fault) || error.code !== 'NEEDS_NETWORK') throw error
     askForNetwork(run)

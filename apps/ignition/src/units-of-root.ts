@@ -2,6 +2,7 @@ import { existsSync, lstatSync, readdirSync, readFileSync, readlinkSync, symlink
 import { dirname, join } from 'node:path'
 import type { IgnitionConfig } from '@kiln/schemas'
 import { describeUnitAction, type InstalledUnits, planUnits } from '@kiln/units'
+import { installs } from './options.ts'
 import type { Run } from './run.ts'
 import type { TargetRoot } from './target-root.ts'
 
@@ -11,7 +12,7 @@ const folders = ['/etc/systemd/system', '/usr/lib/systemd/system']
 export function applyUnits(config: IgnitionConfig, target: TargetRoot, run: Run): void {
   const units = config.systemd?.units ?? []
   if (units.length === 0) return
-  const plan = planUnits(units, installedUnits(target))
+  const plan = planUnits(units, installedUnits(target), { links: installs(run.options) })
   for (const warning of plan.warnings) run.warn(`files: ${warning}`)
   for (const action of plan.actions) {
     run.reporter.say(`files: ${describeUnitAction(action)}`)

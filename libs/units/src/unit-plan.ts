@@ -34,10 +34,14 @@ export const presetPath = '/etc/systemd/system-preset/20-ignition.preset'
 const alsoDepthMax = 16
 
 /**
- * Plans units, drop-ins, masks, the preset file, and the links that `systemctl enable` would make. The links are
- * there because a machine gets its machine-id before its first boot, so systemd does not apply presets by itself.
+ * Plans units, drop-ins, masks, the preset file, and, with `links`, those that `systemctl enable` would make: a machine
+ * that gets its machine-id before its first boot has no systemd that applies presets by itself.
  */
-export function planUnits(units: UnitSpec[], installed: InstalledUnits): UnitPlan {
+export function planUnits(
+  units: UnitSpec[],
+  installed: InstalledUnits,
+  how: { links: boolean } = { links: true },
+): UnitPlan {
   const actions: UnitAction[] = []
   const warnings: string[] = []
   for (const unit of units) actions.push(...planFiles(unit, installed))
@@ -62,6 +66,7 @@ export function planUnits(units: UnitSpec[], installed: InstalledUnits): UnitPla
     if (unit.mask === true) warnings.push(`unit ${unit.name} is masked, so enabling it does nothing`)
     else enableLinks({ name: unit.name, units, installed, links, warnings, depth: 0 })
   }
+  if (!how.links) return { actions, warnings }
   for (const [path, target] of links) actions.push({ kind: 'link', path, target })
   return { actions, warnings }
 }
