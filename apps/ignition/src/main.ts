@@ -18,7 +18,7 @@ export async function main(argv: string[], env: Record<string, string | undefine
   }
   if (argv[0] === 'butane') {
     const { realButaneIo, runButane } = await import('./butane/main.ts')
-    return runButane(argv.slice(1), realButaneIo(env))
+    return await runButane(argv.slice(1), realButaneIo(env))
   }
   if (argv.some((arg) => /^--?help$|^-h$/.test(arg))) {
     writeSync(1, usage)

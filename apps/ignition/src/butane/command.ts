@@ -1,4 +1,5 @@
 import { parseArgs } from 'node:util'
+import type { parseIgnition } from '@kiln/schemas'
 import { describeButaneProblem, excerptButaneProblem, translateButane } from '@kiln/schemas/butane'
 import { type FilesDirectory, version } from '@kiln/service'
 
@@ -11,6 +12,8 @@ export type ButaneIo = {
   /** A piece of standard error. */
   complain(text: string): void
   openFiles(folder: string): FilesDirectory
+  /** Loads the checks of configs that the source has written into it, which few have. */
+  loadParser(): Promise<typeof parseIgnition>
   /** Whether `--color auto` means colour. */
   colourful: boolean
 }
@@ -45,7 +48,7 @@ const flags = {
 } as const
 
 /** The command line of Butane. Exit codes: 0 done, 1 the config has an error (or, strictly, a warning), 2 wrong usage. */
-export function runButane(argv: readonly string[], io: ButaneIo): number {
+export async function runButane(argv: readonly string[], io: ButaneIo): Promise<number> {
   let parsed: ReturnType<typeof parse>
   try {
     parsed = parse(argv)
@@ -76,12 +79,13 @@ export function runButane(argv: readonly string[], io: ButaneIo): number {
     io.complain(`failed to read ${fileName}: ${(error as Error).message}\n`)
     return 1
   }
-  return translate(source, fileName, values, io)
+  return await translate(source, fileName, values, io)
 }
 
-function translate(source: string, fileName: string, values: Values, io: ButaneIo): number {
+async function translate(source: string, fileName: string, values: Values, io: ButaneIo): Promise<number> {
   const folder = values['files-dir']
   const result = translateButane(source, {
+    parseIgnition: nested.test(source) ? await io.loadParser() : refuseNested,
     raw: values.raw,
     pretty: values.pretty,
     ...(folder ? { files: io.openFiles(folder) } : {}),
@@ -111,6 +115,13 @@ function translate(source: string, fileName: string, values: Values, io: ButaneI
   }
   return 0
 }
+
+/** A config within this one needs these names, if they are not written in escapes. */
+const nested = /merge|replace/
+
+const refuseNested: typeof parseIgnition = () => ({
+  problems: [{ path: '$', severity: 'error', message: 'write the key inline as it is', line: 0, column: 0 }],
+})
 
 type Values = ReturnType<typeof parse>['values']
 

@@ -15,6 +15,7 @@ export function realButaneIo(env: Record<string, string | undefined>): ButaneIo 
     },
     complain: (text) => writeWhole(2, text),
     openFiles: openFilesDirectory,
+    loadParser: async () => (await import('@kiln/schemas')).parseIgnition,
     colourful: process.stderr.isTTY === true && env['NO_COLOR'] === undefined,
   }
 }
@@ -33,5 +34,5 @@ function writeWhole(descriptor: number, text: string): void {
 }
 
 if (import.meta.main) {
-  process.exitCode = runButane(process.argv.slice(2), realButaneIo(process.env))
+  process.exitCode = await runButane(process.argv.slice(2), realButaneIo(process.env))
 }

@@ -12,7 +12,7 @@ import { tmpdir } from 'node:os'
 import { dirname, join, resolve } from 'node:path'
 import { isDeepStrictEqual, parseArgs } from 'node:util'
 import { gunzipSync } from 'node:zlib'
-import { decodeDataUrl } from '@kiln/schemas'
+import { decodeDataUrl, parseIgnition } from '@kiln/schemas'
 import { openFilesDirectory } from '@kiln/service'
 import { parse } from 'yaml'
 import { runButane } from '../butane/command.ts'
@@ -55,7 +55,7 @@ export async function runButaneCases(options: {
       if (!file.endsWith('.json') || file === 'files-dir.json') continue
       for (const one of JSON.parse(readFileSync(join(casesDir, file), 'utf8')) as ButaneCase[]) {
         if (options.only && !options.only.test(one.name)) continue
-        const differences = compareCase(one, folder)
+        const differences = await compareCase(one, folder)
         if (differences.length === 0) counts.passed++
         else counts.failed++
         for (const difference of differences) print(`FAIL ${file} ${one.name}: ${difference}`)
@@ -81,10 +81,10 @@ async function writeFiles(folder: string, list: string): Promise<void> {
   }
 }
 
-function compareCase(one: ButaneCase, folder: string): string[] {
+async function compareCase(one: ButaneCase, folder: string): Promise<string[]> {
   const differences: string[] = []
-  const normal = run(one.input, ['--files-dir', folder])
-  const strict = run(one.input, ['--files-dir', folder, '--strict', '--raw-errors'])
+  const normal = await run(one.input, ['--files-dir', folder])
+  const strict = await run(one.input, ['--files-dir', folder, '--strict', '--raw-errors'])
   const differs = (what: string, got: unknown, wanted: unknown): void => {
     if (!isDeepStrictEqual(got, wanted)) {
       differences.push(`${what} is ${JSON.stringify(got)}, not ${JSON.stringify(wanted)}`)
@@ -103,10 +103,10 @@ function compareCase(one: ButaneCase, folder: string): string[] {
   return differences
 }
 
-function run(input: string, argv: string[]): { code: number; stdout: string; stderr: string } {
+async function run(input: string, argv: string[]): Promise<{ code: number; stdout: string; stderr: string }> {
   let stdout = ''
   let stderr = ''
-  const code = runButane(argv, {
+  const code = await runButane(argv, {
     read: () => input,
     write(_, text) {
       stdout += text
@@ -115,6 +115,7 @@ function run(input: string, argv: string[]): { code: number; stdout: string; std
       stderr += text
     },
     openFiles: openFilesDirectory,
+    loadParser: async () => parseIgnition,
     colourful: false,
   })
   return { code, stdout, stderr }

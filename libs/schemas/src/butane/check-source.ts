@@ -1,4 +1,4 @@
-import { parseIgnition } from '../ignition-parse.ts'
+import type { parseIgnition } from '../ignition-parse.ts'
 import { knownLayouts, mainframeLayouts } from './boot-device.ts'
 import type { ConfigPath, Finding, Severity } from './config-path.ts'
 import type { Decoded, Shape } from './decode.ts'
@@ -14,14 +14,17 @@ const bootDisk = '/dev/disk/by-id/coreos-boot-disk'
 const roleLabel = 'machineconfiguration.openshift.io/role'
 const cexArgument = 'rd.luks.key=/etc/luks/cex.key'
 
+/** Parses a config that is merged into this one. */
+export type ParseIgnition = typeof parseIgnition
+
 /** The rules of the source itself, before anything is translated. */
-export function checkSource(source: Decoded, spec: Spec): Finding[] {
+export function checkSource(source: Decoded, spec: Spec, parse: ParseIgnition): Finding[] {
   const findings: Finding[] = []
   const report: Reporter = (severity, path, message) => {
     findings.push({ space: 'yaml', severity, path, message })
   }
   checkConfig(source, spec, report)
-  const checks = checksOf(spec)
+  const checks = checksOf(spec, parse)
   walk(source, spec.shape, [], (name, value, path) => checks[name]?.(value, path, report))
   // Sections that are absent have rules too.
   if (spec.openshift) {
@@ -49,9 +52,9 @@ function walk(
   }
 }
 
-function checksOf(spec: Spec): Record<string, Check> {
+function checksOf(spec: Spec, parse: ParseIgnition): Record<string, Check> {
   return {
-    resource: (value, path, report) => checkResource(value, path, spec, report),
+    resource: (value, path, report) => checkResource(value, path, { spec, parse }, report),
     filesystem: (value, path, report) => checkMountUnit(value, path, spec, report),
     directory: (value, path, report) => checkMode(value, path, true, report),
     file: (value, path, report) => checkMode(value, path, false, report),
@@ -83,23 +86,33 @@ function checksOf(spec: Spec): Record<string, Check> {
   }
 }
 
-function checkResource(value: Decoded, path: ConfigPath, spec: Spec, report: Reporter): void {
+function checkResource(
+  value: Decoded,
+  path: ConfigPath,
+  { spec, parse }: { spec: Spec; parse: ParseIgnition },
+  report: Reporter,
+): void {
   const given = ['local', 'inline', 'source'].filter((field) => value[field] !== undefined)
   if (given.length > 1) {
     report('error', [...path, spec.generation === 1 ? 'inline' : given.at(-1)!], sourcesMessage)
     return
   }
   const nested = path[0] === 'ignition' && path[1] === 'config'
-  if (nested && given[0] === 'inline') checkNestedConfig(value['inline'], path, spec, report)
+  if (nested && given[0] === 'inline') checkNestedConfig(value['inline'], path, { spec, parse }, report)
 }
 
 /** A config that is merged into this one is checked by the same version's rules; another version's are not known. */
-function checkNestedConfig(text: string, path: ConfigPath, spec: Spec, report: Reporter): void {
+function checkNestedConfig(
+  text: string,
+  path: ConfigPath,
+  { spec, parse }: { spec: Spec; parse: ParseIgnition },
+  report: Reporter,
+): void {
   let parsed: unknown
   try {
     parsed = JSON.parse(text)
   } catch {
-    const [problem] = parseIgnition(text).problems
+    const [problem] = parse(text).problems
     report('error', [], problem?.message ?? 'not valid JSON')
     report('error', [...path, 'inline'], 'config is not valid')
     return
@@ -115,7 +128,7 @@ function checkNestedConfig(text: string, path: ConfigPath, spec: Spec, report: R
     report('error', ['ignition', 'version'], "invalid config version (couldn't parse)")
     return
   }
-  for (const problem of parseIgnition(text).problems) {
+  for (const problem of parse(text).problems) {
     const inner = problem.path.split('.').slice(1)
     report(
       problem.severity,

@@ -5,6 +5,10 @@ import { gzipSync } from 'node:zlib'
  * same of the encodings.
  */
 const emptyBlockBytes = 5
+/** Header, trailer and the smallest block: what is shorter than this in base64 is not worth trying. */
+const zippedBytesMin = 20 + emptyBlockBytes
+
+const zippedLength = (bytes: number): number => ';base64,'.length + 4 * Math.ceil(bytes / 3) + 'gzip'.length
 
 /** Which encodings there are to choose from: the oldest configs are always escaped, some are never compressed. */
 export type Encoding = 'escaped' | 'uncompressed' | 'compressed'
@@ -23,10 +27,9 @@ export function makeDataUrl(
   let compression = userCompressed ? undefined : ''
   const base64 = `;base64,${Buffer.from(bytes).toString('base64')}`
   if (base64.length < content.length) content = base64
-  if (!userCompressed && options.encoding === 'compressed') {
+  if (!userCompressed && options.encoding === 'compressed' && zippedLength(zippedBytesMin) < content.length) {
     const zipped = gzipSync(bytes, { level: 9 })
-    const length = ';base64,'.length + 4 * Math.ceil((zipped.length + emptyBlockBytes) / 3)
-    if (length + 'gzip'.length < content.length) {
+    if (zippedLength(zipped.length + emptyBlockBytes) < content.length) {
       content = `;base64,${zipped.toString('base64')}`
       compression = 'gzip'
     }

@@ -1,4 +1,5 @@
 import { expect, test } from 'vitest'
+import { parseIgnition } from '../ignition-parse.ts'
 import type { FilesPort } from './files.ts'
 import { describeButaneProblem, excerptButaneProblem } from './report.ts'
 import { translateButane } from './translate.ts'
@@ -32,7 +33,7 @@ const files: FilesPort = {
 }
 
 function translate(text: string) {
-  const result = translateButane(text, { files })
+  const result = translateButane(text, { parseIgnition, files })
   return {
     config: result.ok ? JSON.parse(JSON.stringify(result.config)) : undefined,
     lines: result.problems.map(describeButaneProblem),
@@ -219,9 +220,27 @@ test('anchors and merge keys are followed, and bounded', () => {
   expect(translate(bomb).config).toBeUndefined()
 })
 
+test('a config that is merged in is checked by the rules of its version, if that is the one that is written', () => {
+  const merge = (text: string): string[] =>
+    translate(fcos(`ignition: {config: {merge: [{inline: '${text}'}]}}`)).lines
+  expect(merge('{"ignition":{"version":"3.6.0"},"storage":{"files":[{"path":"/a"}]}}')).toEqual([])
+  expect(merge('{"ignition":{"version":"3.5.0"}}')).toEqual([
+    expect.stringMatching(
+      /^warning at \$\.ignition\.config\.merge\.0\.version, line 3 col 29: skipping validation/,
+    ),
+  ])
+  expect(merge('{"ignition":{"version":"3.6.0"},"storage":{"files":[{"path":"a"}]}}')).toEqual([
+    'error at $.storage.files.0.path, line 1 col 1: path not absolute',
+  ])
+  expect(merge('{"ignition"')).toEqual([
+    'error at line 1 col 1: unexpected end of JSON input',
+    'error at $.ignition.config.merge.0.inline, line 3 col 38: config is not valid',
+  ])
+})
+
 test('an excerpt underlines what a finding is about', () => {
   const text = fcos('storage:\n  files:\n    - path: relative # why\n')
-  const [problem] = translateButane(text).problems
+  const [problem] = translateButane(text, { parseIgnition }).problems
   expect(excerptButaneProblem(problem!, { fileName: 'x.bu', lines: text.split('\n'), colour: false })).toBe(
     `error[$.storage.files.0.path]:
   --> x.bu:5:13

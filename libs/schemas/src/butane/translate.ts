@@ -1,11 +1,11 @@
 import { stringify } from 'yaml'
 import type { IgnitionConfig } from '../ignition.ts'
-import { checkMergedIgnition } from '../ignition-parse.ts'
+import { checkIgnition } from '../ignition-check.ts'
 import { type Translation, translateBase } from './base.ts'
 import { addBootDevice } from './boot-device.ts'
 import { checkPartitions } from './check-partitions.ts'
-import { checkSource } from './check-source.ts'
-import { type ConfigPath, type Finding, pathKey, type Severity, showPath, snakePath } from './config-path.ts'
+import { checkSource, type ParseIgnition } from './check-source.ts'
+import { type Finding, pathKey, type Severity, showPath, snakePath } from './config-path.ts'
 import { type Decoded, decodeSource, findUnusedKeys, type Struct } from './decode.ts'
 import type { FilesPort } from './files.ts'
 import { findFiltered } from './filters.ts'
@@ -29,6 +29,8 @@ export type ButaneProblem = {
 }
 
 export type ButaneOptions = {
+  /** Checks configs that are written into this one; given, so that only who needs it loads it. */
+  parseIgnition: ParseIgnition
   /** What `local` fields may read; without it they are refused. */
   files?: FilesPort
   /** Give the Ignition config itself where the variant would wrap it. */
@@ -57,7 +59,7 @@ const sourceInvalid = 'source config is invalid'
  * Translates a Butane config to Ignition by the rules of its variant and version (Butane configuration
  * specifications). All findings are collected; errors leave no config.
  */
-export function translateButane(text: string, options: ButaneOptions = {}): ButaneResult {
+export function translateButane(text: string, options: ButaneOptions): ButaneResult {
   const parsed = parseSource(text)
   if (!parsed.ok) return failed(`Error unmarshaling yaml: yaml: ${parsed.message}`)
   const { root } = parsed
@@ -84,7 +86,7 @@ function translateSource(
   options: ButaneOptions,
 ): ButaneResult {
   const wrapped = spec.openshift !== undefined && options.raw !== true
-  const findings = [...findUnusedKeys(root, spec.shape), ...checkSource(source, spec)]
+  const findings = [...findUnusedKeys(root, spec.shape), ...checkSource(source, spec, options.parseIgnition)]
   let origins: Traced['origins'] = new Map()
   const ended = (failure: string): ButaneResult => ({
     ok: false,
@@ -98,8 +100,8 @@ function translateSource(
   findings.push(...findFiltered(translated.config, spec.filters))
   if (isFatal(findings)) return ended(sourceInvalid)
   const config = translated.config as unknown as IgnitionConfig
-  for (const { severity, path, message } of checkMergedIgnition(config)) {
-    findings.push({ space: 'json', severity, path: pathOf(path), message })
+  for (const { severity, path, message } of checkIgnition(config)) {
+    findings.push({ space: 'json', severity, path, message })
   }
   if (isFatal(findings)) return ended('config generated was invalid')
   const { problems } = ended('')
@@ -143,13 +145,6 @@ const isFatal = (findings: readonly Finding[]): boolean =>
 const failed = (failure: string): ButaneResult => ({ ok: false, failure, problems: [] })
 
 const indent = (lines: string[]): string => lines.map((line) => `  ${line}`).join('\n')
-
-/** The path of a finding about an Ignition config, as keys and indices. */
-const pathOf = (path: string): ConfigPath =>
-  path
-    .split('.')
-    .slice(1)
-    .map((part) => (/^\d+$/.test(part) ? Number(part) : part))
 
 /** Finds the place in the source that a finding is about, also one about the config that was made of it. */
 function placed(
