@@ -1,4 +1,4 @@
-import { mkdirSync, statSync, writeFileSync } from 'node:fs'
+import { mkdirSync, statSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { parseIgnition } from '@kiln/schemas'
 import { afterEach, expect, test } from 'vitest'
@@ -140,7 +140,7 @@ test('a matchbox data directory works as it is, for machines that are not Kiln m
   expect(await text(`${server.url}/`)).toBe('kiln-boot\n')
 })
 
-test('templates and Butane are refused by name, in the answer and in the status', async () => {
+test('templates are refused by name, in the answer and in the status', async () => {
   const at = place(1)
   writeFileSync(join(at.data, 'profiles/kiln.json'), '{"id":"kiln","ignition_id":"kiln.yaml.tmpl"}')
   writeFileSync(join(at.data, 'ignition/kiln.yaml.tmpl'), 'variant: fcos\n')
@@ -156,6 +156,37 @@ test('templates and Butane are refused by name, in the answer and in the status'
     'groups/broken.json',
     'ignition/kiln.yaml.tmpl',
   ])
+})
+
+test('a Butane config is translated with files of its own folder, and refused with the place of its error', async () => {
+  const at = place(1)
+  writeFileSync(join(at.data, 'groups/default.json'), '{"id":"default","profile":"bu","selector":{"os":"x"}}')
+  writeFileSync(join(at.data, 'profiles/bu.json'), '{"id":"bu","ignition_id":"node.bu"}')
+  writeFileSync(join(at.data, 'secret'), 'x')
+  mkdirSync(join(at.data, 'ignition/files'), { recursive: true })
+  writeFileSync(join(at.data, 'ignition/files/motd'), 'hi\n')
+  const config = (local: string): string =>
+    `variant: fcos\nversion: 1.4.0\nstorage:\n  files:\n    - path: /etc/motd\n      contents: {local: ${local}}\n`
+  writeFileSync(join(at.data, 'ignition/node.bu'), config('files/motd'))
+  const server = await start(at)
+  const url = `${server.url}/ignition?os=x&mac=${macOf(4)}`
+  expect(JSON.parse(await text(url))).toEqual({
+    ignition: { version: '3.3.0' },
+    storage: { files: [{ path: '/etc/motd', contents: { source: 'data:,hi%0A', compression: '' } }] },
+  })
+  writeFileSync(join(at.data, 'ignition/files/motd'), 'hello\n')
+  expect(JSON.parse(await text(url)).storage.files[0].contents.source).toBe('data:,hello%0A')
+  symlinkSync('../../secret', join(at.data, 'ignition/files/out'))
+  writeFileSync(join(at.data, 'ignition/node.bu'), config('files/out'))
+  await expect
+    .poll(async () => {
+      const answer = await fetch(url)
+      return [answer.status, await answer.json()]
+    })
+    .toMatchObject([
+      422,
+      { error: { code: 'BUTANE_INVALID', message: expect.stringMatching(/line 6 col 25: .* leads out of/) } },
+    ])
 })
 
 test('a mistake in a config is named with its place before any machine asks for it', async () => {

@@ -3,6 +3,7 @@ import { mkdir, readdir, readFile, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { describeIgnitionProblem, parseIgnition } from '@kiln/schemas'
 import type { Log } from '@kiln/service'
+import { isButaneName, translateConfig } from './butane-config.ts'
 import { buildCatalog, type Catalog, type Problem, type SourceFile } from './catalog.ts'
 
 /** Folders of matchbox's data directory, and ours. */
@@ -84,7 +85,7 @@ export class DataDirectory {
     return this.#reading
   }
 
-  /** A raw Ignition config by matchbox's id; templates are refused. */
+  /** An Ignition config by matchbox's id, as it is or translated from Butane; templates are refused. */
   ignitionConfig(id: string): ConfigFile {
     return this.#config('ignition', id)
   }
@@ -99,9 +100,12 @@ export class DataDirectory {
     if ('unreadable' in source)
       return { kind: 'refused', code: 'CONFIG_UNREADABLE', reason: source.unreadable }
     const reason = templateProblem(folder, id, source.text)
-    return reason
-      ? { kind: 'refused', code: 'TEMPLATE_UNSUPPORTED', reason }
-      : { kind: 'text', text: source.text }
+    if (reason) return { kind: 'refused', code: 'TEMPLATE_UNSUPPORTED', reason }
+    if (folder === 'generic' || !isButaneName(id)) return { kind: 'text', text: source.text }
+    const translated = translateConfig(source.text, join(this.#root, folder))
+    return translated.ok
+      ? { kind: 'text', text: translated.text }
+      : { kind: 'refused', code: 'BUTANE_INVALID', reason: translated.reason }
   }
 
   #soon(): void {
@@ -138,7 +142,8 @@ export class DataDirectory {
       const stamp = `${found.ino}:${found.size}:${found.mtimeNs}:${found.ctimeNs}`
       if (known.get(name)?.stamp === stamp) continue
       const source = await readSource(`${folder}/${name}`, path, found.size)
-      known.set(name, { stamp, source, problems: configProblems(folder, name, source) })
+      const problems = configProblems(folder, name, source, join(this.#root, folder))
+      known.set(name, { stamp, source, problems })
       changed = true
     }
     return changed
@@ -192,22 +197,30 @@ async function readSource(file: string, path: string, size: bigint): Promise<Sou
 }
 
 /** What is wrong with a config; a config of another major version is not ours to judge. */
-function configProblems(folder: Folder, name: string, source: SourceFile): Problem[] {
+function configProblems(folder: Folder, name: string, source: SourceFile, place: string): Problem[] {
   if (folder !== 'ignition' && folder !== 'generic') return []
   const { file } = source
   if ('unreadable' in source) return [{ file, message: source.unreadable }]
   const template = templateProblem(folder, name, source.text)
   if (template) return [{ file, message: template }]
+  if (folder === 'ignition' && isButaneName(name)) {
+    const translated = translateConfig(source.text, place)
+    return translated.ok ? [] : [{ file, message: translated.reason }]
+  }
   if (folder === 'generic' || /"version"\s*:\s*"[12]\./.test(source.text)) return []
   return parseIgnition(source.text)
     .problems.filter((problem) => problem.severity === 'error')
     .map((problem) => ({ file, message: describeIgnitionProblem(problem) }))
 }
 
-/** Raw configs only: matchbox's Go templates and Butane files are named as what they are, and refused. */
+/** Matchbox's Go templates are named as what they are, and refused. */
 function templateProblem(folder: 'ignition' | 'generic', name: string, text: string): string | undefined {
-  if (folder === 'ignition' && !/\.(ign|ignition|json)$/.test(name)) {
-    return 'Butane and template files are not rendered: translate it and store it as .ign'
+  const butane = isButaneName(name)
+  if (folder === 'ignition' && !butane && !/\.(ign|ignition|json)$/.test(name)) {
+    return 'neither an Ignition config (.ign, .json) nor a Butane config (.bu, .yaml); templates are not rendered'
+  }
+  if (folder === 'ignition' && butane && /\{\{-?\s*(\.|if|range|with|template)/.test(text)) {
+    return 'Go templates are not rendered; a text with {{ goes into a file that the config names'
   }
   if (folder === 'generic' && text.includes('{{')) return 'Go templates are not rendered'
   return undefined

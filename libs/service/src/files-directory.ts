@@ -15,15 +15,16 @@ export type FilesDirectory = {
 }
 
 const fileBytesMax = 64 * 1024 * 1024
-const totalBytesMax = 256 * 1024 * 1024
+const totalBytesDefault = 256 * 1024 * 1024
 const entriesMax = 100_000
 
 /**
  * Opens a folder for configs that embed files. Neither `..` nor a symbolic link leads out of it, devices and pipes are
  * not read, and what is read is bounded, also in sum.
  */
-export function openFilesDirectory(folder: string): FilesDirectory {
+export function openFilesDirectory(folder: string, limits: { totalBytesMax?: number } = {}): FilesDirectory {
   const base = resolve(folder)
+  const totalBytesMax = limits.totalBytesMax ?? totalBytesDefault
   let total = 0
   /** The real path of what is named; throws a sentence for what is outside. */
   const inside = (path: string): string => {
