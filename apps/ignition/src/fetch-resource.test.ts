@@ -5,6 +5,7 @@ import { expect, test } from 'vitest'
 import { defaultFetchSettings, type FetchSettings, fetchResource, shown } from './fetch-resource.ts'
 import type { HttpCall } from './http-request.ts'
 import { type Answer, answering, hurryingClock } from './simulated-run.ts'
+import type { TftpCall } from './tftp-request.ts'
 
 async function fetchFrom(
   resource: IgnitionResource,
@@ -97,4 +98,34 @@ test('data URLs need no network, other schemes are refused', async () => {
 test('messages show no credentials and no query', () => {
   expect(shown('https://user:pw@host:1/path?token=x')).toBe('https://host:1/path')
   expect(shown('data:,secret')).toBe('data URL')
+})
+
+test('a URL goes through the proxy that the settings name for it', async () => {
+  const proxy = { httpProxy: 'http://proxy', noProxy: ['other'] }
+  const { calls } = await fetchFrom({ source }, { '/file': { status: 200 } }, { proxy })
+  expect(calls.map((call) => call.proxy)).toEqual(['http://proxy'])
+  const direct = await fetchFrom({ source: 'http://other/file' }, { '/file': { status: 200 } }, { proxy })
+  expect(direct.calls.map((call) => call.proxy)).toEqual([undefined])
+})
+
+test('tftp is read from its port and path, and needs the network', async () => {
+  const asked: unknown[] = []
+  const fetcher = {
+    http: answering({}),
+    tftp: async ({ host, port, path }: TftpCall) => {
+      asked.push([host, port, path])
+      return Buffer.from('over tftp')
+    },
+    clock: hurryingClock(),
+    network: true,
+  }
+  const resource = { source: 'tftp://host/a%20b' }
+  expect((await fetchResource(resource, fetcher, defaultFetchSettings)).toString()).toBe('over tftp')
+  await fetchResource({ source: 'tftp://[::1]:6969/c' }, fetcher, defaultFetchSettings)
+  expect(asked).toEqual([
+    ['host', 69, '/a b'],
+    ['::1', 6969, '/c'],
+  ])
+  const offline = fetchResource(resource, { ...fetcher, network: false }, defaultFetchSettings)
+  await expect(offline).rejects.toMatchObject({ code: 'NEEDS_NETWORK' })
 })

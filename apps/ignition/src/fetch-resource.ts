@@ -3,6 +3,8 @@ import { readFile } from 'node:fs/promises'
 import { decodeDataUrl, type IgnitionConfig, type IgnitionResource } from '@kiln/schemas'
 import { type Clock, Fault, version } from '@kiln/service'
 import type { Http } from './http-request.ts'
+import { type ProxySettings, proxyFor } from './proxy-rules.ts'
+import type { Tftp } from './tftp-request.ts'
 
 /** Settings of a config that govern its own fetches. */
 export type FetchSettings = {
@@ -11,10 +13,13 @@ export type FetchSettings = {
   totalTimeoutMs: number
   /** PEM bundles trusted beside the system's. */
   authorities: string[]
+  proxy?: ProxySettings | undefined
 }
 
 export type Fetcher = {
   http: Http
+  /** Reads over TFTP; the real client unless a test answers. */
+  tftp?: Tftp
   clock: Clock
   /** False in fetch-offline: anything beyond data URLs and files is `NEEDS_NETWORK`. */
   network: boolean
@@ -34,7 +39,7 @@ export const defaultFetchSettings: FetchSettings = {
   authorities: [],
 }
 
-/** The timeouts a config asks for, over those before it. */
+/** The timeouts and proxies a config asks for, over those before it. */
 export function settingsOf(config: IgnitionConfig, before: FetchSettings): FetchSettings {
   const { httpResponseHeaders, httpTotal } = config.ignition.timeouts ?? {}
   return {
@@ -42,6 +47,7 @@ export function settingsOf(config: IgnitionConfig, before: FetchSettings): Fetch
     headersTimeoutMs:
       httpResponseHeaders === undefined ? before.headersTimeoutMs : httpResponseHeaders * 1000,
     totalTimeoutMs: httpTotal === undefined ? before.totalTimeoutMs : httpTotal * 1000,
+    proxy: config.ignition.proxy ?? before.proxy,
   }
 }
 
@@ -92,11 +98,28 @@ async function fetchRaw(
       const own = headersOf(resource.httpHeaders ?? [])
       return getWithRetries(source, { headers, own }, fetcher, settings)
     }
+    case 'tftp':
+      if (!fetcher.network) throw new Fault('NEEDS_NETWORK', `${shown(source)} needs the network`)
+      return fetchTftp(source, fetcher, settings)
     default:
       throw new Fault('SCHEME_UNSUPPORTED', `sources of scheme ${scheme} are not supported`, {
         remedy: 'serve it over http or https',
       })
   }
+}
+
+const tftpPort = 69
+
+async function fetchTftp(source: string, fetcher: Fetcher, settings: FetchSettings): Promise<Buffer> {
+  const url = new URL(source)
+  const read = fetcher.tftp ?? (await import('./tftp-request.ts')).readTftp
+  return read({
+    host: url.hostname.replace(/^\[|\]$/g, ''),
+    port: Number(url.port) || tftpPort,
+    path: decodeURIComponent(url.pathname),
+    bytesMax: resourceBytesMax,
+    ...(settings.totalTimeoutMs > 0 ? { signal: AbortSignal.timeout(settings.totalTimeoutMs) } : {}),
+  })
 }
 
 /** The headers of a resource as a request sends them. One without a value removes a parent's, and is gone after merging. */
@@ -162,6 +185,7 @@ async function getOnce(
         headersTimeoutMs: settings.headersTimeoutMs,
         bodyBytesMax: resourceBytesMax,
         signal: limit.signal,
+        proxy: proxyFor(url, settings.proxy),
         ...(settings.authorities.length > 0 ? { tls: { ca: await trusted(settings.authorities) } } : {}),
       })
       if (reply.status >= 500) {

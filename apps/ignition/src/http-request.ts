@@ -1,6 +1,7 @@
 import { type ClientRequest, type IncomingMessage, request as plainRequest } from 'node:http'
 import type { RequestOptions } from 'node:https'
 import { Fault } from '@kiln/service'
+import { throughProxy } from './http-proxy.ts'
 
 export type HttpReply = { status: number; headers: IncomingMessage['headers']; body: Buffer }
 
@@ -14,6 +15,8 @@ export type HttpCall = {
   bodyBytesMax: number
   signal?: AbortSignal | undefined
   tls?: RequestOptions
+  /** Proxy to go through. */
+  proxy?: string | undefined
 }
 
 /** Time without a byte after which a transfer counts as broken. */
@@ -29,21 +32,28 @@ export type Http = (call: HttpCall) => Promise<HttpReply>
 export const sendHttp: Http = async (call) => {
   const url = new URL(call.url)
   const secure = url.protocol === 'https:'
-  const send = secure ? (await import('node:https')).request : plainRequest
+  const proxied = call.proxy ? await throughProxy(url, proxyUrl(call.proxy), call) : undefined
+  // What is asked of the proxy in the clear goes to the proxy with its own scheme.
+  const overTls = proxied && !proxied.tunnel ? proxied.options.protocol === 'https:' : secure
+  const send = overTls ? (await import('node:https')).request : plainRequest
   return new Promise((resolve, reject) => {
     const options: RequestOptions = {
+      ...proxied?.options,
       method: call.method ?? 'GET',
       headers: {
+        ...(proxied?.options.headers as Record<string, string> | undefined),
         ...call.headers,
         ...(call.body === undefined ? {} : { 'Content-Length': Buffer.byteLength(call.body) }),
       },
       ...(call.signal ? { signal: call.signal } : {}),
-      ...(secure ? call.tls : {}),
-    }
-    const request = send(url, options, (reply) => {
+      ...(overTls ? call.tls : {}),
+      ...(proxied?.tunnel ? { socket: proxied.tunnel, agent: false } : {}),
+    } as RequestOptions
+    const answered = (reply: IncomingMessage): void => {
       clearTimeout(timer)
       collect(reply, call.bodyBytesMax, request).then(resolve, reject)
-    })
+    }
+    const request = proxied && !proxied.tunnel ? send(options, answered) : send(url, options, answered)
     const timer =
       call.headersTimeoutMs > 0
         ? setTimeout(
@@ -61,6 +71,9 @@ export const sendHttp: Http = async (call) => {
     request.end(call.body)
   })
 }
+
+/** A proxy may be given without its scheme. */
+const proxyUrl = (text: string): URL => new URL(/^https?:\/\//i.test(text) ? text : `http://${text}`)
 
 function collect(reply: IncomingMessage, bytesMax: number, request: ClientRequest): Promise<HttpReply> {
   return new Promise((resolve, reject) => {

@@ -1,7 +1,7 @@
 import type { IgnitionConfig, IgnitionProblem, IgnitionResource } from '@kiln/schemas'
 import { refuseImpossible } from './impossible-values.ts'
 
-const schemes = /^(https?|data|file):/i
+const schemes = /^(https?|data|file|tftp):/i
 
 /**
  * What a config may ask for by the specification but this agent does not do. Known before anything is touched, so that
@@ -12,10 +12,7 @@ export function unsupportedParts(config: IgnitionConfig): IgnitionProblem[] {
   const refuse = (path: string, message: string): void => {
     problems.push({ path, severity: 'error', message, line: 0, column: 0 })
   }
-  const { storage, ignition } = config
-  if (ignition.proxy?.httpProxy || ignition.proxy?.httpsProxy) {
-    refuse('$.ignition.proxy', 'proxies are not supported by this agent')
-  }
+  const { storage } = config
   refuseImpossible(config, refuse)
   const check = (resource: IgnitionResource | undefined, path: string): void => {
     if (resource?.source && !schemes.test(resource.source)) {
