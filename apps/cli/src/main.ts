@@ -159,6 +159,17 @@ program
     process.exitCode = await runProgram('kiln-ignition', ['butane', ...args], context)
   })
 
+program
+  .command('ignition')
+  .argument('[args...]', 'simulate CONFIG --disk IMAGE, or validate FILE')
+  .description('show what a config would change, or check it, before a machine boots with it')
+  .helpOption(false)
+  .allowUnknownOption()
+  .passThroughOptions()
+  .action(async (args: string[]) => {
+    process.exitCode = await runProgram('kiln-ignition', args, context)
+  })
+
 const update = program.command('update').description("images of a group's machines")
 const groupOption = (): Option => new Option('--group <name>', 'group of machines (default: default)')
 update

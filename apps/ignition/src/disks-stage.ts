@@ -2,10 +2,9 @@ import { randomUUID } from 'node:crypto'
 import { describePartitionAction, type GptTable, planPartitions } from '@kiln/gpt'
 import type { IgnitionDisk, IgnitionFilesystem } from '@kiln/schemas'
 import { Fault } from '@kiln/service'
-import { blockDisk, listDisks, resolveDevice } from './block-disk.ts'
+import { listDisks } from './block-disk.ts'
 import type { DiskPort, PartitionPlace } from './disk-port.ts'
 import type { Fetched } from './fetch-stage.ts'
-import { fileDisk } from './file-disk.ts'
 import { applyFilesystems } from './filesystems.ts'
 import {
   chooseDisk,
@@ -30,7 +29,7 @@ export type Disks = { install: InstallDisk | undefined; volumes: LuksVolume[] }
 export async function runDisks({ config, configHash }: Fetched, run: Run): Promise<Disks> {
   const tables = new Map<string, { port: DiskPort; table: GptTable }>()
   for (const disk of config.storage?.disks ?? []) {
-    const port = await diskFor(disk.device, run)
+    const port = await run.devices.disk(disk.device)
     tables.set(port.name, { port, table: await applyPartitions(disk, port, run) })
   }
   let install: InstallDisk | undefined
@@ -38,7 +37,7 @@ export async function runDisks({ config, configHash }: Fetched, run: Run): Promi
   if (run.options.image !== undefined || run.options.diskImage !== undefined) {
     const own = definesInstallLayout(config)
     if (!own) {
-      const port = await diskFor(await installDevice(run), run)
+      const port = await run.devices.disk(await installDevice(run))
       if (tables.has(port.name)) {
         throw new Fault(
           'LAYOUT_INCOMPLETE',
@@ -62,17 +61,11 @@ export async function runDisks({ config, configHash }: Fetched, run: Run): Promi
 /** Places of the partitions on a disk that an earlier process has partitioned. */
 export async function findInstallDisk(run: Run): Promise<InstallDisk | undefined> {
   if (run.options.diskImage === undefined && run.options.image === undefined) return undefined
-  const port = await diskFor(await installDevice(run), run)
+  const port = await run.devices.disk(await installDevice(run))
   const { reading } = await port.find()
   return hasInstallLayout(reading) && reading.kind === 'table'
     ? placesOf([{ port, table: reading.table }])
     : undefined
-}
-
-async function diskFor(device: string, run: Run): Promise<DiskPort> {
-  const { diskImage, diskSizeMiB } = run.options
-  if (diskImage !== undefined) return fileDisk(diskImage, diskSizeMiB)
-  return blockDisk(await resolveDevice(device, run.command, run.clock), run.command, run.clock)
 }
 
 async function installDevice(run: Run): Promise<string> {

@@ -1,6 +1,6 @@
 import type { IgnitionFilesystem } from '@kiln/schemas'
 import { Fault } from '@kiln/service'
-import { isBusy, resolveDevice } from './block-disk.ts'
+import { isBusy } from './block-disk.ts'
 import {
   type FilesystemAction,
   type FoundFilesystem,
@@ -37,7 +37,7 @@ export async function applyFilesystems(specs: IgnitionFilesystem[], run: Run): P
 
 async function plan(spec: IgnitionFilesystem, index: number, run: Run): Promise<Planned> {
   try {
-    const device = await resolveDevice(spec.device, run.command, run.clock)
+    const device = await run.devices.resolve(spec.device)
     const found = await signaturesOf(device, run)
     if (found.length > 1) {
       run.warn(

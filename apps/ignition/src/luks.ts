@@ -3,7 +3,7 @@ import { mkdirSync, rmSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import type { IgnitionConfig } from '@kiln/schemas'
 import { Fault } from '@kiln/service'
-import { isBusy, resolveDevice } from './block-disk.ts'
+import { isBusy } from './block-disk.ts'
 import { fetchResource } from './fetch-resource.ts'
 import { signaturesOf } from './filesystems.ts'
 import {
@@ -40,7 +40,7 @@ export async function applyLuks(config: IgnitionConfig, configHash: string, run:
 }
 
 async function applyVolume(luks: Luks, uuid: string, run: Run): Promise<LuksVolume> {
-  const device = await resolveDevice(luks.device ?? '', run.command, run.clock)
+  const device = await run.devices.resolve(luks.device ?? '')
   const given = luks.keyFile?.source
     ? await fetchResource(luks.keyFile, run.fetcher, run.settings)
     : undefined

@@ -20,6 +20,10 @@ export async function main(argv: string[], env: Record<string, string | undefine
     const { realButaneIo, runButane } = await import('./butane/main.ts')
     return await runButane(argv.slice(1), realButaneIo(env))
   }
+  if (argv[0] === 'simulate') {
+    const { simulateCommand } = await import('./simulate/command.ts')
+    return simulateCommand(argv.slice(1), env, (descriptor, text) => void writeSync(descriptor, text))
+  }
   if (argv.some((arg) => /^--?help$|^-h$/.test(arg))) {
     writeSync(1, usage)
     return 0

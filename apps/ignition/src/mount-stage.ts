@@ -2,7 +2,6 @@ import { chmodSync, lstatSync, mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import type { IgnitionConfig } from '@kiln/schemas'
 import { Fault } from '@kiln/service'
-import { resolveDevice } from './block-disk.ts'
 import type { InstallDisk } from './disks-stage.ts'
 import { installs } from './options.ts'
 import type { Run } from './run.ts'
@@ -58,7 +57,7 @@ async function mountOwn(config: IgnitionConfig, run: Run, { points, made }: Moun
     try {
       makeMountPoint(root, path, made)
       const point = join(root, path)
-      const device = await resolveDevice(spec.device, run.command, run.clock)
+      const device = await run.devices.resolve(spec.device)
       const options = spec.mountOptions?.length ? ['-o', spec.mountOptions.join(',')] : []
       await run.command('mount', ['-t', spec.format!, ...options, device, point])
       points.push(point)

@@ -1,7 +1,6 @@
 import { createHash } from 'node:crypto'
 import type { IgnitionConfig } from '@kiln/schemas'
 import { Fault } from '@kiln/service'
-import { resolveDevice } from './block-disk.ts'
 import type { Run } from './run.ts'
 
 type Raid = NonNullable<NonNullable<IgnitionConfig['storage']>['raid']>[number]
@@ -34,7 +33,7 @@ export async function applyRaid(config: IgnitionConfig, configHash: string, run:
 
 async function applyArray(raid: Raid, uuid: string, run: Run): Promise<void> {
   const devices: string[] = []
-  for (const device of raid.devices ?? []) devices.push(await resolveDevice(device, run.command, run.clock))
+  for (const device of raid.devices ?? []) devices.push(await run.devices.resolve(device))
   const members = await Promise.all(devices.map((device) => memberOf(device, run)))
   if (members.every((each) => each === uuid)) {
     run.reporter.say(`disks: array ${raid.name} was made before; it is assembled`)
@@ -46,7 +45,7 @@ async function applyArray(raid: Raid, uuid: string, run: Run): Promise<void> {
     await run.command('mdadm', mdadmCreate(raid, devices, uuid))
     run.reporter.say(`disks: array ${raid.name} of ${devices.join(' ')}`)
   }
-  await resolveDevice(`/dev/md/${raid.name}`, run.command, run.clock)
+  await run.devices.resolve(`/dev/md/${raid.name}`)
 }
 
 /** UUID of the array a device belongs to, as mdadm writes it. */

@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs'
 import { systemClock } from '@kiln/service'
 import { runCommand } from './commands.ts'
+import { machineDevices } from './devices.ts'
 import { defaultFetchSettings } from './fetch-resource.ts'
 import { sendHttp } from './http-request.ts'
 import { parseKernelArguments } from './kernel-arguments.ts'
@@ -40,6 +41,7 @@ export function createRun(
     reporter,
     command: runCommand,
     hasProgram: (name) => !(options.diskImage !== undefined && deviceTools.includes(name)) && has(name),
+    devices: machineDevices(options, runCommand, systemClock),
     clock: systemClock,
     now: () => new Date(),
     // As useradd(8) does, for trees that must come out the same every time.

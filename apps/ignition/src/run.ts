@@ -1,5 +1,6 @@
 import type { Clock } from '@kiln/service'
 import type { RunCommand } from './commands.ts'
+import type { Devices } from './devices.ts'
 import type { Fetcher, FetchSettings } from './fetch-resource.ts'
 import type { KernelArguments } from './kernel-arguments.ts'
 import type { Options } from './options.ts'
@@ -13,6 +14,7 @@ export type Run = {
   reporter: Reporter
   command: RunCommand
   hasProgram: HasProgram
+  devices: Devices
   clock: Clock
   /** Wall clock, for the result file and the markers. */
   now(): Date

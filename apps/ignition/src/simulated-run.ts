@@ -2,6 +2,8 @@ import { mkdtempSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { type Clock, Fault } from '@kiln/service'
+import type { RunCommand } from './commands.ts'
+import { machineDevices } from './devices.ts'
 import { defaultFetchSettings } from './fetch-resource.ts'
 import type { Http, HttpCall, HttpReply } from './http-request.ts'
 import { parseKernelArguments } from './kernel-arguments.ts'
@@ -75,14 +77,16 @@ export function simulatedRun(
     write: (text) => said.push(text.trimEnd()),
     own: false,
   })
+  const command: RunCommand = async (name, args) => {
+    commands.push([name, ...args].join(' '))
+    throw new Fault('COMMAND_MISSING', `${name} must not run here`)
+  }
   const run: Run = {
     options,
     kernel: parseKernelArguments(given.cmdline ?? ''),
     reporter,
-    command: async (command, args) => {
-      commands.push([command, ...args].join(' '))
-      throw new Fault('COMMAND_MISSING', `${command} must not run here`)
-    },
+    command,
+    devices: machineDevices(options, command, clock),
     hasProgram: (name) => name.startsWith('mk'),
     clock,
     now: () => new Date('2026-01-02T03:04:05Z'),
