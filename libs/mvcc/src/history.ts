@@ -118,6 +118,12 @@ export class History {
     const chunk = this.#find(record)
     return fieldsAt(chunk, slotOf(chunk, record))
   }
+  /** Bytes of key and value. */
+  dataBytesOf(record: number): number {
+    const chunk = this.#find(record)
+    const slot = slotOf(chunk, record)
+    return chunk.keyLengths[slot]! + chunk.valueLengths[slot]!
+  }
   /** A view that stays valid: it must not be written to. */
   value(record: number): Buffer {
     const chunk = this.#find(record)

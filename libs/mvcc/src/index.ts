@@ -41,12 +41,13 @@ export {
   revisionKey,
   type Version,
 } from './version.ts'
+export { WatchHub } from './watch-hub.ts'
 export {
   defaultWatchLimits,
+  type LongSink,
   type WatchCreate,
-  WatchHub,
   type WatchLimits,
   type WatchMessage,
   type WatchSink,
   type WatchStream,
-} from './watch-hub.ts'
+} from './watcher.ts'

@@ -4,7 +4,8 @@ import type { KeyValue, RangeRequest, TxnRequest } from './requests.ts'
 import { encodeSnapshot, restoreSnapshot } from './snapshot.ts'
 import { MvccStore } from './store.ts'
 import { checkPut, checkTxn } from './txn-check.ts'
-import { WatchHub, type WatchMessage } from './watch-hub.ts'
+import { WatchHub } from './watch-hub.ts'
+import type { WatchMessage } from './watcher.ts'
 
 const bytes = (text: string): Uint8Array => Buffer.from(text, 'latin1')
 const none = new Uint8Array(0)

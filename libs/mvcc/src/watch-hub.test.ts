@@ -2,7 +2,8 @@ import fc from 'fast-check'
 import { expect, test } from 'vitest'
 import { encodeSnapshot, restoreSnapshot } from './snapshot.ts'
 import { MvccStore } from './store.ts'
-import { type WatchCreate, WatchHub, type WatchLimits, type WatchMessage } from './watch-hub.ts'
+import { WatchHub } from './watch-hub.ts'
+import type { WatchCreate, WatchLimits, WatchMessage } from './watcher.ts'
 
 const bytes = (text: string): Uint8Array => Buffer.from(text, 'latin1')
 const text = (value: Uint8Array): string => Buffer.from(value).toString('latin1')

@@ -1,97 +1,54 @@
-import { contains, isSingle, type Key, type Span, toSpan } from './key.ts'
+import { toSpan } from './key.ts'
 import type { StoreEvent } from './requests.ts'
+import { type SpanGroup, SpanIndex } from './span-index.ts'
 import type { MvccStore } from './store.ts'
-import { eventOf, fragments, replay } from './watch-replay.ts'
-
-export type WatchCreate = {
-  key: Uint8Array
-  rangeEnd: Uint8Array
-  /** 0 is from now on. */
-  startRevision: number
-  /** 0 lets the hub pick. */
-  watchId: number
-  prevKv: boolean
-  noPut: boolean
-  noDelete: boolean
-  fragment: boolean
-  progressNotify: boolean
-}
-
-/** A message to a watch stream. `revision` is its header's; 0 for a compacted start. */
-export type WatchMessage = {
-  watchId: number
-  revision: number
-  created: boolean
-  canceled: boolean
-  compactRevision: number
-  cancelReason: string
-  fragment: boolean
-  /** Shared between watchers that see the same events: do not change. */
-  events: readonly StoreEvent[]
-}
-
-/** Where a stream's messages go. While it is not writable the stream's watchers fall back to the history. */
-export type WatchSink = { readonly writable: boolean; send(message: WatchMessage): void }
-
-export type WatchLimits = {
-  /** Watchers brought up to date in one pass. */
-  watchersPerPass: number
-  /** Events of one replay message, if one revision does not have more. */
-  replayEventsMax: number
-  /** Records looked at for one watcher in one pass. */
-  replayRecordsMax: number
-  /** Size from which a message of a watcher with `fragment` is split. */
-  fragmentBytesMax: number
-}
-
-export const defaultWatchLimits: WatchLimits = {
-  watchersPerPass: 512,
-  replayEventsMax: 1000,
-  replayRecordsMax: 20_000,
-  fragmentBytesMax: 2 * 1024 * 1024,
-}
-
-export type Watcher = {
-  readonly id: number
-  readonly stream: WatchStream
-  readonly span: Span
-  readonly options: WatchCreate
-  /** Unsynced: the first revision not sent yet. Synced: the first one wanted, which may lie in the future. */
-  nextRevision: number
-  isSynced: boolean
-  /** Records of the advance going on. */
-  pending: number[]
-  /** Something was sent since the last progress notification. */
-  wasBusy: boolean
-}
-
-/** The watchers of one client stream. */
-export type WatchStream = {
-  readonly sink: WatchSink
-  readonly watchers: Map<number, Watcher>
-  nextId: number
-  isProgressWanted: boolean
-}
+import { eventOf, fragments } from './watch-replay.ts'
+import { Replayer } from './watch-replayer.ts'
+import {
+  defaultWatchLimits,
+  emptyMessage,
+  isOpen,
+  type WatchCreate,
+  type Watcher,
+  type WatchLimits,
+  type WatchSink,
+  type WatchStream,
+} from './watcher.ts'
 
 /**
  * Who wants to hear of which keys. Watchers that are up to date get events as they are applied (`advance`); others
  * are replayed from the history (`sync`), which also serves consumers that were too slow, so nothing is queued here.
+ * Neither does more at once than its limits say, however much one revision changed.
  */
 export class WatchHub {
   readonly #store: MvccStore
   readonly #limits: WatchLimits
   readonly #streams = new Set<WatchStream>()
-  readonly #byKey = new Map<Key, Set<Watcher>>()
-  readonly #bySpan = new Set<Watcher>()
-  readonly #unsynced = new Set<Watcher>()
+  readonly #progressWanted = new Set<WatchStream>()
+  readonly #synced = new SpanIndex()
+  readonly #replayer: Replayer
+  /** Groups with pending records. */
+  #touched: SpanGroup[] = []
   #nextRecord: number
+  /** What synced watchers were told up to. */
   #revision: number
+  /** What they still must be told stays in memory. */
+  #unpin: () => void
 
   constructor(store: MvccStore, limits: Partial<WatchLimits> = {}) {
     this.#store = store
     this.#limits = { ...defaultWatchLimits, ...limits }
     this.#nextRecord = endOfRevision(store)
     this.#revision = store.revision
+    this.#unpin = store.pin(store.revision)
+    this.#replayer = new Replayer(store, this.#limits, {
+      send: (watcher, events, revision) => this.#send(watcher, events, revision),
+      caughtUp: (watcher) => {
+        watcher.group = this.#synced.add(watcher)
+      },
+      drop: (watcher) => void watcher.stream.watchers.delete(watcher.id),
+      freed: (stream) => this.#runHeld(stream),
+    })
   }
 
   get watcherCount(): number {
@@ -103,29 +60,48 @@ export class WatchHub {
     return this.#streams.size
   }
   get unsyncedCount(): number {
-    return this.#unsynced.size
+    return this.#replayer.count
+  }
+  /** Whether `sync` has something to do, now or once a sink is writable. */
+  get hasWork(): boolean {
+    return this.#replayer.count > 0 || this.#revision !== this.#store.revision
   }
 
   open(sink: WatchSink): WatchStream {
-    const stream: WatchStream = { sink, watchers: new Map(), nextId: 0, isProgressWanted: false }
+    const stream: WatchStream = {
+      sink,
+      watchers: new Map(),
+      nextId: 0,
+      busy: undefined,
+      held: [],
+    }
     this.#streams.add(stream)
     return stream
   }
 
   close(stream: WatchStream): void {
+    stream.held.length = 0
+    stream.busy = undefined
     for (const watcher of stream.watchers.values()) this.#forget(watcher)
     stream.watchers.clear()
     this.#streams.delete(stream)
+    this.#progressWanted.delete(stream)
   }
 
   /** Answers with `created`; an id in use is answered with created and canceled at once. */
   create(stream: WatchStream, options: WatchCreate): void {
     this.advance()
+    // Also while watchers before it are still told of what was written up to now.
+    const { revision } = this.#store
+    this.#answer(stream, () => this.#create(stream, options, revision))
+  }
+
+  #create(stream: WatchStream, options: WatchCreate, revision: number): void {
     let id = options.watchId
     if (id !== 0 && stream.watchers.has(id)) {
       const reason = 'mvcc: duplicate watch ID provided on the WatchStream'
-      const refusal = { watchId: -1, revision: this.#revision, cancelReason: reason }
-      stream.sink.send({ ...empty, ...refusal, created: true, canceled: true })
+      const refusal = { watchId: -1, revision, cancelReason: reason }
+      stream.sink.send({ ...emptyMessage, ...refusal, created: true, canceled: true })
       return
     }
     if (id === 0) {
@@ -138,186 +114,212 @@ export class WatchHub {
       stream,
       span: toSpan(key, options.rangeEnd),
       options,
-      nextRevision: options.startRevision === 0 ? this.#revision + 1 : options.startRevision,
-      isSynced: false,
-      pending: [],
+      nextRevision: options.startRevision === 0 ? revision + 1 : options.startRevision,
+      group: undefined,
       wasBusy: false,
     }
     stream.watchers.set(id, watcher)
-    if (watcher.nextRevision > this.#revision) this.#markSynced(watcher)
-    else this.#unsynced.add(watcher)
-    stream.sink.send({ ...empty, watchId: id, revision: this.#revision, created: true })
+    if (watcher.nextRevision > this.#store.revision) watcher.group = this.#synced.add(watcher)
+    else this.#replayer.add(watcher)
+    stream.sink.send({ ...emptyMessage, watchId: id, revision, created: true })
+  }
+
+  /** A watcher that is refused: the stream goes on without it. */
+  refuse(stream: WatchStream, cancelReason: string, revision: number): void {
+    const refusal = { watchId: -1, revision, created: true, canceled: true, cancelReason }
+    this.#answer(stream, () => stream.sink.send({ ...emptyMessage, ...refusal }))
   }
 
   /** False if there is no such watcher: that gets no answer. */
   cancel(stream: WatchStream, id: number): boolean {
     const watcher = stream.watchers.get(id)
     if (!watcher) return false
-    this.#forget(watcher)
-    stream.watchers.delete(id)
-    stream.sink.send({ ...empty, watchId: id, revision: this.#revision, canceled: true })
+    this.#answer(stream, () => {
+      if (stream.watchers.get(id) !== watcher) return
+      this.#forget(watcher)
+      stream.watchers.delete(id)
+      stream.sink.send({ ...emptyMessage, watchId: id, revision: this.#revision, canceled: true })
+    })
     return true
   }
 
   /** Answered for the whole stream (watch id -1) as soon as all its watchers are up to date. */
   requestProgress(stream: WatchStream): void {
-    stream.isProgressWanted = true
+    this.#progressWanted.add(stream)
     this.#answerProgress(stream)
   }
 
-  /** To be called after each batch of applied entries: tells watchers that are up to date. */
+  /** To be called after each batch of applied entries: tells watchers that are up to date. What is too much for once goes on in `sync`. */
   advance(): void {
     const { history, revision: now } = this.#store
     if (this.#revision === now) return
     // With nobody to tell there is nothing to look at.
-    if (this.#byKey.size === 0 && this.#bySpan.size === 0) this.#nextRecord = endOfRevision(this.#store)
-    const touched: Watcher[] = []
-    const note = (watcher: Watcher, record: number, revision: number): void => {
-      if (watcher.nextRevision > revision) return
-      if (history.version(record) > 0 ? watcher.options.noPut : watcher.options.noDelete) return
-      if (watcher.pending.push(record) === 1) touched.push(watcher)
-    }
+    if (this.#synced.isEmpty) this.#nextRecord = endOfRevision(this.#store)
+    let left = this.#limits.advanceRecordsMax
     let record = history.atOrAfter(this.#nextRecord)
     for (; record >= 0; record = history.atOrAfter(record + 1)) {
       const revision = history.revision(record)
       // A write in slices is not complete yet.
       if (revision > now) break
-      const key = history.key(record)
-      const exact = this.#byKey.get(key)
-      if (exact) for (const watcher of exact) note(watcher, record, revision)
-      for (const watcher of this.#bySpan) {
-        if (contains(watcher.span, key)) note(watcher, record, revision)
+      if (left-- === 0) {
+        this.#nextRecord = record
+        return
       }
+      this.#synced.visit(history.key(record), (group) => this.#note(group, record, revision))
     }
     this.#nextRecord = record < 0 ? history.next : record
-    this.#revision = now
-    this.#deliver(touched)
-    for (const stream of this.#streams) if (stream.isProgressWanted) this.#answerProgress(stream)
+    this.#moveTo(now)
+    this.#deliver()
+    for (const stream of this.#progressWanted) this.#answerProgress(stream)
   }
 
   /** One pass over watchers that lag. True if another pass has something to do at once. */
   sync(): boolean {
-    let left = this.#limits.watchersPerPass
-    let isMore = false
-    for (const watcher of [...this.#unsynced]) {
-      if (left-- === 0) return true
-      if (!watcher.stream.sink.writable) continue
-      this.#replay(watcher)
-      if (this.#unsynced.has(watcher) && watcher.stream.sink.writable) isMore = true
-    }
-    for (const stream of this.#streams) if (stream.isProgressWanted) this.#answerProgress(stream)
-    return isMore
+    this.advance()
+    const isMore = this.#replayer.pass()
+    for (const stream of this.#progressWanted) this.#answerProgress(stream)
+    return isMore || this.#revision !== this.#store.revision
   }
 
   /** Periodic: tells watchers that asked for it and heard nothing since the last time how far they are. */
   notifyProgress(): void {
-    for (const { watchers, sink } of this.#streams) {
-      for (const watcher of watchers.values()) {
+    for (const stream of this.#streams) {
+      for (const watcher of stream.watchers.values()) {
         const isQuiet = !watcher.wasBusy
         watcher.wasBusy = false
-        if (!isQuiet || !watcher.options.progressNotify || !sink.writable || !this.#isCurrent(watcher))
+        if (!isQuiet || !watcher.options.progressNotify || !isOpen(stream) || !this.#isCurrent(watcher))
           continue
-        sink.send({ ...empty, watchId: watcher.id, revision: this.#revision })
+        stream.sink.send({ ...emptyMessage, watchId: watcher.id, revision: this.#revision })
       }
     }
   }
 
   /** The store was replaced by a snapshot: everyone continues from the new history. */
   reset(): void {
+    this.#replayer.reset()
+    this.#touched = []
     for (const { watchers } of this.#streams) {
       for (const watcher of watchers.values()) {
-        if (watcher.isSynced) this.#fallBehind(watcher, Math.max(watcher.nextRevision, this.#revision + 1))
+        if (watcher.group) this.#fallBehind(watcher, Math.max(watcher.nextRevision, this.#revision + 1))
       }
     }
     this.#nextRecord = endOfRevision(this.#store)
-    this.#revision = this.#store.revision
+    this.#moveTo(this.#store.revision)
+  }
+
+  #moveTo(revision: number): void {
+    this.#revision = revision
+    const unpin = this.#unpin
+    this.#unpin = this.#store.pin(revision)
+    unpin()
+  }
+
+  #note(group: SpanGroup, record: number, revision: number): void {
+    if (group.pending.length === 0) {
+      this.#touched.push(group)
+      group.firstRevision = revision
+    }
+    // What is more than a slice is replayed in slices.
+    const { replayEventsMax, replayBytesMax } = this.#limits
+    if (group.pending.length > replayEventsMax || group.pendingBytes > replayBytesMax) return
+    group.pending.push(record)
+    group.pendingBytes += this.#store.history.dataBytesOf(record)
   }
 
   /** Watchers with the same records and options share one array of events, which is then encoded once. */
-  #deliver(touched: Watcher[]): void {
+  #deliver(): void {
+    const { replayEventsMax, replayBytesMax } = this.#limits
+    const touched = this.#touched
+    this.#touched = []
     const shared = new Map<string, StoreEvent[]>()
-    for (const watcher of touched) {
-      const records = watcher.pending
-      watcher.pending = []
-      if (!watcher.stream.sink.writable) {
-        this.#fallBehind(watcher, this.#store.history.revision(records[0]!))
-        continue
+    for (const group of touched) {
+      const { pending, firstRevision } = group
+      const isLarge = pending.length > replayEventsMax || group.pendingBytes > replayBytesMax
+      group.pending = []
+      group.pendingBytes = 0
+      /** By options and first revision: most groups have one. */
+      const variants = new Map<number, StoreEvent[]>()
+      for (const watcher of group.watchers) {
+        if (isLarge || !isOpen(watcher.stream)) {
+          this.#fallBehind(watcher, Math.max(watcher.nextRevision, firstRevision))
+          continue
+        }
+        const first = Math.max(watcher.nextRevision, firstRevision)
+        const { prevKv, noPut, noDelete } = watcher.options
+        const variant = first * 8 + (prevKv ? 1 : 0) + (noPut ? 2 : 0) + (noDelete ? 4 : 0)
+        let events = variants.get(variant)
+        if (!events) {
+          events = this.#eventsFor(watcher, pending, shared)
+          variants.set(variant, events)
+        }
+        if (events.length > 0) this.#send(watcher, events, this.#revision)
       }
-      const name = `${watcher.options.prevKv ? 'p' : ''}${records.join()}`
-      let events = shared.get(name)
-      if (!events) {
-        events = records.map((record) => eventOf(this.#store, record, watcher.options.prevKv))
-        shared.set(name, events)
-      }
-      this.#send(watcher, events, this.#revision)
     }
   }
 
-  #replay(watcher: Watcher): void {
-    if (watcher.nextRevision < this.#store.compactRevision || watcher.nextRevision < 0) {
-      this.#forget(watcher)
-      watcher.stream.watchers.delete(watcher.id)
-      const { compactRevision } = this.#store
-      const cancelReason = 'etcdserver: mvcc: required revision has been compacted'
-      const end = { watchId: watcher.id, canceled: true, compactRevision, cancelReason }
-      watcher.stream.sink.send({ ...empty, ...end })
-      return
+  #eventsFor(
+    { nextRevision, options }: Watcher,
+    pending: number[],
+    shared: Map<string, StoreEvent[]>,
+  ): StoreEvent[] {
+    const { history } = this.#store
+    const { prevKv, noPut, noDelete } = options
+    const records = pending.filter((record) => {
+      if (history.revision(record) < nextRevision) return false
+      return !(history.version(record) > 0 ? noPut : noDelete)
+    })
+    const name = `${prevKv ? 'p' : ''}${records.join()}`
+    let events = shared.get(name)
+    if (!events) {
+      events = records.map((record) => eventOf(this.#store, record, prevKv))
+      shared.set(name, events)
     }
-    const { records, nextRevision } = replay(this.#store, watcher, this.#revision, this.#limits)
-    if (records.length > 0) {
-      const events = records.map((record) => eventOf(this.#store, record, watcher.options.prevKv))
-      this.#send(watcher, events, nextRevision - 1)
-    }
-    watcher.nextRevision = nextRevision
-    if (nextRevision > this.#revision) this.#markSynced(watcher)
+    return events
   }
 
-  #send(watcher: Watcher, events: StoreEvent[], revision: number): void {
+  #send(watcher: Watcher, events: readonly StoreEvent[], revision: number): void {
     watcher.wasBusy = true
+    const { sink } = watcher.stream
     const parts = watcher.options.fragment ? fragments(events, this.#limits.fragmentBytesMax) : [events]
     parts.forEach((part, at) => {
       const fragment = at < parts.length - 1
-      watcher.stream.sink.send({ ...empty, watchId: watcher.id, revision, events: part, fragment })
+      sink.send({ ...emptyMessage, watchId: watcher.id, revision, events: part, fragment })
     })
   }
 
+  /** At once, or after the message that is being sent. */
+  #answer(stream: WatchStream, run: () => void): void {
+    if (stream.busy) stream.held.push(run)
+    else run()
+  }
+
+  #runHeld(stream: WatchStream): void {
+    while (!stream.busy && stream.held.length > 0) stream.held.shift()!()
+  }
+
   #isCurrent(watcher: Watcher): boolean {
-    return watcher.isSynced && watcher.nextRevision <= this.#revision + 1
+    return watcher.group !== undefined && watcher.nextRevision <= this.#revision + 1
   }
 
   #answerProgress(stream: WatchStream): void {
-    if (stream.watchers.size === 0) {
-      stream.isProgressWanted = false
-      return
+    if (stream.watchers.size > 0) {
+      if (!isOpen(stream)) return
+      for (const watcher of stream.watchers.values()) if (!this.#isCurrent(watcher)) return
+      stream.sink.send({ ...emptyMessage, watchId: -1, revision: this.#revision })
     }
-    if (!stream.sink.writable) return
-    for (const watcher of stream.watchers.values()) if (!this.#isCurrent(watcher)) return
-    stream.isProgressWanted = false
-    stream.sink.send({ ...empty, watchId: -1, revision: this.#revision })
-  }
-
-  #markSynced(watcher: Watcher): void {
-    this.#unsynced.delete(watcher)
-    watcher.isSynced = true
-    if (!isSingle(watcher.span)) this.#bySpan.add(watcher)
-    else {
-      const set = this.#byKey.get(watcher.span.start) ?? new Set()
-      this.#byKey.set(watcher.span.start, set.add(watcher))
-    }
+    this.#progressWanted.delete(stream)
   }
 
   #fallBehind(watcher: Watcher, nextRevision: number): void {
     this.#forget(watcher)
     watcher.nextRevision = nextRevision
-    this.#unsynced.add(watcher)
+    this.#replayer.add(watcher)
   }
 
   #forget(watcher: Watcher): void {
-    watcher.isSynced = false
-    this.#unsynced.delete(watcher)
-    this.#bySpan.delete(watcher)
-    const exact = this.#byKey.get(watcher.span.start)
-    if (exact?.delete(watcher) && exact.size === 0) this.#byKey.delete(watcher.span.start)
+    this.#replayer.remove(watcher)
+    if (watcher.group) this.#synced.remove(watcher, watcher.group)
+    watcher.group = undefined
   }
 }
 
@@ -325,15 +327,4 @@ export class WatchHub {
 function endOfRevision({ history, revision }: MvccStore): number {
   const record = history.fromRevision(revision + 1)
   return record < 0 ? history.next : record
-}
-
-const empty: WatchMessage = {
-  watchId: 0,
-  revision: 0,
-  created: false,
-  canceled: false,
-  compactRevision: 0,
-  cancelReason: '',
-  fragment: false,
-  events: [],
 }

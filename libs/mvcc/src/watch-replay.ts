@@ -1,7 +1,7 @@
 import { contains, isSingle } from './key.ts'
 import type { StoreEvent } from './requests.ts'
 import type { MvccStore } from './store.ts'
-import type { Watcher, WatchLimits } from './watch-hub.ts'
+import type { Watcher, WatchLimits } from './watcher.ts'
 
 const nothing = new Uint8Array(0)
 /** What an event takes in a message besides its bytes. */
@@ -24,68 +24,106 @@ export function eventOf({ history }: MvccStore, record: number, withPrevKv: bool
   return { type: 'delete', kv, prevKv }
 }
 
-/**
- * The next records a lagging watcher wants, and the revision to go on from. A revision is never cut, whatever the
- * limits.
- */
-export function replay(
-  store: MvccStore,
-  watcher: Watcher,
-  revisionNow: number,
-  limits: WatchLimits,
-): { records: number[]; nextRevision: number } {
-  const { history } = store
-  const { noPut, noDelete } = watcher.options
-  const isWanted = (record: number): boolean => !(history.version(record) > 0 ? noPut : noDelete)
-  if (isSingle(watcher.span)) return replayKey(store, watcher, revisionNow, limits, isWanted)
-
-  const records: number[] = []
-  let looked = 0
-  let last = watcher.nextRevision - 1
-  let record = history.fromRevision(watcher.nextRevision)
-  for (; record >= 0; record = history.atOrAfter(record + 1)) {
-    const revision = history.revision(record)
-    if (revision > revisionNow) break
-    const isFull = records.length >= limits.replayEventsMax || looked >= limits.replayRecordsMax
-    if (isFull && revision > last) return { records, nextRevision: revision }
-    last = revision
-    looked++
-    if (contains(watcher.span, history.key(record)) && isWanted(record)) records.push(record)
-  }
-  return { records, nextRevision: revisionNow + 1 }
+/** Where a watcher's next slice begins. */
+export type ReplayPlace = {
+  revision: number
+  /** The record within the revision to go on with; -1 is its first. */
+  record: number
 }
 
-/** One key: its own chain of versions, instead of all that happened. */
-function replayKey(
-  { history, index }: MvccStore,
-  watcher: Watcher,
-  revisionNow: number,
-  limits: WatchLimits,
-  isWanted: (record: number) => boolean,
-): { records: number[]; nextRevision: number } {
+/** The next events that a lagging watcher wants: of whole revisions, unless one alone is more than a slice. */
+export type ReplaySlice = {
+  events: StoreEvent[]
+  /** Where to go on. With a record, all events are of that revision and it has more to be looked at. */
+  next: ReplayPlace
+  /** Records that were looked at. */
+  looked: number
+}
+
+type Scan = { store: MvccStore; watcher: Watcher; revisionNow: number; limits: WatchLimits }
+
+export function nextSlice(scan: Scan, from: ReplayPlace): ReplaySlice {
+  if (isSingle(scan.watcher.span) && from.record < 0) {
+    const slice = nextOfKey(scan, from)
+    if (slice) return slice
+  }
+  return scanSlice(scan, from)
+}
+
+function scanSlice({ store, watcher, revisionNow, limits }: Scan, from: ReplayPlace): ReplaySlice {
+  const { history } = store
+  const { prevKv, noPut, noDelete } = watcher.options
+  const isWithin = from.record >= 0
+  const until = isWithin ? from.revision : revisionNow
+  const events: StoreEvent[] = []
+  let bytes = 0
+  let looked = 0
+  let last = from.revision - 1
+  /** Events of revisions that are complete. */
+  let complete = 0
+  let record = isWithin ? history.atOrAfter(from.record) : history.fromRevision(from.revision)
+  for (; record >= 0; record = history.atOrAfter(record + 1)) {
+    const revision = history.revision(record)
+    if (revision > until) break
+    if (revision > last) complete = events.length
+    if (
+      events.length >= limits.replayEventsMax ||
+      bytes >= limits.replayBytesMax ||
+      looked >= limits.replayRecordsMax
+    ) {
+      // What a revision has is told at once, so what began comes with the next slice, if there is something to tell before it.
+      if (!isWithin && (revision > last || complete > 0)) {
+        return { events: events.slice(0, complete), next: { revision, record: -1 }, looked }
+      }
+      return { events, next: { revision, record }, looked }
+    }
+    last = revision
+    looked++
+    if (!contains(watcher.span, history.key(record))) continue
+    if (history.version(record) > 0 ? noPut : noDelete) continue
+    const event = eventOf(store, record, prevKv)
+    bytes += sizeOf(event)
+    events.push(event)
+  }
+  return { events, next: { revision: until + 1, record: -1 }, looked }
+}
+
+/** One key: its own chain of versions, instead of all that happened; undefined if that is long. */
+function nextOfKey(
+  { store, watcher, revisionNow, limits }: Scan,
+  from: ReplayPlace,
+): ReplaySlice | undefined {
+  const { history, index } = store
+  const { prevKv, noPut, noDelete } = watcher.options
   const chain: number[] = []
+  let looked = 0
   let record = index.get(watcher.span.start)
-  for (; record >= 0 && history.revision(record) >= watcher.nextRevision; record = history.prev(record)) {
-    if (isWanted(record) && history.revision(record) <= revisionNow) chain.push(record)
+  for (; record >= 0 && history.revision(record) >= from.revision; record = history.prev(record)) {
+    if (looked++ >= limits.replayRecordsMax) return undefined
+    if (history.version(record) > 0 ? noPut : noDelete) continue
+    if (history.revision(record) <= revisionNow) chain.push(record)
   }
-  chain.reverse()
-  if (chain.length <= limits.replayEventsMax) return { records: chain, nextRevision: revisionNow + 1 }
-  let end = limits.replayEventsMax
-  while (end < chain.length && history.revision(chain[end]!) === history.revision(chain[end - 1]!)) end++
-  const next = chain[end]
-  return {
-    records: chain.slice(0, end),
-    nextRevision: next === undefined ? revisionNow + 1 : history.revision(next),
+  const events: StoreEvent[] = []
+  let bytes = 0
+  for (let at = chain.length - 1; at >= 0; at--) {
+    const revision = history.revision(chain[at]!)
+    const isFull = events.length >= limits.replayEventsMax || bytes >= limits.replayBytesMax
+    if (isFull && revision > events.at(-1)!.kv.modRevision) {
+      return { events, next: { revision, record: -1 }, looked }
+    }
+    const event = eventOf(store, chain[at]!, prevKv)
+    bytes += sizeOf(event)
+    events.push(event)
   }
+  return { events, next: { revision: revisionNow + 1, record: -1 }, looked }
 }
 
 /** Splits events into messages of at most `bytesMax`, each with at least one event. */
-export function fragments(events: StoreEvent[], bytesMax: number): StoreEvent[][] {
+export function fragments(events: readonly StoreEvent[], bytesMax: number): StoreEvent[][] {
   const parts: StoreEvent[][] = [[]]
   let bytes = 0
   for (const event of events) {
-    const prev = event.prevKv ? event.prevKv.key.length + event.prevKv.value.length + eventOverheadBytes : 0
-    const size = event.kv.key.length + event.kv.value.length + prev + eventOverheadBytes
+    const size = sizeOf(event)
     if (bytes + size > bytesMax && parts.at(-1)!.length > 0) {
       parts.push([])
       bytes = 0
@@ -94,4 +132,9 @@ export function fragments(events: StoreEvent[], bytesMax: number): StoreEvent[][
     bytes += size
   }
   return parts
+}
+
+function sizeOf({ kv, prevKv }: StoreEvent): number {
+  const prev = prevKv ? prevKv.key.length + prevKv.value.length + eventOverheadBytes : 0
+  return kv.key.length + kv.value.length + prev + eventOverheadBytes
 }

@@ -99,12 +99,25 @@ export const encodeHeaderOnly = (header: ResponseHeader): Uint8Array =>
 
 const encodedEvents = new WeakMap<readonly StoreEvent[], Uint8Array>()
 
-/** A watch message in two parts; the second is shared by all watchers with the same events. */
-export function encodeWatch(
-  header: ResponseHeader,
-  message: WatchMessage,
-): { head: Uint8Array; events: Uint8Array | undefined } {
-  const head = rpc.WatchResponse.encode({
+/** Events as part of a watch message whose rest has the other fields; encoded once for all watchers that see the same ones. */
+export function encodeEvents(events: readonly StoreEvent[]): Uint8Array {
+  const found = encodedEvents.get(events)
+  if (found) return found
+  const list = events.map(({ type, kv: pair, prevKv }) => ({
+    type: type === 'put' ? kv.Event_EventType.PUT : kv.Event_EventType.DELETE,
+    kv: toKeyValue(pair),
+    prevKv: prevKv && toKeyValue(prevKv),
+  }))
+  const encoded = rpc.WatchResponse.encode({ ...emptyWatch, events: list }).finish()
+  encodedEvents.set(events, encoded)
+  return encoded
+}
+
+const emptyWatch = rpc.WatchResponse.decode(new Uint8Array(0))
+
+/** What a watch message says besides its events. */
+export const encodeWatchHead = (header: ResponseHeader, message: WatchMessage): Uint8Array =>
+  rpc.WatchResponse.encode({
     // The header of a compacted start has no revision.
     header: toHeader({ ...header, revision: message.revision }),
     watchId: BigInt(message.watchId),
@@ -115,22 +128,6 @@ export function encodeWatch(
     fragment: message.fragment,
     events: [],
   }).finish()
-  if (message.events.length === 0) return { head, events: undefined }
-  let events = encodedEvents.get(message.events)
-  if (!events) {
-    const list = message.events.map(({ type, kv: pair, prevKv }) => ({
-      type: type === 'put' ? kv.Event_EventType.PUT : kv.Event_EventType.DELETE,
-      kv: toKeyValue(pair),
-      prevKv: prevKv && toKeyValue(prevKv),
-    }))
-    events = rpc.WatchResponse.encode({
-      ...rpc.WatchResponse.decode(new Uint8Array(0)),
-      events: list,
-    }).finish()
-    encodedEvents.set(message.events, events)
-  }
-  return { head, events }
-}
 
 export const encodeLeaseGrant = (
   header: ResponseHeader,

@@ -1,16 +1,23 @@
-import { type Demand, WatchHub, type WatchMessage, type WatchStream } from '@kiln/mvcc'
+import { type Demand, WatchHub, type WatchSink, type WatchStream } from '@kiln/mvcc'
 import { GrpcError, grpcCode, type StreamCall } from '@kiln/wire'
 import { headerOf, isLearner, type ServiceContext } from './context.ts'
 import { statuses, toGrpcError } from './errors.ts'
 import type { MethodRegistry } from './method-table.ts'
 import { inOrder } from './ordered-messages.ts'
 import { decodeWatch, type WatchAsk } from './requests.ts'
-import { encodeWatch } from './responses.ts'
+import { encodeEvents, encodeWatchHead } from './responses.ts'
 
 /** Pause before watchers that could not go on are looked at again. */
 const syncIntervalMs = 100
 /** Watchers of one stream. */
 const watchersMax = 100_000
+
+/** Requests of one stream that wait while a large revision is sent to it. */
+const heldMax = 10_000
+const tooManyHeld = {
+  code: grpcCode.resourceExhausted,
+  message: 'too many requests while a large revision is sent',
+}
 
 export type WatchService = {
   hub: WatchHub
@@ -33,14 +40,14 @@ export function createWatchService(
   let cancelProgress = (): void => undefined
 
   const pump = (): void => {
-    if (isScheduled || isStopped || hub.unsyncedCount === 0) return
+    if (isScheduled || isStopped || !hub.hasWork) return
     isScheduled = true
     cancelRetry()
     setImmediate(() => {
       isScheduled = false
       if (isStopped) return
       if (hub.sync()) pump()
-      else if (hub.unsyncedCount > 0) cancelRetry = clock.after(syncIntervalMs, pump)
+      else if (hub.hasWork) cancelRetry = clock.after(syncIntervalMs, pump)
     })
   }
   const progress = (): void => {
@@ -72,17 +79,12 @@ export function createWatchService(
 export function serveWatch(server: MethodRegistry, context: ServiceContext, watches: WatchService): void {
   const { hub } = watches
   server.stream('/etcdserverpb.Watch/Watch', (call) => {
-    const sink = {
-      get writable(): boolean {
-        return call.writable && !call.closed
-      },
-      send: (message: WatchMessage): void => {
-        const { head, events } = encodeWatch(headerOf(context, message.revision), message)
-        call.send(head, events)
-      },
-    }
-    const stream = hub.open(sink)
+    const stream = hub.open(sinkOf(call, context))
     const stopWaiting = endWithoutLeader(context, call)
+    const take = (request: WatchAsk): void => {
+      onRequest(watches, stream, request)
+      if (stream.held.length > heldMax) call.end(tooManyHeld)
+    }
     const handle = (bytes: Uint8Array): Promise<void> | undefined => {
       if (isLearner(context)) {
         call.end({ code: statuses.learner.code, message: statuses.learner.text })
@@ -91,14 +93,14 @@ export function serveWatch(server: MethodRegistry, context: ServiceContext, watc
       const request = decodeWatch(bytes)
       const demand = demandOf(request)
       if (!demand || !context.auth.refusalOf(call, demand)) {
-        onRequest(watches, stream, request)
+        take(request)
         return undefined
       }
       return context.auth.admit(call, demand).then(
         () => {
-          if (!call.closed) onRequest(watches, stream, request)
+          if (!call.closed) take(request)
         },
-        (error: unknown) => refuseWatch(context, stream, error),
+        (error: unknown) => refuseWatch(watches, stream, { context, error }),
       )
     }
     return {
@@ -111,6 +113,30 @@ export function serveWatch(server: MethodRegistry, context: ServiceContext, watc
       },
     }
   })
+}
+
+/** Messages to a call; those too large for memory in parts. */
+function sinkOf(call: StreamCall, context: ServiceContext): WatchSink {
+  return {
+    get writable(): boolean {
+      return call.writable && !call.closed
+    },
+    send: (message) => {
+      const head = encodeWatchHead(headerOf(context, message.revision), message)
+      call.send(head, message.events.length > 0 ? encodeEvents(message.events) : undefined)
+    },
+    long: {
+      bytesOf: (events) => encodeEvents(events).length,
+      begin: (message, eventsBytes) => {
+        const head = encodeWatchHead(headerOf(context, message.revision), message)
+        call.beginMessage(head.length + eventsBytes)
+        call.sendPart(head)
+      },
+      piece: (events) => void call.sendPart(encodeEvents(events)),
+      // A client that lost its stream begins again where it was, and is then told of the compaction.
+      abort: () => call.end({ code: grpcCode.unavailable, message: statuses.compacted.text }),
+    },
+  }
 }
 
 /** An empty key stands for the first one. */
@@ -128,32 +154,23 @@ const codeNames: Record<number, string> = {
 }
 
 /** The stream goes on without this watcher; the reason is worded as Go words the status. */
-function refuseWatch(context: ServiceContext, stream: WatchStream, thrown: unknown): void {
+function refuseWatch(
+  watches: WatchService,
+  stream: WatchStream,
+  { context, error: thrown }: { context: ServiceContext; error: unknown },
+): void {
   const error = toGrpcError(thrown)
   if (!(error instanceof GrpcError)) throw error
   const code = codeNames[error.code] ?? 'Unknown'
   const { revision } = context.state.store
-  sendCanceled(stream, `rpc error: code = ${code} desc = ${error.message}`, revision)
-}
-
-function sendCanceled(stream: WatchStream, cancelReason: string, revision: number): void {
-  stream.sink.send({
-    watchId: -1,
-    revision,
-    created: true,
-    canceled: true,
-    compactRevision: 0,
-    cancelReason,
-    fragment: false,
-    events: [],
-  })
+  watches.hub.refuse(stream, `rpc error: code = ${code} desc = ${error.message}`, revision)
 }
 
 function onRequest(watches: WatchService, stream: WatchStream, request: WatchAsk): void {
   switch (request.kind) {
     case 'create':
       if (stream.watchers.size >= watchersMax) {
-        sendCanceled(stream, `at most ${watchersMax} watchers a stream`, 0)
+        watches.hub.refuse(stream, `at most ${watchersMax} watchers a stream`, 0)
         return
       }
       watches.hub.create(stream, request.create)

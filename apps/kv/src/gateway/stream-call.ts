@@ -17,6 +17,9 @@ import { answerError, messageTooLong, requestOf } from './messages.ts'
 /** Streams that go on when the body ends: a client that posts one request and reads is their usual one. */
 const outliveBody = new Set(['/etcdserverpb.Watch/Watch'])
 
+/** The largest message that is made into JSON from parts: it is done in one piece. */
+const gatheredBytesMax = 8 * 1024 * 1024
+
 export type StreamRequest = {
   methods: MethodTable
   path: string
@@ -33,6 +36,8 @@ export function serveStream(
 ): void {
   let listener: StreamListener = {}
   let isEnded = false
+  let gathered: Uint8Array[] = []
+  let gatheredLeft = 0
   const count = { code: grpcCode.cancelled as number, messagesIn: 0, messagesOut: 0 }
   const counted = methods.countStream(path)
   const call: StreamCall = {
@@ -57,6 +62,21 @@ export function serveStream(
         writeLine(response, 200, { result })
         count.messagesOut++
       }
+      return call.writable
+    },
+    beginMessage: (bytes) => {
+      gathered = []
+      gatheredLeft = bytes
+      if (bytes > gatheredBytesMax) {
+        const message = `a message of ${bytes} bytes is too large for JSON; ask for fragments`
+        call.end({ code: grpcCode.resourceExhausted, message })
+      }
+    },
+    sendPart: (bytes) => {
+      if (call.closed) return false
+      gathered.push(bytes)
+      gatheredLeft -= bytes.length
+      if (gatheredLeft === 0) call.send(Buffer.concat(gathered))
       return call.writable
     },
     end: (status) => {

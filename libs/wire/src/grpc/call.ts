@@ -59,6 +59,13 @@ export type StreamCall = CallInfo & {
    * Returns `writable`. Without effect once closed.
    */
   send(message: Uint8Array, tail?: Uint8Array): boolean
+  /**
+   * Begins a message of so many bytes, which follow by `sendPart` as there is room for them: for one that should not be in memory
+   * as a whole. Nothing but its parts is sent until it is complete; `end` before that breaks it off.
+   */
+  beginMessage(bytes: number): void
+  /** The next bytes of the message begun. Returns `writable`. */
+  sendPart(bytes: Uint8Array): boolean
   /** Ends the call with a status (0 by default) after everything sent. */
   end(status?: Status): void
   /** Stops delivering messages; the peer may fill one flow-control window. */

@@ -1,3 +1,4 @@
+import { assert } from '@kiln/service'
 import { grpcHead } from '../http2/hpack-encoder.ts'
 import { headerOf } from '../http2/request-head.ts'
 import type { Http2Stream, StreamSink } from '../http2/stream.ts'
@@ -20,6 +21,8 @@ export class StreamExchange implements StreamCall, StreamSink {
   private reason: CloseReason | undefined
   private messagesIn = 0
   private messagesOut = 0
+  /** Bytes that the message begun still needs. */
+  private partsLeft = 0
 
   constructor(stream: Http2Stream, hooks: CallHooks) {
     this.stream = stream
@@ -67,12 +70,27 @@ export class StreamExchange implements StreamCall, StreamSink {
 
   send(message: Uint8Array, tail?: Uint8Array): boolean {
     if (this.closed) return false
-    if (!this.headSent) {
-      this.headSent = true
-      this.stream.sendHead(grpcHead)
-    }
+    assert(this.partsLeft === 0, 'a message begun is completed first')
+    this.sendHead()
     this.messagesOut++
     this.stream.sendMessage(message, tail)
+    return !this.stream.full
+  }
+
+  beginMessage(bytes: number): void {
+    if (this.closed) return
+    assert(this.partsLeft === 0, 'a message begun is completed first')
+    this.sendHead()
+    this.messagesOut++
+    this.partsLeft = bytes
+    this.stream.sendData(messagePrefix(bytes))
+  }
+
+  sendPart(bytes: Uint8Array): boolean {
+    if (this.closed) return false
+    assert(bytes.length <= this.partsLeft, 'a message has the length it began with')
+    this.partsLeft -= bytes.length
+    this.stream.sendData(bytes)
     return !this.stream.full
   }
 
@@ -134,6 +152,12 @@ export class StreamExchange implements StreamCall, StreamSink {
     this.guarded(() => this.listener.onClose?.(this.reason ?? reason))
   }
 
+  private sendHead(): void {
+    if (this.headSent) return
+    this.headSent = true
+    this.stream.sendHead(grpcHead)
+  }
+
   private onMessage(message: Uint8Array): void {
     if (this.closed) return
     this.messagesIn++
@@ -151,4 +175,11 @@ export class StreamExchange implements StreamCall, StreamSink {
       }
     }
   }
+}
+
+/** Not compressed, and the length (gRPC over HTTP/2, Length-Prefixed-Message). */
+function messagePrefix(bytes: number): Buffer {
+  const prefix = Buffer.alloc(5)
+  prefix.writeUInt32BE(bytes, 1)
+  return prefix
 }

@@ -58,6 +58,8 @@ export type Side = {
 /** How long the peer may take to read our GOAWAY. */
 const lingerMs = 1000
 const pingStrikesMax = 2
+/** What a stream may always have waiting. */
+const streamShareMinBytes = 4096
 /** What is kept of the text of a GOAWAY. */
 const goAwayReasonBytesMax = 256
 
@@ -183,6 +185,16 @@ export class Connection {
   /** Whether more output would stay within what is handed to the socket ahead of the kernel. */
   hasRoom(): boolean {
     return this.out.length + this.socket.writableLength < this.limits.socketHighWaterBytes
+  }
+
+  /**
+   * What a stream may have waiting: less, the more others have, so that streams nobody reads keep a bounded part of the memory and
+   * leave their neighbours on the connection enough to go on.
+   */
+  get streamShareBytes(): number {
+    const { responseBytesMax, streamHighWaterBytes } = this.limits
+    const share = (responseBytesMax - this.queuedBytes) / 16
+    return Math.min(streamHighWaterBytes, Math.max(share, streamShareMinBytes))
   }
 
   writeHeaders(streamId: number, fields: Fields, end: boolean): void {

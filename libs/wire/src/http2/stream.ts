@@ -192,7 +192,7 @@ export class Http2Stream {
       )
       if (bytes <= 0) return 'blocked'
       this.writeQueued(bytes)
-      if (this.full && this.queuedBytes < connection.limits.streamHighWaterBytes / 2) {
+      if (this.full && this.queuedBytes <= connection.streamShareBytes / 2) {
         this.full = false
         this.sink?.onDrain()
       }
@@ -247,7 +247,7 @@ export class Http2Stream {
   private queued(bytes: number): void {
     this.queuedBytes += bytes
     this.connection.queuedBytes += bytes
-    if (this.queuedBytes >= this.connection.limits.streamHighWaterBytes) this.full = true
+    if (this.queuedBytes >= this.connection.streamShareBytes) this.full = true
     this.wait()
   }
 
