@@ -20,3 +20,9 @@ test('a key lies in the range of a prefix exactly if it begins with it', () => {
     }),
   )
 })
+
+test('the end of a prefix in a Buffer leaves the prefix as it was', () => {
+  const prefix = Buffer.from('a/')
+  expect(prefixEnd(prefix)).toEqual(new TextEncoder().encode('a0'))
+  expect(prefix.toString()).toBe('a/')
+})

@@ -20,7 +20,8 @@ export function prefixEnd(prefix: Uint8Array): Uint8Array {
   let length = prefix.length
   while (length > 0 && prefix[length - 1] === 0xff) length--
   if (length === 0) return new Uint8Array(1)
-  const end = prefix.slice(0, length)
+  // A Buffer's own slice would be a view: raising its last byte would change the prefix.
+  const end = Uint8Array.from(prefix.subarray(0, length))
   end[length - 1] = end[length - 1]! + 1
   return end
 }

@@ -1,6 +1,6 @@
 import { type Clock, systemClock } from '@kiln/service'
 import { type Bytes, prefixRange, toBytes, toText } from './bytes.ts'
-import { type ClientTls, type ClientTlsSource, Endpoints } from './endpoints.ts'
+import { type CallOf, type ClientTls, type ClientTlsSource, Endpoints, type StoreUser } from './endpoints.ts'
 import { type StoreEntry, storeEntry } from './entry.ts'
 import {
   CompactionRequest,
@@ -27,7 +27,7 @@ import {
   keepAliveOnce,
   revokeLease,
 } from './lease.ts'
-import { methods } from './methods.ts'
+import { type Method, methods } from './methods.ts'
 import { readSnapshot, type SnapshotPart } from './snapshot.ts'
 import {
   type Comparison,
@@ -48,6 +48,8 @@ export type EtcdClientOptions = {
   tls?: ClientTlsSource
   /** How long a call may take in all. Default 5000. */
   timeoutMs?: number
+  /** Signs in with this; without it the certificate says who asks, if the cluster wants to know. */
+  user?: StoreUser | undefined
   clock?: Clock
 }
 
@@ -99,12 +101,21 @@ export class EtcdClient {
   constructor(options: EtcdClientOptions) {
     this.timeoutMs = options.timeoutMs ?? timeoutMsDefault
     this.clock = options.clock ?? systemClock
-    this.endpoints = new Endpoints(options.endpoints, options.tls, this.timeoutMs)
+    this.endpoints = new Endpoints(options.endpoints, options.tls, this.timeoutMs, options.user)
   }
 
   /** The endpoints, the one in use first. */
   get endpointUrls(): string[] {
     return this.endpoints.urls
+  }
+
+  /** Any other method of the API, with the same fail-over and faults. */
+  call<Request, Response>(
+    method: Method<Request, Response>,
+    request: Request,
+    options: CallOf,
+  ): Promise<Response> {
+    return this.endpoints.call(method, request, options)
   }
 
   async get(key: Bytes, options: GetOptions = {}): Promise<StoreEntry | undefined> {

@@ -7,10 +7,13 @@ import {
   type WireClient,
   type WireLimits,
 } from '@kiln/wire'
-import { asBuffer, type Method } from './methods.ts'
-import { type Failure, readFailure, unknownOutcome } from './store-fault.ts'
+import { asBuffer, type Method, methods } from './methods.ts'
+import { type Failure, readFailure, tokenIsVoid, unknownOutcome } from './store-fault.ts'
 
 export type ClientTls = { ca: string | Buffer; cert?: string | Buffer; key?: string | Buffer }
+
+/** Who asks, in a cluster with authentication. */
+export type StoreUser = { name: string; password: string }
 
 /** How long an endpoint that comes first is waited for before the next is tried beside it. */
 const headStartMs = 300
@@ -25,6 +28,11 @@ const backoff = { backoffMinMs: 200, backoffMaxMs: 2000 }
 /** Fixed, or asked for whenever a connection opens. */
 export type ClientTlsSource = ClientTls | (() => ClientTls)
 
+/** What is being done, for messages; the one endpoint that may be asked; how long in all, if not as long as others. */
+export type CallOf = { doing: string; only?: string | undefined; timeoutMs?: number | undefined }
+
+type Header = readonly [string, string]
+
 type Endpoint = { url: string; secure: boolean; host: string; port: number; client: WireClient | undefined }
 
 /** The members of a cluster as a client sees them: connects when needed, prefers one that works, fails over. */
@@ -35,8 +43,17 @@ export class Endpoints {
   private tls: ClientTlsSource | undefined
   private closed = false
   private readonly timeoutMs: number
+  private readonly user: StoreUser | undefined
+  /** Of the user; empty where authentication is off, undefined before it was asked for. */
+  private token: string | undefined
 
-  constructor(urls: readonly string[], tls: ClientTlsSource | undefined, timeoutMs: number) {
+  constructor(
+    urls: readonly string[],
+    tls: ClientTlsSource | undefined,
+    timeoutMs: number,
+    user?: StoreUser,
+  ) {
+    this.user = user
     assert(urls.length > 0, 'a client has at least one endpoint')
     this.all = urls.map(parseEndpoint)
     this.order = [...this.all]
@@ -55,18 +72,28 @@ export class Endpoints {
   async call<Request, Response>(
     method: Method<Request, Response>,
     request: Request,
-    { doing, only }: { doing: string; only?: string },
+    { doing, only, timeoutMs = this.timeoutMs }: CallOf,
   ): Promise<Response> {
-    const deadline = Date.now() + this.timeoutMs
+    const deadline = Date.now() + timeoutMs
     const bytes = method.encode(request)
     let last: Fault | undefined
+    let signedInAnew = false
     for (;;) {
-      const endpoint = await this.ready(deadline, doing, only, last)
+      // A call that may wait for long for its answer does not wait as long for a connection.
+      const connectBy = Math.min(deadline, Date.now() + this.timeoutMs)
+      const endpoint = await this.ready(connectBy, doing, only, last)
+      const headers = await this.identity(endpoint, doing)
       const leftMs = deadline - Date.now()
       // Half of the time for the first try of a read, so that another endpoint gets its chance.
       const attemptMs = method.kind === 'read' && this.all.length > 1 ? Math.max(leftMs / 2, 200) : leftMs
-      const outcome = await attempt(endpoint.client!, method.path, bytes, attemptMs, doing, endpoint.url)
+      const options = { timeoutMs: attemptMs, headers }
+      const outcome = await attempt(endpoint, method.path, bytes, options, doing)
       if (outcome instanceof Uint8Array) return method.decode(asBuffer(outcome))
+      if (headers !== undefined && !signedInAnew && tokenIsVoid(outcome.fault)) {
+        signedInAnew = true
+        this.token = undefined
+        continue
+      }
       if (outcome.kind === 'refused') throw outcome.fault
       this.demote(endpoint)
       if (outcome.kind === 'lost' && method.kind === 'write') throw unknownOutcome(outcome.fault, doing)
@@ -84,10 +111,30 @@ export class Endpoints {
     options: { requireLeader?: boolean } = {},
   ): Promise<{ stream: ClientStream; url: string; failed(): void }> {
     const endpoint = await this.ready(Date.now() + this.timeoutMs, doing, undefined, undefined)
+    const identity = (await this.identity(endpoint, doing)) ?? []
     const stream = endpoint.client!.stream(path, listener, {
-      headers: options.requireLeader ? requireLeader : undefined,
+      headers: options.requireLeader ? [...requireLeader, ...identity] : identity,
     })
-    return { stream, url: endpoint.url, failed: () => this.demote(endpoint) }
+    const failed = () => {
+      // It may have been the token's end.
+      this.token = undefined
+      this.demote(endpoint)
+    }
+    return { stream, url: endpoint.url, failed }
+  }
+
+  /** The header that says who asks; none without a user, and none where authentication is off. */
+  private async identity(endpoint: Endpoint, doing: string): Promise<Header[] | undefined> {
+    if (this.user === undefined) return undefined
+    if (this.token === undefined) {
+      const { path, encode, decode } = methods.authenticate
+      const options = { timeoutMs: this.timeoutMs }
+      const outcome = await attempt(endpoint, path, encode(this.user), options, `${doing}: sign in`)
+      if (outcome instanceof Uint8Array) this.token = decode(asBuffer(outcome)).token
+      else if (outcome.fault.message.includes('authentication is not enabled')) this.token = ''
+      else throw outcome.fault
+    }
+    return this.token === '' ? undefined : [['token', this.token]]
   }
 
   /** New connections use this certificate; watches go on over one, calls under way are waited for on the old. */
@@ -168,17 +215,16 @@ function parseEndpoint(url: string): Endpoint {
 
 /** One try at one endpoint: the answer, or what its absence means. */
 async function attempt(
-  client: WireClient,
+  endpoint: Endpoint,
   path: string,
   request: Buffer,
-  timeoutMs: number,
+  options: { timeoutMs: number; headers?: Header[] | undefined },
   doing: string,
-  url: string,
 ): Promise<Uint8Array | Failure> {
   try {
-    return await client.unary(path, request, { timeoutMs })
+    return await endpoint.client!.unary(path, request, options)
   } catch (error) {
-    return readFailure(error as CallError, doing, url)
+    return readFailure(error as CallError, doing, endpoint.url)
   }
 }
 

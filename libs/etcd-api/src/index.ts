@@ -1,4 +1,4 @@
-export { type Bytes, prefixEnd, toBytes, toText } from './bytes.ts'
+export { type Bytes, prefixEnd, prefixRange, toBytes, toText } from './bytes.ts'
 export {
   type EndpointStatus,
   EtcdClient,
@@ -7,9 +7,10 @@ export {
   type PrefixEntries,
   type StoreMember,
 } from './client.ts'
-export type { ClientTls, ClientTlsSource } from './endpoints.ts'
+export type { CallOf, ClientTls, ClientTlsSource, StoreUser } from './endpoints.ts'
 export type { StoreEntry } from './entry.ts'
 export type { HeldLease, HoldLeaseOptions } from './lease.ts'
+export type { Method } from './methods.ts'
 export type { SnapshotPart } from './snapshot.ts'
 export type { CompareOperator, Comparison, Operation, OperationResult } from './txn.ts'
 export type { Watch, WatchEvent, WatchOptions, WatchOutcome } from './watch.ts'

@@ -1,4 +1,6 @@
 import {
+  AuthenticateRequest,
+  AuthenticateResponse,
   CompactionRequest,
   CompactionResponse,
   DeleteRangeRequest,
@@ -78,5 +80,6 @@ export const methods = {
   memberRemove: method('Cluster/MemberRemove', MemberRemoveRequest, MemberRemoveResponse, 'write'),
   memberPromote: method('Cluster/MemberPromote', MemberPromoteRequest, MemberPromoteResponse, 'write'),
   status: method('Maintenance/Status', StatusRequest, StatusResponse, 'read'),
+  authenticate: method('Auth/Authenticate', AuthenticateRequest, AuthenticateResponse, 'read'),
   moveLeader: method('Maintenance/MoveLeader', MoveLeaderRequest, MoveLeaderResponse, 'write'),
 }

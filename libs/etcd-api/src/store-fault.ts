@@ -13,6 +13,8 @@ const refusals: [fragment: string, code: string][] = [
   ['required revision is a future revision', 'STORE_FUTURE_REVISION'],
   ['requested lease not found', 'STORE_LEASE_NOT_FOUND'],
   ['member not found', 'STORE_MEMBER_NOT_FOUND'],
+  ['user name not found', 'STORE_NOT_FOUND'],
+  ['role name not found', 'STORE_NOT_FOUND'],
   ['database space exceeded', 'STORE_NO_SPACE'],
   ['unhealthy cluster', 'STORE_UNHEALTHY'],
 ]
@@ -49,6 +51,11 @@ export function readFailure(error: CallError, doing: string, endpoint: string): 
     return { kind, fault: said('STORE_TIMEOUT') }
   if (code === grpcCode.unavailable) return { kind, fault: said('STORE_UNREACHABLE') }
   return { kind, fault: said(byCode.get(code) ?? 'STORE_FAILED') }
+}
+
+/** A token that ran out, or was given before users or roles changed: with a new one the request goes through. */
+export function tokenIsVoid(fault: Fault): boolean {
+  return /etcdserver: (invalid auth token|revision of auth store is old)/.test(fault.message)
 }
 
 /** A write whose answer was lost. Whether it was applied can only be found out by reading. */

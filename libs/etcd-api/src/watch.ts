@@ -26,6 +26,8 @@ export type WatchOptions = {
   startRevision?: bigint
   /** Watch the one key, not what begins with it. */
   exact?: boolean
+  /** Watch from the key to before this one, not what begins with it; one zero byte: to the end of all keys. */
+  rangeEnd?: Bytes
   /** Events carry the entry before the change. */
   previous?: boolean
   signal?: AbortSignal
@@ -48,7 +50,7 @@ export function openWatch(
   options: WatchOptions,
 ): Watch {
   const doing = `watch ${typeof key === 'string' ? key : toText(key)}`
-  const range = options.exact ? { key: toBytes(key) } : prefixRange(key)
+  const range = rangeOf(key, options)
   const queue: WatchOutcome[] = []
   let next = options.startRevision ?? 0n
   let cluster: bigint | undefined
@@ -207,6 +209,11 @@ export function openWatch(
       }
     },
   }
+}
+
+function rangeOf(key: Bytes, { exact, rangeEnd }: WatchOptions): { key: Uint8Array; rangeEnd?: Uint8Array } {
+  if (exact) return { key: toBytes(key) }
+  return rangeEnd === undefined ? prefixRange(key) : { key: toBytes(key), rangeEnd: toBytes(rangeEnd) }
 }
 
 function watchEvent(event: Event): WatchEvent {
