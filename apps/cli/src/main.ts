@@ -7,6 +7,7 @@ import type { CommandContext } from './commands/context.ts'
 import { demo } from './commands/demo.ts'
 import { down } from './commands/down.ts'
 import { image } from './commands/image.ts'
+import { withAddress } from './commands/kv-program.ts'
 import { labHost, simulatedMachine } from './commands/lab-host.ts'
 import { machines } from './commands/machines.ts'
 import { createKey, signRelease } from './commands/release.ts'
@@ -19,6 +20,7 @@ import { printSummary, up } from './commands/up.ts'
 import { refuseForEmbedded, upEmbedded } from './commands/up-embedded.ts'
 import { halt, publish, releaseTurn, resume, updateStatus } from './commands/update.ts'
 import { exitCodeOf } from './exit-code.ts'
+import { addStoreCommands } from './kv/program.ts'
 import { clusterRuns, refuseOtherShape } from './lab/state-folder.ts'
 import { MachineFailed } from './lab/watch-machines.ts'
 
@@ -131,7 +133,20 @@ program
   .addOption(jsonOption())
   .action((options) => services(options, context))
 
-const kv = program.command('kv').description("the store's data: snapshots, and the import of another cluster")
+const kv = program
+  .command('kv')
+  .description("the store: keys, watches, leases, members, users, snapshots; etcdctl's words")
+addStoreCommands(kv, {
+  ...context,
+  input: process.stdin,
+  write: (bytes) => void process.stdout.write(bytes),
+  exit: (code) => {
+    process.exitCode = code
+  },
+  fail: (fault) => {
+    process.exitCode = exitCodeOf(fault)
+  },
+})
 for (const [name, does] of [
   ['snapshot', 'save, status, restore, drill: --help says more'],
   ['import', 'mirror a running etcd into a new data directory'],
@@ -143,7 +158,11 @@ for (const [name, does] of [
     .allowUnknownOption()
     .passThroughOptions()
     .action(async (args: string[]) => {
-      process.exitCode = await runProgram('kiln-kv', [name, ...args], context)
+      process.exitCode = await runProgram(
+        'kiln-kv',
+        withAddress([name, ...args], context.environment),
+        context,
+      )
     })
 }
 
