@@ -46,15 +46,25 @@ export async function applyAccounts(
   const plan = planAccounts(groups, users, files, { defs, day })
   if (plan.problems.length > 0) throw new Fault('ACCOUNTS_REFUSED', plan.problems.join('; '))
   for (const line of plan.lines) run.reporter.say(`files: ${line}`)
-  for (const name of Object.keys(modes) as (keyof AccountFiles)[]) {
-    if (plan.files[name] !== files[name]) writeAccountFile(name, plan.files[name], target)
+  // Whoever is in passwd is complete: a run that ends before plans the same accounts again.
+  for (const home of plan.homes) {
+    applyHome(home, target, run)
+    run.acted(`home ${home.kind}`)
   }
-  for (const home of plan.homes) applyHome(home, target, run)
+  ownMadeDirectories(plan.homes, made, target)
+  run.acted('directories on the way to mount points')
+  for (const name of ['gshadow', 'group', 'shadow', 'passwd'] as const) {
+    if (plan.files[name] === files[name]) continue
+    writeAccountFile(name, plan.files[name], target)
+    run.acted(`write /etc/${name}`)
+  }
   for (const { name, shouldExist } of users) {
     if (shouldExist === false) target.remove(`${defs.mailDir}/${name}`)
   }
-  ownMadeDirectories(plan.homes, made, target)
-  for (const user of users) await writeKeys(user, plan.files.passwd, target, run)
+  for (const user of users) {
+    await writeKeys(user, plan.files.passwd, target, run)
+    run.acted(`keys of ${user.name}`)
+  }
 }
 
 function writeAccountFile(name: keyof AccountFiles, text: string, target: TargetRoot): void {
@@ -70,8 +80,12 @@ function applyHome(change: HomeChange, target: TargetRoot, run: Run): void {
     case 'create': {
       const { path, uid, gid } = change
       if (lstatSync(target.place(path), { throwIfNoEntry: false })) return
-      target.folder(path, 0o700, { uid, gid })
-      copySkeleton(path, { uid, gid }, target)
+      // A home is there whole or not at all.
+      const fresh = `${path}.kiln-new`
+      target.remove(fresh)
+      target.folder(fresh, 0o700, { uid, gid })
+      copySkeleton(fresh, { uid, gid }, target)
+      renameSync(target.place(fresh), target.place(path))
       return
     }
     case 'move': {

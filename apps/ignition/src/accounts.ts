@@ -146,6 +146,8 @@ const freeGid = (accounts: Accounts, system: boolean): number =>
 /** groupadd(8) locks a group without a password with `!`. */
 function addGroup(accounts: Accounts, name: string, gid: number, hash = '!'): void {
   accounts.group.push([name, 'x', `${gid}`, ''])
+  // Rows of a run that ended before it wrote them all.
+  drop(accounts.gshadow, name)
   accounts.gshadow.push([name, hash || '*', '', ''])
   accounts.lines.push(`add group ${name} with gid ${gid}`)
 }
@@ -201,6 +203,7 @@ function addUser(user: IgnitionUser, accounts: Accounts): void {
   const home = user.homeDir || `/home/${user.name}`
   const shell = user.shell || '/bin/bash'
   accounts.passwd.push([user.name, 'x', `${uid}`, `${gid}`, user.gecos ?? '', home, shell])
+  drop(accounts.shadow, user.name)
   accounts.shadow.push([user.name, user.passwordHash || '*', ...accounts.shadowRest])
   accounts.lines.push(`add user ${user.name} with uid ${uid}`)
   // useradd(8) is always told --create-home, for users of the system too.

@@ -101,6 +101,7 @@ async function applyPartitions(disk: IgnitionDisk, port: DiskPort, run: Run): Pr
   if (plan.changes) {
     const wipe = plan.actions.some(({ kind }) => kind === 'wipe-table')
     await port.write(plan.table, { wipe, busy: found.busy })
+    run.acted(`table of ${port.name}`)
   }
   return plan.table
 }

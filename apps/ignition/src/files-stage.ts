@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto'
 import { applyAccounts } from './account-files.ts'
+import { closeJournal } from './apply-journal.ts'
 import type { Progress } from './config-cache.ts'
 import { enrol } from './enrol.ts'
 import type { Fetched } from './fetch-stage.ts'
@@ -18,7 +19,7 @@ export async function runFiles(fetched: Fetched, { mounted, volumes }: Progress,
   const target = openTargetRoot(run)
   const settings = await settingsOfRendered(fetched.config, run.fetcher, run.settings)
   await applyAccounts(fetched.config, mounted.made, target, run)
-  await applyNodes(fetched.config, target, { ...run, settings })
+  await applyNodes(fetched, target, { ...run, settings })
   applyUnits(fetched.config, target, run)
   writeCrypttab(volumes, target)
   // A root that is not ours keeps its first boot, at which systemd applies the presets.
@@ -26,6 +27,11 @@ export async function runFiles(fetched: Fetched, { mounted, volumes }: Progress,
   await enrol(target, run)
   const { userConfigProvided } = fetched
   const { repeated } = writeResult(target, { bootId: readBootId(), at: run.now(), userConfigProvided })
+  // An install syncs all of it once, after the boot files.
+  if (!installs(run.options)) {
+    await run.command('sync', [])
+    closeJournal(target)
+  }
   if (repeated)
     run.warn('files: this root was provisioned before; the earlier report is kept in the result file')
 }

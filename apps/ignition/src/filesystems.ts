@@ -29,7 +29,12 @@ export async function applyFilesystems(specs: IgnitionFilesystem[], run: Run): P
   }
   const planned: Planned[] = []
   for (const [index, spec] of specs.entries()) planned.push(await plan(spec, index, run))
-  const results = await Promise.allSettled(planned.map((each) => apply(each, run)))
+  const results = await Promise.allSettled(
+    planned.map(async (each) => {
+      await apply(each, run)
+      run.acted(`file system on ${each.device}`)
+    }),
+  )
   for (const [index, result] of results.entries()) {
     if (result.status === 'rejected') throw placed(result.reason, planned[index]!.index)
   }

@@ -24,7 +24,7 @@ async function apply(storage: Storage, prepare: (root: string) => void = () => u
   mkdirSync(root)
   prepare(root)
   const config = { ignition: { version: '3.6.0' }, storage }
-  const outcome = await applyNodes(config, openTargetRoot(run), run).then(
+  const outcome = await applyNodes({ config, configHash: 'hash' }, openTargetRoot(run), run).then(
     () => 'done',
     (error: { code: string; path?: string }) => `${error.code} ${error.path ?? ''}`.trim(),
   )

@@ -1,9 +1,20 @@
-import { appendFileSync, chmodSync, linkSync, lstatSync, mkdirSync, readlinkSync, symlinkSync } from 'node:fs'
+import {
+  appendFileSync,
+  chmodSync,
+  linkSync,
+  lstatSync,
+  mkdirSync,
+  readlinkSync,
+  symlinkSync,
+  truncateSync,
+} from 'node:fs'
 import { dirname, normalize } from 'node:path/posix'
-import type { IgnitionConfig, IgnitionDirectory, IgnitionFile, IgnitionLink } from '@kiln/schemas'
+import type { IgnitionDirectory, IgnitionFile, IgnitionLink } from '@kiln/schemas'
 import { Fault } from '@kiln/service'
 import { findGroupId, findUser } from './accounts.ts'
+import { type ApplyJournal, openJournal } from './apply-journal.ts'
 import { fetchResource } from './fetch-resource.ts'
+import type { Fetched } from './fetch-stage.ts'
 import { type PlannedNode, planNodes } from './node-order.ts'
 import type { Run } from './run.ts'
 import type { Owner, TargetRoot } from './target-root.ts'
@@ -12,19 +23,26 @@ import type { Owner, TargetRoot } from './target-root.ts'
 export type PlacedFault = Fault & { path?: string }
 
 /** Directories, files and links of the config (Ignition, "storage.files" and its siblings). */
-export async function applyNodes(config: IgnitionConfig, target: TargetRoot, run: Run): Promise<void> {
+export async function applyNodes(
+  { config, configHash }: Pick<Fetched, 'config' | 'configHash'>,
+  target: TargetRoot,
+  run: Run,
+): Promise<void> {
   const planned = planNodes(config)
+  if (planned.length === 0) return
   refuseSamePlace(planned, target)
+  const journal = openJournal(planned, configHash, target)
   for (const each of planned) {
     try {
-      await applyNode(each, target, run)
+      await applyNode(each, journal, target, run)
+      run.acted(`${each.kind} ${each.node.path}`)
     } catch (cause) {
       const list = { directory: 'directories', file: 'files', link: 'links' }[each.kind]
       if (cause instanceof Fault) Object.assign(cause, { path: `$.storage.${list}.${each.index}` })
       throw cause
     }
   }
-  if (planned.length > 0) run.reporter.say(`files: ${planned.length} files, directories and links`)
+  run.reporter.say(`files: ${planned.length} files, directories and links`)
 }
 
 /** Two entries may differ in text and still be one file, because of links in the root. */
@@ -38,17 +56,24 @@ function refuseSamePlace(planned: PlannedNode[], target: TargetRoot): void {
   }
 }
 
-async function applyNode(planned: PlannedNode, target: TargetRoot, run: Run): Promise<void> {
-  const { path, overwrite } = planned.node
+async function applyNode(
+  planned: PlannedNode,
+  journal: ApplyJournal,
+  target: TargetRoot,
+  run: Run,
+): Promise<void> {
+  const { path } = planned.node
+  const replaces =
+    planned.node.overwrite === true || (planned.kind !== 'directory' && journal.madeBefore(path))
   // What replaces it is here and verified before the old one goes.
-  const content = planned.kind === 'file' ? await newContent(planned.node, target, run) : undefined
-  if (overwrite === true) target.remove(path)
+  const content = planned.kind === 'file' ? await newContent(planned.node, replaces, target, run) : undefined
+  if (replaces) target.remove(path)
   const owner = ownerOf(planned, target)
   switch (planned.kind) {
     case 'directory':
       return applyDirectory(planned.node, target, owner)
     case 'file':
-      return applyFile(planned.node, content, target, owner, run)
+      return applyFile(planned.node, { content, owner, bytesBefore: journal.bytesBefore(path) }, target, run)
     case 'link':
       return planned.node.hard === true
         ? applyHardLink(planned.node, target)
@@ -86,9 +111,14 @@ function applyDirectory(node: IgnitionDirectory, target: TargetRoot, owner: Owne
 }
 
 /** Bytes of a file that is to be made; undefined when the one that is there stays. */
-async function newContent(node: IgnitionFile, target: TargetRoot, run: Run): Promise<Buffer | undefined> {
+async function newContent(
+  node: IgnitionFile,
+  replaces: boolean,
+  target: TargetRoot,
+  run: Run,
+): Promise<Buffer | undefined> {
   const there = lstatSync(target.place(node.path), { throwIfNoEntry: false })
-  if (there && node.overwrite !== true) {
+  if (there && !replaces) {
     if (!there.isFile()) throw taken(node.path, 'a file')
     if (node.contents?.source === undefined) return undefined
     throw new Fault('PATH_EXISTS', `${node.path} exists already`, { remedy: 'set overwrite to replace it' })
@@ -98,17 +128,24 @@ async function newContent(node: IgnitionFile, target: TargetRoot, run: Run): Pro
 
 async function applyFile(
   node: IgnitionFile,
-  content: Buffer | undefined,
+  how: { content: Buffer | undefined; owner: Owner; bytesBefore: number | undefined },
   target: TargetRoot,
-  owner: Owner,
   run: Run,
 ): Promise<void> {
+  const { content, owner, bytesBefore } = how
   const full = target.place(node.path)
   const there = lstatSync(full, { throwIfNoEntry: false })
   const mode = node.mode ?? (there ? there.mode & 0o7777 : 0o644)
-  if (content !== undefined) target.write(node.path, content, mode, owner)
+  if (content !== undefined) {
+    target.write(node.path, content, mode, owner)
+    run.acted(`write ${node.path}`)
+  } else if (node.append?.length && bytesBefore !== undefined && there && there.size > bytesBefore) {
+    // An earlier run appended to it, all or some of what is to come.
+    truncateSync(full, bytesBefore)
+  }
   for (const resource of node.append ?? []) {
     appendFileSync(full, await fetchResource(resource, run.fetcher, run.settings))
+    run.acted(`append ${node.path}`)
   }
   target.own(node.path, owner)
   chmodSync(full, mode)

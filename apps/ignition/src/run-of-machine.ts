@@ -56,6 +56,7 @@ export function createRun(
     settings: defaultFetchSettings,
     machine,
     privileged: process.getuid?.() === 0,
+    acted: () => undefined,
     warn(line) {
       if (!said.has(line)) reporter.say(`warning: ${line}`)
       said.add(line)

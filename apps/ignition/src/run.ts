@@ -26,6 +26,8 @@ export type Run = {
   machine: string | undefined
   /** Whether owners of files can be set. */
   privileged: boolean
+  /** Told after each action that changed something; the simulation cuts the power there. */
+  acted(what: string): void
   /** Says a warning once. */
   warn(line: string): void
 }

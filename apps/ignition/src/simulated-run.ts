@@ -95,6 +95,7 @@ export function simulatedRun(
     settings: defaultFetchSettings,
     machine: options.machine,
     privileged: false,
+    acted: () => undefined,
     warn: (line) => said.push(`warning: ${line}`),
   }
   return { run, folder, root, said, calls, commands }

@@ -2,6 +2,7 @@ import { mkdirSync, rmSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import type { IgnitionConfig } from '@kiln/schemas'
 import { Fault } from '@kiln/service'
+import { journalPath, madePath } from './apply-journal.ts'
 import { clearState, needsNetwork, noProgress, readState, writeCache, writeState } from './config-cache.ts'
 import { findInstallDisk, type InstallDisk, runDisks } from './disks-stage.ts'
 import { enableBoot, firstGeneration } from './esp.ts'
@@ -33,7 +34,7 @@ export async function runAll(run: Run, at: (stage: string) => void): Promise<voi
   at('image')
   const release = await installImage(fetched.config, install, run)
   at('mount')
-  const mounted = await runMount(fetched.config, install, run)
+  const mounted = await runMount(fetched, install, run)
   try {
     at('files')
     run.reporter.running('files')
@@ -91,7 +92,9 @@ export async function finishInstall(
     configHash: fetched.configHash,
     at: run.now().toISOString(),
   })
-  rmSync(join(run.options.root, markerPaths.installing), { force: true })
+  for (const path of [markerPaths.installing, journalPath, madePath]) {
+    rmSync(join(run.options.root, path), { force: true })
+  }
 }
 
 /** One stage in a process of its own, as Ignition runs them; state between them is in the cache and state files. */
@@ -117,7 +120,7 @@ export async function runStage(stage: StageName, run: Run): Promise<void> {
     case 'mount': {
       const { fetched, volumes } = readState(options)
       const install = await findInstallDisk(run)
-      writeState(fetched, { mounted: await runMount(fetched.config, install, run), volumes }, options)
+      writeState(fetched, { mounted: await runMount(fetched, install, run), volumes }, options)
       return
     }
     case 'files': {

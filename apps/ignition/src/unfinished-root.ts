@@ -5,8 +5,19 @@ import { parseBlkid } from './filesystem-plan.ts'
 import { markerPaths } from './markers.ts'
 import type { Run } from './run.ts'
 
-/** Stays when an unfinished ROOT is emptied: the key whose request may have been answered already. */
-const kept = ['etc', 'etc/kiln', 'etc/kiln/pki', 'etc/kiln/pki/machine.key', 'lost+found']
+/**
+ * Stays when an unfinished ROOT is emptied: the key whose request may have been answered already, and what was on the
+ * config's other file systems before.
+ */
+const kept = [
+  'etc',
+  'etc/.ignition-journal',
+  'etc/.ignition-made',
+  'etc/kiln',
+  'etc/kiln/pki',
+  'etc/kiln/pki/machine.key',
+  'lost+found',
+]
 
 /**
  * Refuses a ROOT whose install is complete, unless the machine is set to reinstall. The initramfs looks too, but at the

@@ -29,6 +29,7 @@ export function applyUnits(config: IgnitionConfig, target: TargetRoot, run: Run)
       case 'remove':
         target.remove(action.path)
     }
+    run.acted(describeUnitAction(action))
   }
 }
 

@@ -198,6 +198,10 @@ for (const signal of ['SIGTERM', 'SIGINT'] as const) {
     stopping = true
   })
 }
+process.stdout.on('error', () => {
+  // Nobody reads any more.
+  stopping = true
+})
 const worker = async (): Promise<void> => {
   for (let run = waiting.shift(); run && !stopping; run = waiting.shift()) {
     const { name } = run

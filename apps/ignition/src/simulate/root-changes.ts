@@ -1,5 +1,6 @@
 import { existsSync, lstatSync, readdirSync, readFileSync, readlinkSync, type Stats } from 'node:fs'
 import { join } from 'node:path'
+import { journalPath, madePath } from '../apply-journal.ts'
 import type { RunCommand } from '../commands.ts'
 
 export type RootChange = {
@@ -13,7 +14,7 @@ export type RootChange = {
 
 const diffBytesMax = 64 * 1024
 /** Written by every run; says nothing about the config. */
-const ownFiles = ['/etc/.ignition-result.json']
+const ownFiles = ['/etc/.ignition-result.json', journalPath, madePath]
 
 /**
  * What differs between a root before and after: every path below `changed` is compared. With an overlay `changed` is

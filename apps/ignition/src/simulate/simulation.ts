@@ -76,7 +76,7 @@ export async function simulate(real: Run, place: SimulationPlace): Promise<Simul
     stage = 'disks'
     await runDisks(simulated, run)
     stage = 'mount'
-    const mounted = await runMount(simulated.config, undefined, run)
+    const mounted = await runMount(simulated, undefined, run)
     stage = 'files'
     await runFiles(simulated, { mounted, volumes: [] }, run)
     report.units = unitsOf(fetched)
