@@ -2,21 +2,8 @@
  * A container's output, line by line: to journald in its native protocol (one datagram an entry) with the plan's
  * fields, else to a bounded file in the CRI format: `TIME stdout|stderr F|P TEXT`, rotated once to `.1`.
  */
-#define _GNU_SOURCE
+#include "system.h"
 #include "process.h"
-
-#include <errno.h>
-#include <fcntl.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/time.h>
-#include <sys/uio.h>
-#include <sys/un.h>
-#include <time.h>
-#include <unistd.h>
 
 #define LINE_MAX_BYTES 8192
 #define JOURNAL_SOCKET "/run/systemd/journal/socket"

@@ -5,53 +5,28 @@
  *   kiln-init check PLAN            parse only
  *   kiln-init kill PID START SIGNAL signal the process that has this pid and start time
  *   kiln-init version
+ * Under the name kiln-oci it is the OCI runtime command line: oci-front.c.
  */
-#define _GNU_SOURCE
-#include "process.h"
-
-#include <errno.h>
-#include <fcntl.h>
-#include <signal.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/mman.h>
-#include <sys/sendfile.h>
-#include <sys/stat.h>
-#include <sys/statvfs.h>
-#include <sys/syscall.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
-static void print_escaped(const char *text) {
-  for (; *text; text++) {
-    if (*text == '"' || *text == '\\' || (unsigned char)*text < 32) printf("\\u%04x", (unsigned char)*text);
-    else putchar(*text);
-  }
-}
+#include "system.h"
+#include "oci.h"
 
 static int print_failure(const char *step, const char *path, int error) {
   printf("{\"error\":{\"step\":\"%s\",\"path\":\"", step);
-  print_escaped(path);
+  write_json(stdout, path);
   printf("\",\"errno\":%d,\"message\":\"%s\"}}\n", error, strerror(error));
   return 1;
 }
 
 static int read_plan(const char *path, struct plan *plan) {
-  static unsigned char bytes[PLAN_BYTES_MAX + 1];
-  size_t length = 0;
-  ssize_t got;
-  int fd = open(path, O_RDONLY | O_CLOEXEC);
-  if (fd < 0) return print_failure("open plan", path, errno);
-  while ((got = read(fd, bytes + length, sizeof bytes - length)) > 0) length += (size_t)got;
-  close(fd);
+  size_t length;
+  unsigned char *bytes = (unsigned char *)read_whole(AT_FDCWD, path, PLAN_BYTES_MAX + 1, &length);
+  if (bytes == NULL) return print_failure("open plan", path, errno);
   const char *problem = plan_parse(plan, bytes, length);
-  if (problem == NULL) return 0;
-  return print_failure(problem, path, EINVAL);
+  return problem == NULL ? 0 : print_failure(problem, path, EINVAL);
 }
 
 /* A container could reach this binary through /proc/self/exe; where it could be written, run from a sealed copy. */
-static void run_from_copy(char **argv) {
+static void run_from_copy(char **argv, char **environment) {
   struct statvfs where;
   struct stat status;
   int self = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
@@ -64,7 +39,7 @@ static void run_from_copy(char **argv) {
   close(self);
   if (copy < 0 || at != status.st_size) return;
   if (fcntl(copy, F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE) != 0) return;
-  fexecve(copy, argv, (char *[]){NULL});
+  fexecve(copy, argv, environment);
 }
 
 static int start(const char *path) {
@@ -104,17 +79,39 @@ static int kill_process(char **argv) {
   return 0;
 }
 
+/*
+ * The command line is ours under the name kiln-oci. What makes or enters a container runs from a copy, which has no path: it
+ * is told where Node and the planner are.
+ */
+static int run_oci(int argc, char **argv) {
+  char home[600];
+  int enters = 0;
+  for (int i = 1; i < argc && !enters; i++)
+    enters = strcmp(argv[i], "create") == 0 || strcmp(argv[i], "run") == 0 || strcmp(argv[i], "exec") == 0;
+  ssize_t length = readlink("/proc/self/exe", home, sizeof home - 1);
+  if (length <= 0) return complain("find this program: %s", strerror(errno));
+  home[length] = 0;
+  if (strncmp(home, "/memfd:", 7) != 0) {
+    *strrchr(home, '/') = 0;
+    setenv("KILN_OCI_HOME", home, 1);
+    if (enters) run_from_copy(argv, environ);
+  }
+  return oci_main(argc, argv);
+}
+
 int main(int argc, char **argv) {
   struct plan plan;
+  const char *name = argc > 0 ? strrchr(argv[0], '/') : NULL;
+  if (argc > 0 && strcmp(name ? name + 1 : argv[0], "kiln-oci") == 0) return run_oci(argc, argv);
   if (argc == 3 && strcmp(argv[1], "check") == 0) return read_plan(argv[2], &plan);
   if (argc == 5 && strcmp(argv[1], "kill") == 0) return kill_process(argv);
   if (argc == 2 && strcmp(argv[1], "version") == 0) return printf("kiln-init plan %d\n", PLAN_VERSION) < 0;
   if (argc == 3 && strcmp(argv[1], "start") == 0) {
-    run_from_copy(argv);
+    run_from_copy(argv, (char *[]){NULL});
     return start(argv[2]);
   }
   if (argc == 3 && strcmp(argv[1], "exec") == 0) {
-    run_from_copy(argv);
+    run_from_copy(argv, (char *[]){NULL});
     if (read_plan(argv[2], &plan) != 0) return 126;
     if (plan.kind != PLAN_EXEC) return print_failure("exec this kind of plan", argv[2], EINVAL), 126;
     return run_in_container(&plan);

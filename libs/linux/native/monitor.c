@@ -2,24 +2,8 @@
  * The supervising process of one container, and the process that keeps a pod's shared namespaces. Both are detached
  * from whoever called: a daemon that crashes or is replaced finds them again by the pid and start time on disk.
  */
-#define _GNU_SOURCE
-#include "process.h"
-
-#include <errno.h>
-#include <fcntl.h>
-#include <linux/sched.h>
-#include <poll.h>
-#include <sched.h>
-#include <signal.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/prctl.h>
-#include <sys/stat.h>
-#include <sys/syscall.h>
-#include <sys/wait.h>
-#include <time.h>
-#include <unistd.h>
+#include "system.h"
+#include "oci.h"
 
 static long long now_ms(void) {
   struct timespec now;
@@ -82,7 +66,7 @@ _Noreturn static void contain(const struct plan *plan, int joined, int go, int e
   int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
   if (null < 0 || dup2(null, 0) < 0 || dup2(output[0], 1) < 0 || dup2(output[1], 2) < 0) fail("connect output", "");
   build_root(plan);
-  become(plan);
+  become(plan, NULL);
 }
 
 static pid_t clone_into(const struct plan *plan, int *process) {
@@ -197,38 +181,32 @@ int start_container(const struct plan *plan, int report) {
   return 0;
 }
 
-int run_in_container(const struct plan *plan) {
+static void enter_pod(const void *context) {
+  const struct plan *plan = context;
   const struct record *join = plan_find(plan, OP_JOIN), *cgroup = plan_find(plan, OP_CGROUP);
-  failure_fd = STDERR_FILENO;
-  prctl(PR_SET_DUMPABLE, 0);
+  if (cgroup != NULL && enter_cgroup(cgroup->f[0].text, 0) != 0) fail("enter cgroup", cgroup->f[0].text);
+  join_process((pid_t)join->f[0].number, join->f[1].number);
+}
+
+static void become_there(void *plan) {
+  /* Not in the terminal's session: a program in the container could type into it otherwise. */
+  if (setsid() < 0) fail("setsid", "");
+  become(plan, NULL);
+}
+
+int run_in_container(struct plan *plan) {
   int errors[2], status;
   struct failure failure;
+  struct clone_result made = {0, -1};
+  failure_fd = STDERR_FILENO;
   open_pipe(errors);
   failure_fd = errors[1];
-  pid_t pid = fork();
-  if (pid == 0) {
-    if (cgroup != NULL && enter_cgroup(cgroup->f[0].text, 0) != 0) fail("enter cgroup", cgroup->f[0].text);
-    int process = open_process((pid_t)join->f[0].number, join->f[1].number);
-    if (process < 0) fail("find the container", "");
-    if (setns(process, (int)join->f[2].number) != 0) fail("setns", "");
-    /* A pid namespace is entered by children only. */
-    pid_t inside = fork();
-    if (inside == 0) {
-      /* Not in the terminal's session: a program in the container could type into it otherwise. */
-      if (setsid() < 0) fail("setsid", "");
-      become(plan);
-    }
-    close(errors[1]);
-    close(errors[0]);
-    if (inside < 0 || waitpid(inside, &status, 0) < 0) _exit(126);
-    _exit(WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status));
-  }
+  int cloned = clone_through(enter_pod, plan, 0, become_there, plan, &made);
   close(errors[1]);
   if (read(errors[0], &failure, sizeof failure) == (ssize_t)sizeof failure) {
     fprintf(stderr, "kiln-init: %s %s: %s\n", failure.step, failure.path, strerror(failure.error));
-    waitpid(pid, NULL, 0);
+    if (made.pid > 0) waitpid(made.pid, NULL, 0);
     return failure.error == ENOENT ? 127 : 126;
   }
-  if (pid < 0 || waitpid(pid, &status, 0) < 0) return 126;
-  return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+  return cloned != 0 || waitpid(made.pid, &status, 0) < 0 ? 126 : exit_code(status);
 }

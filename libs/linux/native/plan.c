@@ -1,17 +1,15 @@
-#define _GNU_SOURCE
+#include "system.h"
 #include "plan.h"
 
-#include <sched.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/mount.h>
-#include <sys/stat.h>
-
-/* Per op: fields (u = u32, q = u64, s = text, p = absolute path), how many a plan may have, and which kinds need one. */
+/* Per op: fields (u = u32, q = u64, s = text, p = absolute path, b = blob), how many a plan may have, and which kinds need one. */
 #define IN_SANDBOX 1u
 #define IN_CONTAINER 2u
 #define IN_EXEC 4u
-#define ANYWHERE (IN_SANDBOX | IN_CONTAINER | IN_EXEC)
+#define IN_OCI 8u
+#define IN_OCI_EXEC 16u
+#define IN_UPDATE 32u
+#define ANYWHERE (IN_SANDBOX | IN_CONTAINER | IN_EXEC | IN_OCI | IN_OCI_EXEC | IN_UPDATE)
+#define IN_PROGRAM (IN_CONTAINER | IN_EXEC | IN_OCI | IN_OCI_EXEC)
 
 static const struct shape {
   const char *fields;
@@ -20,7 +18,7 @@ static const struct shape {
 } shapes[OP_END] = {
     [OP_ID] = {"s", 1, ANYWHERE, ANYWHERE},
     [OP_FILES] = {"ps", 1, IN_SANDBOX | IN_CONTAINER, IN_SANDBOX | IN_CONTAINER},
-    [OP_NAMESPACES] = {"u", 1, IN_SANDBOX | IN_CONTAINER, IN_SANDBOX | IN_CONTAINER},
+    [OP_NAMESPACES] = {"u", 1, IN_SANDBOX | IN_CONTAINER | IN_OCI, IN_SANDBOX | IN_CONTAINER | IN_OCI},
     [OP_JOIN] = {"uqu", 1, IN_CONTAINER | IN_EXEC, IN_EXEC},
     [OP_MONITOR_CGROUP] = {"p", 1, IN_SANDBOX | IN_CONTAINER, 0},
     [OP_CGROUP] = {"p", 1, IN_CONTAINER | IN_EXEC, 0},
@@ -28,26 +26,52 @@ static const struct shape {
     [OP_LOG_FIELD] = {"s", 32, IN_CONTAINER, 0},
     [OP_ROOT_OVERLAY] = {"ps", 1, IN_CONTAINER, 0},
     [OP_ROOT_BIND] = {"pp", 1, IN_CONTAINER, 0},
-    [OP_MOUNT] = {"spsusu", 256, IN_CONTAINER, 0},
-    [OP_MASK] = {"p", 64, IN_CONTAINER, 0},
-    [OP_READONLY] = {"p", 64, IN_CONTAINER, 0},
-    [OP_DEVICE] = {"puuuuu", 64, IN_CONTAINER, 0},
-    [OP_SYMLINK] = {"sp", 64, IN_CONTAINER, 0},
-    [OP_HOSTNAME] = {"s", 1, IN_SANDBOX | IN_CONTAINER, 0},
-    [OP_LOOPBACK] = {"", 1, IN_SANDBOX | IN_CONTAINER, 0},
-    [OP_RLIMIT] = {"uqq", 16, IN_CONTAINER | IN_EXEC, 0},
-    [OP_CAPABILITIES] = {"qqqqq", 1, IN_CONTAINER | IN_EXEC, IN_CONTAINER | IN_EXEC},
-    [OP_PROCESS] = {"uuuuu", 1, IN_CONTAINER | IN_EXEC, IN_CONTAINER | IN_EXEC},
-    [OP_GROUP] = {"u", 64, IN_CONTAINER | IN_EXEC, 0},
-    [OP_CWD] = {"p", 1, IN_CONTAINER | IN_EXEC, IN_CONTAINER | IN_EXEC},
-    [OP_ARGUMENT] = {"s", 1024, IN_CONTAINER | IN_EXEC, IN_CONTAINER | IN_EXEC},
-    [OP_ENVIRONMENT] = {"s", 2048, IN_CONTAINER | IN_EXEC, 0},
+    [OP_MASK] = {"p", 1024, IN_CONTAINER | IN_OCI, 0},
+    [OP_READONLY] = {"p", 1024, IN_CONTAINER | IN_OCI, 0},
+    [OP_DEVICE] = {"puuuuu", 1024, IN_CONTAINER | IN_OCI, 0},
+    [OP_SYMLINK] = {"sp", 1024, IN_CONTAINER | IN_OCI, 0},
+    [OP_HOSTNAME] = {"s", 1, IN_SANDBOX | IN_CONTAINER | IN_OCI, 0},
+    [OP_LOOPBACK] = {"", 1, IN_SANDBOX | IN_CONTAINER | IN_OCI, 0},
+    [OP_RLIMIT] = {"uqq", 16, IN_PROGRAM, 0},
+    [OP_CAPABILITIES] = {"qqqqq", 1, IN_PROGRAM, IN_PROGRAM},
+    [OP_PROCESS] = {"uuuuu", 1, IN_PROGRAM, IN_PROGRAM},
+    [OP_GROUP] = {"u", 1024, IN_PROGRAM, 0},
+    [OP_CWD] = {"p", 1, IN_PROGRAM, IN_PROGRAM},
+    [OP_ARGUMENT] = {"s", 1024, IN_PROGRAM, IN_PROGRAM},
+    [OP_ENVIRONMENT] = {"s", 4000, IN_PROGRAM, 0},
+    [OP_BUNDLE] = {"p", 1, IN_OCI, IN_OCI},
+    [OP_STATE] = {"s", 1, IN_OCI, IN_OCI},
+    [OP_PROCESS_JSON] = {"s", 1, IN_OCI, IN_OCI},
+    [OP_ROOT] = {"puu", 1, IN_OCI, IN_OCI},
+    [OP_ATTACH] = {"spsuusqqqquu", 1024, IN_CONTAINER | IN_OCI, 0},
+    [OP_NAMESPACE_PATH] = {"up", 8, IN_OCI, 0},
+    [OP_ID_MAP] = {"uuuuu", 1024, IN_OCI, 0},
+    [OP_TIME_OFFSET] = {"s", 2, IN_OCI, 0},
+    [OP_SYSCTL] = {"ps", 256, IN_OCI, 0},
+    [OP_CGROUP_FOLDER] = {"spu", 32, IN_OCI, 0},
+    [OP_CGROUP_WRITE] = {"psu", 1024, IN_OCI | IN_UPDATE, 0},
+    [OP_CGROUP_DEVICES] = {"pb", 1, IN_OCI | IN_UPDATE, 0},
+    [OP_HOOK] = {"upu", 128, IN_OCI, 0},
+    [OP_HOOK_ARGUMENT] = {"s", 1024, IN_OCI, 0},
+    [OP_HOOK_ENVIRONMENT] = {"s", 1024, IN_OCI, 0},
+    [OP_SECCOMP] = {"ubss", 1, IN_OCI, 0},
+    [OP_CONSOLE] = {"suu", 1, IN_OCI | IN_OCI_EXEC, 0},
+    [OP_PID_FILE] = {"p", 1, IN_OCI | IN_OCI_EXEC, 0},
+    [OP_OPTIONS] = {"uu", 1, IN_OCI | IN_OCI_EXEC, IN_OCI | IN_OCI_EXEC},
+    [OP_DOMAINNAME] = {"s", 1, IN_OCI, 0},
+    [OP_LABELS] = {"ss", 1, IN_OCI | IN_OCI_EXEC, 0},
+    [OP_SCHEDULER] = {"uuuqqqq", 1, IN_OCI | IN_OCI_EXEC, 0},
+    [OP_IO_PRIORITY] = {"u", 1, IN_OCI | IN_OCI_EXEC, 0},
+    [OP_PERSONALITY] = {"u", 1, IN_OCI | IN_OCI_EXEC, 0},
 };
 
 static const uint32_t namespace_flags =
-    CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWNET | CLONE_NEWCGROUP;
-static const uint32_t mount_flags = MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_NOATIME | MS_STRICTATIME |
-                                    MS_RELATIME | MS_BIND | MS_REC;
+    CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWNET | CLONE_NEWCGROUP |
+    CLONE_NEWUSER | CLONE_NEWTIME;
+static const uint32_t attach_flags = MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_SYNCHRONOUS | MS_MANDLOCK |
+                                     MS_DIRSYNC | MS_NOATIME | MS_NODIRATIME | MS_STRICTATIME | MS_RELATIME |
+                                     MS_SILENT | MS_I_VERSION | MS_LAZYTIME | MS_NOSYMFOLLOW;
+static const uint32_t propagation_flags = MS_SHARED | MS_SLAVE | MS_PRIVATE | MS_UNBINDABLE | MS_REC;
 
 struct cursor {
   const unsigned char *at, *end;
@@ -71,6 +95,13 @@ static int take_text(struct cursor *c, const char **text) {
   return 1;
 }
 
+static int take_blob(struct cursor *c, struct field *f) {
+  if (!take_number(c, 4, &f->number) || (uint64_t)(c->end - c->at) < f->number) return 0;
+  f->text = (const char *)c->at;
+  c->at += f->number;
+  return 1;
+}
+
 /* What a single record must satisfy beyond its fields being well formed. */
 static const char *check_record(const struct record *r) {
   const struct field *f = r->f;
@@ -89,12 +120,13 @@ static const char *check_record(const struct record *r) {
     case OP_LOG_FIELD:
     case OP_ENVIRONMENT:
       return strchr(f[0].text, '=') > f[0].text && strchr(f[0].text, '=') != NULL ? NULL : "a variable without a name";
-    case OP_MOUNT:
-      if ((f[3].number & ~(uint64_t)mount_flags) != 0) return "unknown mount flags";
-      return f[5].number <= 2 ? NULL : "bad way to create a mount point";
+    case OP_ATTACH:
+      if ((f[3].number & ~(uint64_t)ATTACH_FLAGS) != 0) return "unknown way to attach";
+      if ((f[4].number & ~(uint64_t)attach_flags) != 0) return "unknown mount flags";
+      return (f[10].number & ~(uint64_t)propagation_flags) == 0 ? NULL : "unknown propagation";
     case OP_DEVICE: {
       uint64_t type = f[1].number & S_IFMT;
-      if ((f[1].number & ~(uint64_t)(S_IFMT | 0777)) != 0) return "bad device mode";
+      if ((f[1].number & ~(uint64_t)(S_IFMT | 07777)) != 0) return "bad device mode";
       return type == S_IFCHR || type == S_IFBLK || type == S_IFIFO ? NULL : "bad device type";
     }
     case OP_HOSTNAME:
@@ -105,6 +137,22 @@ static const char *check_record(const struct record *r) {
       if (f[0].number >= 0xffffffff || f[1].number >= 0xffffffff) return "bad user or group";
       if (f[2].number > 0777 || (f[3].number & ~(uint64_t)PROCESS_FLAGS) != 0) return "bad umask or process flags";
       return f[4].number <= 2000 ? NULL : "bad oom_score_adj";
+    case OP_ROOT:
+      return ((f[1].number | f[2].number) & ~(uint64_t)propagation_flags) == 0 ? NULL : "unknown propagation";
+    case OP_NAMESPACE_PATH:
+      return (f[0].number & (f[0].number - 1)) == 0 && (f[0].number & namespace_flags) ? NULL : "bad namespace to join";
+    case OP_ID_MAP:
+      return f[1].number <= 1 && f[4].number > 0 ? NULL : "bad id mapping";
+    case OP_SYSCTL:
+      return strstr(f[0].text, "..") == NULL ? NULL : "bad sysctl";
+    case OP_HOOK:
+      return f[0].number <= HOOK_POSTSTOP ? NULL : "unknown kind of hook";
+    case OP_SECCOMP:
+      return f[1].number > 0 && f[1].number % 8 == 0 && f[1].number <= 4096 * 8 ? NULL : "bad seccomp filter";
+    case OP_CGROUP_DEVICES:
+      return f[1].number > 0 && f[1].number % 8 == 0 ? NULL : "bad device filter";
+    case OP_OPTIONS:
+      return (f[0].number & ~(uint64_t)OPTION_FLAGS) == 0 && f[1].number <= 1024 ? NULL : "bad options";
     case OP_GROUP:
       return f[0].number < 0xffffffff ? NULL : "bad group";
     default:
@@ -115,7 +163,7 @@ static const char *check_record(const struct record *r) {
 static const char *parse_record(struct record *r, struct cursor *c) {
   uint64_t op, zero, length;
   if (!take_number(c, 2, &op) || !take_number(c, 2, &zero) || !take_number(c, 4, &length)) return "a record is cut off";
-  if (op == 0 || op >= OP_END) return "unknown operation";
+  if (op == 0 || op >= OP_END || shapes[op].fields == NULL) return "unknown operation";
   if (zero != 0) return "reserved bytes of a record are set";
   if ((uint64_t)(c->end - c->at) < length) return "a record is longer than the plan";
   struct cursor body = {c->at, c->at + length};
@@ -125,6 +173,7 @@ static const char *parse_record(struct record *r, struct cursor *c) {
   for (size_t i = 0; fields[i] != 0; i++) {
     int good = fields[i] == 'u'   ? take_number(&body, 4, &r->f[i].number)
                : fields[i] == 'q' ? take_number(&body, 8, &r->f[i].number)
+               : fields[i] == 'b' ? take_blob(&body, &r->f[i])
                                   : take_text(&body, &r->f[i].text);
     if (!good) return "a field is malformed";
     if (fields[i] == 'p' && r->f[i].text[0] != '/') return "a path is not absolute";
@@ -145,7 +194,7 @@ const char *plan_parse(struct plan *plan, const unsigned char *bytes, size_t len
   take_number(&c, 4, &count);
   take_number(&c, 4, &zero);
   if (version != PLAN_VERSION) return "unknown plan version";
-  if (kind < PLAN_SANDBOX || kind > PLAN_EXEC) return "unknown plan kind";
+  if (kind < PLAN_SANDBOX || kind > PLAN_OCI_UPDATE) return "unknown plan kind";
   if (total != length || zero != 0) return "the header does not match the plan";
   if (count == 0 || count > PLAN_RECORDS_MAX) return "bad number of records";
 

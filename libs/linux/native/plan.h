@@ -4,7 +4,7 @@
  *
  *   header   8 bytes "KILNPLAN", u16 version, u16 kind, u32 length of all, u32 number of records, u32 zero
  *   record   u16 op, u16 zero, u32 length of the body, body
- *   field    u32 | u64 | string: u32 length, bytes without NUL, one NUL
+ *   field    u32 | u64 | string: u32 length, bytes without NUL, one NUL | blob: u32 length, bytes
  */
 #ifndef KILN_PLAN_H
 #define KILN_PLAN_H
@@ -17,9 +17,9 @@
 #define PLAN_BYTES_MAX (1u << 20)
 #define PLAN_RECORDS_MAX 4096u
 #define PLAN_TEXT_MAX (128u << 10)
-#define PLAN_FIELDS_MAX 7
+#define PLAN_FIELDS_MAX 12
 
-enum plan_kind { PLAN_SANDBOX = 1, PLAN_CONTAINER = 2, PLAN_EXEC = 3 };
+enum plan_kind { PLAN_SANDBOX = 1, PLAN_CONTAINER, PLAN_EXEC, PLAN_OCI_CREATE, PLAN_OCI_EXEC, PLAN_OCI_UPDATE };
 
 /* The numbers are the format: never renumber, only append. The fields are listed beside each. */
 enum plan_op {
@@ -33,7 +33,7 @@ enum plan_op {
   OP_LOG_FIELD,       /* text NAME=value, added to every journal entry */
   OP_ROOT_OVERLAY,    /* path of the mount point, text options */
   OP_ROOT_BIND,       /* path of the mount point, path of the tree */
-  OP_MOUNT,           /* text source, path target, text type, u32 flags, text data, u32 create 0/1 dir/2 file */
+  OP_RETIRED,         /* was a mount; OP_ATTACH is in its place */
   OP_MASK,            /* path hidden */
   OP_READONLY,        /* path made read-only */
   OP_DEVICE,          /* path, u32 mode with type, u32 major, u32 minor, u32 uid, u32 gid */
@@ -47,12 +47,57 @@ enum plan_op {
   OP_CWD,             /* path */
   OP_ARGUMENT,        /* text */
   OP_ENVIRONMENT,     /* text NAME=value */
+  /* From here on: the OCI command line (kiln-oci). */
+  OP_BUNDLE,          /* path */
+  OP_STATE,           /* text: members of the state's JSON object that never change */
+  OP_PROCESS_JSON,    /* text: what a later `exec` takes over, for the planner */
+  OP_ROOT,            /* path, u32 MS_* propagation of the host's tree as copied, u32 MS_* of the finished root or 0 */
+  OP_ATTACH,          /* text source, path target, text type, u32 ATTACH_*, u32 MS_*, text data, u64 MOUNT_ATTR_* set,
+                         u64 cleared, u64 set recursively, u64 cleared recursively, u32 MS_* propagation, u32 id map */
+  OP_NAMESPACE_PATH,  /* u32 CLONE_NEW*, path */
+  OP_ID_MAP,          /* u32 map (0: the container's), u32 0 uid or 1 gid, u32 inside, u32 outside, u32 size */
+  OP_TIME_OFFSET,     /* text line for timens_offsets */
+  OP_SYSCTL,          /* path below /proc/sys, text value */
+  OP_CGROUP_FOLDER,   /* text controllers, path, u32 1 = cpuset: take over the parent's cpus and mems */
+  OP_CGROUP_WRITE,    /* path, text value, u32 1 = may fail */
+  OP_CGROUP_DEVICES,  /* path, blob: eBPF program for devices */
+  OP_HOOK,            /* u32 HOOK_*, path, u32 timeout in seconds or 0 */
+  OP_HOOK_ARGUMENT,   /* text, of the hook before */
+  OP_HOOK_ENVIRONMENT,/* text, of the hook before */
+  OP_SECCOMP,         /* u32 flags of seccomp(2), blob: BPF program, text listener socket, text listener metadata */
+  OP_CONSOLE,         /* text socket (empty: the caller's terminal), u32 rows, u32 columns */
+  OP_PID_FILE,        /* path */
+  OP_OPTIONS,         /* u32 OPTION_*, u32 descriptors kept after stderr */
+  OP_DOMAINNAME,      /* text */
+  OP_LABELS,          /* text AppArmor profile, text SELinux label */
+  OP_SCHEDULER,       /* u32 policy, u32 nice + 20, u32 priority, u64 flags, u64 runtime, u64 deadline, u64 period */
+  OP_IO_PRIORITY,     /* u32 value of ioprio_set(2) */
+  OP_PERSONALITY,     /* u32 */
   OP_END
 };
 
+#define ATTACH_BIND 1u
+#define ATTACH_RECURSIVE 2u
+#define ATTACH_COPY_UP 4u
+#define ATTACH_NO_SYMLINKS 8u
+#define ATTACH_NEEDS_PLACE 16u /* the target must be there already */
+#define ATTACH_MAP_RECURSIVE 32u
+#define ATTACH_REMOUNT 64u
+#define ATTACH_FLAGS 127u
+
+enum hook_when { HOOK_PRESTART, HOOK_CREATE_RUNTIME, HOOK_CREATE_CONTAINER, HOOK_START_CONTAINER, HOOK_POSTSTART, HOOK_POSTSTOP };
+
+#define OPTION_DETACH 1u
+#define OPTION_NO_KEYRING 2u
+#define OPTION_NO_PIVOT 4u
+#define OPTION_RUN 8u
+#define OPTION_KEEP 16u
+#define OPTION_FLAGS 31u
+
 #define PROCESS_NO_NEW_PRIVILEGES 1u
 #define PROCESS_READONLY_ROOT 2u
-#define PROCESS_FLAGS 3u
+#define PROCESS_KEEP_OOM_SCORE 4u
+#define PROCESS_FLAGS 7u
 
 struct field {
   uint64_t number;

@@ -2,9 +2,6 @@
 #ifndef KILN_PROCESS_H
 #define KILN_PROCESS_H
 
-#include <stdint.h>
-#include <sys/types.h>
-
 #include "plan.h"
 
 /* How a step that could not be done travels from the child through a pipe to whoever called `kiln-init start`. */
@@ -20,12 +17,19 @@ _Noreturn void fail(const char *step, const char *path);
 
 /* Field 22 of /proc/PID/stat, 0 when there is no such process. With the pid it names a process for all time. */
 uint64_t start_time(pid_t pid);
+/* The same, but 0 for a process in one of these states (letters of proc(5)). */
+uint64_t start_time_unless(pid_t pid, const char *states);
 
 /* Opens the process that has this pid and start time, or -1 with ESRCH when it is another one by now. */
 int open_process(pid_t pid, uint64_t started);
 
+/* Writes the file whole: neighbour, rename. 0 or -1. */
+int replace_file(int at, const char *path, const void *bytes, size_t length, int durable);
 /* Writes the file whole and durably: neighbour, fsync, rename, fsync of the directory. 0 or -1. */
 int write_durably(const char *path, const char *text);
+
+/* Writes to a file that is there, as those of the kernel. 0, or -1 with errno. */
+int write_text(const char *path, const char *text);
 
 /* Creates a cgroup if it is missing and moves a process (0 = the caller) into it. 0 or -1. */
 int enter_cgroup(const char *path, pid_t pid);
@@ -36,8 +40,8 @@ int loopback_up(void);
 /* setup.c: builds the container around the caller, after the namespaces exist; ends before `become`. */
 void build_root(const struct plan *plan);
 
-/* setup.c: drops to the planned user, capabilities and limits and executes. */
-_Noreturn void become(const struct plan *plan);
+/* become.c: drops to the planned user, capabilities, filter and limits, and executes. */
+_Noreturn void become(const struct plan *plan, const struct record *seccomp);
 
 /* log.c: forwards a container's output, line by line. */
 struct logger;
@@ -48,6 +52,6 @@ int logger_read(struct logger *logger, int fd, int stream);
 /* monitor.c */
 int start_sandbox(const struct plan *plan, int report);
 int start_container(const struct plan *plan, int report);
-int run_in_container(const struct plan *plan);
+int run_in_container(struct plan *plan);
 
 #endif

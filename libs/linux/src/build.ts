@@ -15,7 +15,11 @@ const warnings = [
   '-Wno-sign-conversion',
   '-Werror',
 ]
-const parts = ['main.c', 'plan.c', 'process.c', 'setup.c', 'log.c', 'monitor.c']
+const parts = [
+  ...['main.c', 'plan.c', 'process.c', 'setup.c', 'become.c', 'log.c', 'monitor.c'],
+  ...['oci-front.c', 'oci-ask.c', 'oci-container.c', 'oci-commands.c', 'oci-create.c', 'oci-exec.c'],
+  ...['oci-init.c', 'oci-namespaces.c', 'oci-mounts.c', 'oci-console.c', 'oci-cgroup.c', 'oci-hooks.c'],
+]
 
 /**
  * Compiles `kiln-init` (static, so that it runs in any root) to `outDir/native/kiln-init` unless it is newer than its
@@ -43,7 +47,7 @@ export async function buildNative(outDir: string): Promise<string> {
 /** Compiles the plan parser with its fuzzing driver under the address and undefined-behaviour sanitizers. */
 export async function buildFuzz(output: string): Promise<string> {
   const flags = ['-g', '-O1', '-fsanitize=address,undefined', '-fno-sanitize-recover=all']
-  await compile([...flags, '-o', output, 'fuzz.c', 'plan.c'])
+  await compile([...flags, '-o', output, '../fuzz/fuzz.c', 'plan.c'])
   return output
 }
 

@@ -1,5 +1,11 @@
 export { buildFuzz, buildNative } from './build.ts'
-export { type Capability, capabilitiesFor, capabilityMask, isCapability } from './capabilities.ts'
+export {
+  type Capability,
+  capabilitiesFor,
+  capabilityMask,
+  capabilityNames,
+  isCapability,
+} from './capabilities.ts'
 export { type ExitRecord, isAlive, type RunningRecord, signalProcess, startPlan } from './launcher.ts'
 export type {
   Capabilities,
@@ -8,8 +14,10 @@ export type {
   ExecPlan,
   Mount,
   Plan,
+  PlanRecord,
   ProcessId,
   ProcessPlan,
   SandboxPlan,
 } from './plan.ts'
-export { decodePlan, encodePlan } from './plan-codec.ts'
+export { attachBits, deviceTypes, type Namespace, namespaceBits } from './plan.ts'
+export { decodePlan, encodePlan, encodeRecords } from './plan-codec.ts'

@@ -3,11 +3,14 @@ import {
   type Operation,
   operations,
   type Plan,
+  type PlanKind,
   type PlanRecord,
   planKinds,
   planRecords,
   planVersion,
 } from './plan.ts'
+
+type PlanValue = number | bigint | string | Uint8Array
 
 const magic = 'KILNPLAN'
 const headerBytes = 24
@@ -16,14 +19,19 @@ const textBytesMax = 128 << 10
 
 /** The bytes kiln-init executes; layout in `native/plan.h`. A text with a NUL is refused: C would cut it there. */
 export function encodePlan(plan: Plan): Buffer {
-  const records = planRecords(plan).map(encodeRecord)
+  return encodeRecords(plan.kind, plan.id, planRecords(plan))
+}
+
+/** The same from the records themselves, in the order in which they are executed. */
+export function encodeRecords(kind: PlanKind, id: string, list: PlanRecord[]): Buffer {
+  const records = list.map(encodeRecord)
   const length = records.reduce((sum, record) => sum + record.length, headerBytes)
   if (length > planBytesMax)
-    throw new Fault('PLAN_TOO_LARGE', `the plan of ${plan.id} has ${length} bytes, more than ${planBytesMax}`)
+    throw new Fault('PLAN_TOO_LARGE', `the plan of ${id} has ${length} bytes, more than ${planBytesMax}`)
   const header = Buffer.alloc(headerBytes)
   header.write(magic, 0, 'latin1')
   header.writeUInt16LE(planVersion, 8)
-  header.writeUInt16LE(planKinds[plan.kind], 10)
+  header.writeUInt16LE(planKinds[kind], 10)
   header.writeUInt32LE(length, 12)
   header.writeUInt32LE(records.length, 16)
   return Buffer.concat([header, ...records])
@@ -39,7 +47,13 @@ function encodeRecord([operation, ...values]: PlanRecord): Buffer {
   return Buffer.concat([head, body])
 }
 
-function encodeField(operation: Operation, kind: string, value: number | bigint | string): Buffer {
+function encodeField(operation: Operation, kind: string, value: PlanValue): Buffer {
+  if (kind === 'b') {
+    assert(value instanceof Uint8Array, `bytes in ${operation}`)
+    const length = Buffer.alloc(4)
+    length.writeUInt32LE(value.length)
+    return Buffer.concat([length, value])
+  }
   if (kind === 's') {
     assert(typeof value === 'string', `a text in ${operation}`)
     const bytes = Buffer.from(value, 'utf8')
@@ -50,6 +64,7 @@ function encodeField(operation: Operation, kind: string, value: number | bigint 
     length.writeUInt32LE(bytes.length)
     return Buffer.concat([length, bytes, Buffer.alloc(1)])
   }
+  assert(typeof value === 'number' || typeof value === 'bigint', `a number in ${operation}`)
   const bytes = Buffer.alloc(kind === 'q' ? 8 : 4)
   if (kind === 'q') bytes.writeBigUInt64LE(BigInt(value))
   else bytes.writeUInt32LE(Number(value))
@@ -68,12 +83,16 @@ export function decodePlan(bytes: Buffer): { kind: number; records: PlanRecord[]
     const operation = names.get(bytes.readUInt16LE(at) as never)
     assert(operation !== undefined, 'a known operation')
     at += 8
-    const values: (number | bigint | string)[] = []
+    const values: PlanValue[] = []
     for (const kind of operations[operation][1]) {
       if (kind === 's') {
         const length = bytes.readUInt32LE(at)
         values.push(bytes.toString('utf8', at + 4, at + 4 + length))
         at += 5 + length
+      } else if (kind === 'b') {
+        const length = bytes.readUInt32LE(at)
+        values.push(bytes.subarray(at + 4, at + 4 + length))
+        at += 4 + length
       } else if (kind === 'q') {
         values.push(bytes.readBigUInt64LE(at))
         at += 8

@@ -7,6 +7,8 @@ export const namespaceBits = {
   mount: 0x00020000,
   network: 0x40000000,
   pid: 0x20000000,
+  time: 0x00000080,
+  user: 0x10000000,
   uts: 0x04000000,
 } as const
 export type Namespace = keyof typeof namespaceBits
@@ -120,9 +122,17 @@ export type ExecPlan = {
 export type Plan = SandboxPlan | ContainerPlan | ExecPlan
 
 export const planVersion = 1
-export const planKinds = { sandbox: 1, container: 2, exec: 3 } as const
+export const planKinds = {
+  sandbox: 1,
+  container: 2,
+  exec: 3,
+  ociCreate: 4,
+  ociExec: 5,
+  ociUpdate: 6,
+} as const
+export type PlanKind = keyof typeof planKinds
 
-/** Operation numbers of `native/plan.h`, with the fields of each: u32, u64 or text. */
+/** Operation numbers of `native/plan.h`, with the fields of each: u32, u64 (q), text or blob. */
 export const operations = {
   id: [1, 's'],
   files: [2, 'ss'],
@@ -134,7 +144,6 @@ export const operations = {
   logField: [8, 's'],
   rootOverlay: [9, 'ss'],
   rootBind: [10, 'ss'],
-  mount: [11, 'sssusu'],
   mask: [12, 's'],
   readonly: [13, 's'],
   device: [14, 'suuuuu'],
@@ -148,14 +157,38 @@ export const operations = {
   cwd: [22, 's'],
   argument: [23, 's'],
   environment: [24, 's'],
+  bundle: [25, 's'],
+  state: [26, 's'],
+  processJson: [27, 's'],
+  root: [28, 'suu'],
+  attach: [29, 'sssuusqqqquu'],
+  namespacePath: [30, 'us'],
+  idMap: [31, 'uuuuu'],
+  timeOffset: [32, 's'],
+  sysctl: [33, 'ss'],
+  cgroupFolder: [34, 'ssu'],
+  cgroupWrite: [35, 'ssu'],
+  cgroupDevices: [36, 'sb'],
+  hook: [37, 'usu'],
+  hookArgument: [38, 's'],
+  hookEnvironment: [39, 's'],
+  seccomp: [40, 'ubss'],
+  console: [41, 'suu'],
+  pidFile: [42, 's'],
+  options: [43, 'uu'],
+  domainname: [44, 's'],
+  labels: [45, 'ss'],
+  scheduler: [46, 'uuuqqqq'],
+  ioPriority: [47, 'u'],
+  personality: [48, 'u'],
 } as const
 export type Operation = keyof typeof operations
-export type PlanRecord = [Operation, ...(number | bigint | string)[]]
+export type PlanRecord = [Operation, ...(number | bigint | string | Uint8Array)[]]
 
 const bits = <K extends string>(names: K[], table: Record<K, number>): number =>
   names.reduce((sum, name) => sum | table[name], 0)
 
-const deviceTypes = { char: 0o020000, block: 0o060000, fifo: 0o010000 }
+export const deviceTypes = { char: 0o020000, block: 0o060000, fifo: 0o010000 }
 
 /** The ordered records of a plan: what `encodePlan` writes and what a reader sees in a test. */
 export function planRecords(plan: Plan): PlanRecord[] {
@@ -194,17 +227,7 @@ function containerRecords(plan: ContainerPlan): PlanRecord[] {
       ([name, value]): PlanRecord => ['logField', `${name}=${value.replaceAll('\n', ' ')}`],
     ),
     rootRecord(plan.root),
-    ...plan.mounts.map(
-      (mount): PlanRecord => [
-        'mount',
-        mount.source,
-        mount.target,
-        mount.type,
-        bits(mount.flags, mountFlagBits),
-        mount.data ?? '',
-        mount.create === undefined ? 0 : mount.create === 'directory' ? 1 : 2,
-      ],
-    ),
+    ...plan.mounts.map(attachRecord),
     ...plan.devices.map(
       (device): PlanRecord => [
         'device',
@@ -222,6 +245,48 @@ function containerRecords(plan: ContainerPlan): PlanRecord[] {
     ...optional('hostname', plan.hostname),
     ...(plan.loopback ? [['loopback'] satisfies PlanRecord] : []),
     ...processRecords(plan.process, plan.readonlyRoot ? 2 : 0),
+  ]
+}
+
+/** `ATTACH_*` of `native/plan.h`. */
+export const attachBits = {
+  bind: 1,
+  recursive: 2,
+  copyUp: 4,
+  noSymlinks: 8,
+  needsPlace: 16,
+  mapRecursive: 32,
+  remount: 64,
+} as const
+
+/** `MOUNT_ATTR_*` of mount_setattr(2), by the flags of mount(2) that a bind mount may have. */
+const bindAttributes = { ro: 1, nosuid: 2, nodev: 4, noexec: 8 } as const
+
+/** A bind mount's flags are set on the mount, and with `rec` on all below it; others go to the file system. */
+function attachRecord(mount: Mount): PlanRecord {
+  const bind = mount.flags.includes('bind')
+  const recursive = mount.flags.includes('rec')
+  const attributes = Object.entries(bindAttributes)
+    .filter(([flag]) => bind && mount.flags.includes(flag as MountFlag))
+    .reduce((sum, [, bit]) => sum | bit, 0)
+  const how =
+    (bind ? attachBits.bind : 0) |
+    (recursive ? attachBits.recursive : 0) |
+    (mount.create === undefined ? attachBits.needsPlace : 0)
+  return [
+    'attach',
+    mount.source,
+    mount.target,
+    bind ? '' : mount.type,
+    how,
+    bind ? 0 : bits(mount.flags, mountFlagBits),
+    mount.data ?? '',
+    BigInt(recursive ? 0 : attributes),
+    0n,
+    BigInt(recursive ? attributes : 0),
+    0n,
+    0,
+    0,
   ]
 }
 

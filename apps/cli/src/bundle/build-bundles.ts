@@ -10,6 +10,7 @@ export const programs: Readonly<Record<string, string>> = {
   'kiln-boot': 'boot',
   'kiln-ignition': 'ignition',
   'kiln-kv': 'kv',
+  'kiln-oci': 'oci-cli',
   'kiln-runtime': 'runtime',
   'kiln-update': 'update',
 }
@@ -70,10 +71,11 @@ export async function buildBundles(options: BundleOptions): Promise<Bundles> {
     })
     sizeBytes.set(name, Object.values(result.metafile.outputs)[0]?.bytes ?? 0)
     await rename(unfinished, outfile)
-    if (Object.hasOwn(programs, name)) await writeLauncher(binDir, name)
+    // The OCI command line itself is the C program under another name; its bundle is the planner that it starts.
+    if (Object.hasOwn(programs, name) && name !== 'kiln-oci') await writeLauncher(binDir, name)
   }
   await linkNode(options.rootDir, libDir)
-  await buildNative(distDir)
+  await copyCommand(await buildNative(distDir), join(binDir, 'kiln-oci'))
   options.say?.(
     `bundled ${[...sizeBytes].map(([name, size]) => `${name} ${Math.round(size / 1000)} kB`).join(', ')}`,
   )
@@ -94,6 +96,13 @@ ${name === 'kiln' ? quick.join('') : ''}exec "$node" "$here/../lib/${name}.mjs" 
 `
   await writeFile(join(binDir, name), script)
   await chmod(join(binDir, name), 0o755)
+}
+
+/** A file of its own rather than a link: what runs it may look at its name, and no link may be followed to another one. */
+async function copyCommand(program: string, output: string): Promise<void> {
+  const unfinished = `${output}.${process.pid}`
+  await copyFile(program, unfinished)
+  await rename(unfinished, output)
 }
 
 async function linkNode(rootDir: string, libDir: string): Promise<void> {

@@ -1,0 +1,89 @@
+import { execFileSync } from 'node:child_process'
+import { existsSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { setTimeout } from 'node:timers/promises'
+import { defaultSpec, features } from '@kiln/oci-runtime'
+import { describeError } from '@kiln/service'
+import { processesOf, readContainer, statistics } from './statistics.ts'
+
+/** Commands that only print or write a document: `features`, `spec`, `events`, the table of `ps`. Answers the exit code. */
+export async function printing(command: string, root: string, args: string[]): Promise<number> {
+  try {
+    switch (command) {
+      case 'features':
+        console.log(JSON.stringify(features(), undefined, 2))
+        return 0
+      case 'spec':
+        return writeSpec(args)
+      case 'ps':
+        return printProcesses(root, args)
+      case 'events':
+        return await printEvents(root, args)
+      default:
+        throw new Error(`there is no ${command}`)
+    }
+  } catch (error) {
+    console.error(`kiln-oci: ${describeError(error)}`)
+    return 1
+  }
+}
+
+function optionValue(args: string[], ...names: string[]): string | undefined {
+  for (const [at, argument] of args.entries()) {
+    for (const name of names) {
+      if (argument === name) return args[at + 1]
+      if (argument.startsWith(`${name}=`)) return argument.slice(name.length + 1)
+    }
+  }
+  return undefined
+}
+
+function writeSpec(args: string[]): number {
+  const file = join(optionValue(args, '--bundle', '-b') ?? '.', 'config.json')
+  if (existsSync(file)) throw new Error(`${file} exists already`)
+  const rootless = args.includes('--rootless')
+  const ids = { uid: process.geteuid?.() ?? 0, gid: process.getegid?.() ?? 0 }
+  writeFileSync(file, `${JSON.stringify(defaultSpec(rootless ? ids : undefined), undefined, 2)}\n`, {
+    flag: 'wx',
+  })
+  return 0
+}
+
+/** ps's own table, of the container's processes only. What follows the id is for ps. */
+function printProcesses(root: string, args: string[]): number {
+  const at = args.findIndex(
+    (argument, place) => !argument.startsWith('-') && !['--format', '-f'].includes(args[place - 1] ?? ''),
+  )
+  const id = args[at]
+  const container = id === undefined || id.includes('/') ? undefined : readContainer(root, id)
+  if (!container) throw new Error(`container ${id} does not exist or has stopped`)
+  const own = new Set(processesOf(container))
+  const options = args.slice(at + 1)
+  const lines = execFileSync('ps', options.length > 0 ? options : ['-ef'], { encoding: 'utf8' })
+    .trimEnd()
+    .split('\n')
+  const column = lines[0]!.trim().split(/\s+/).indexOf('PID')
+  if (column < 0) throw new Error('ps printed no column PID')
+  for (const [row, line] of lines.entries()) {
+    if (row === 0 || own.has(Number(line.trim().split(/\s+/)[column]))) console.log(line)
+  }
+  return 0
+}
+
+async function printEvents(root: string, args: string[]): Promise<number> {
+  const once = args.includes('--stats') || args.includes('-stats')
+  const interval = Number.parseFloat(optionValue(args, '--interval') ?? '5') * 1000
+  const id = args.filter((argument, at) => !argument.startsWith('-') && args[at - 1] !== '--interval')[0]
+  if (!id || /[/]/.test(id)) throw new Error('events needs a container id')
+  if (!(interval >= 100)) throw new Error('--interval: at least 100ms')
+  for (;;) {
+    const container = readContainer(root, id)
+    if (!container) {
+      if (once) throw new Error(`container ${id} does not exist or has stopped`)
+      return 0
+    }
+    console.log(JSON.stringify({ type: 'stats', id, data: statistics(container) }))
+    if (once) return 0
+    await setTimeout(interval)
+  }
+}

@@ -1,0 +1,149 @@
+/* `create` and `run`: the front makes cgroups and the first process, and leads it step by step to its waiting place. */
+#include "system.h"
+#include "oci.h"
+
+static int set_failure(struct failure *failure, const char *step, const char *path) {
+  failure->error = errno;
+  snprintf(failure->step, sizeof failure->step, "%s", step);
+  snprintf(failure->path, sizeof failure->path, "%s", path);
+  return -1;
+}
+
+int limit_process(const struct plan *plan, pid_t pid, struct failure *failure) {
+  const struct record *r;
+  for (size_t at = 0; (r = plan_next(plan, OP_RLIMIT, &at)) != NULL;) {
+    struct rlimit limit = {.rlim_cur = r->f[1].number, .rlim_max = r->f[2].number};
+    if (prlimit(pid, (int)r->f[0].number, &limit, NULL) != 0) return set_failure(failure, "set resource limit", "");
+  }
+  const struct record *process = plan_find(plan, OP_PROCESS);
+  if (process->f[3].number & PROCESS_KEEP_OOM_SCORE) return 0;
+  char path[64], text[16];
+  snprintf(path, sizeof path, "/proc/%d/oom_score_adj", (int)pid);
+  snprintf(text, sizeof text, "%d", (int)process->f[4].number - 1000);
+  return write_text(path, text) == 0 ? 0 : set_failure(failure, "write oom_score_adj", text);
+}
+
+int write_pid_file(const struct plan *plan, pid_t pid, struct failure *failure) {
+  const struct record *r = plan_find(plan, OP_PID_FILE);
+  char text[16];
+  int length = snprintf(text, sizeof text, "%d", (int)pid);
+  if (r == NULL || replace_file(AT_FDCWD, r->f[0].text, text, (size_t)length, 0) == 0) return 0;
+  return set_failure(failure, "write pid file", r->f[0].text);
+}
+
+static int listen_for_start(const struct container *c) {
+  struct sockaddr_un address = {.sun_family = AF_UNIX};
+  int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  snprintf(address.sun_path, sizeof address.sun_path, "/proc/self/fd/%d/start", c->folder);
+  if (fd >= 0 && bind(fd, (struct sockaddr *)&address, sizeof address) == 0 && listen(fd, 1) == 0) return fd;
+  if (fd >= 0) close(fd);
+  return -1;
+}
+
+/* Everything up to the waiting place. 0, or -1 with the failure; what was made is in `c` for the caller to destroy. */
+static int build(struct container *c, struct init *init, struct clone_result *made, struct failure *failure) {
+  const struct plan *plan = &c->plan;
+  const char *path = "";
+  struct message message;
+  if (make_cgroups(plan, &path) != 0) return set_failure(failure, "create cgroup", path);
+  if (write_limits(plan, &path) != 0) return set_failure(failure, "set cgroup limit", path);
+  open_sources(plan);
+  if (clone_container(plan, init_container, init, made) != 0) return set_failure(failure, "clone container", "");
+  close(init->sync[1]);
+  init->sync[1] = -1;
+  close(init->listener);
+  init->listener = -1;
+  c->pid = made->pid;
+  c->started_at = start_time(made->pid);
+  if (write_state(c) != 0) return set_failure(failure, "write state", c->id);
+  if (write_id_maps(plan, 0, made->pid) != 0) return set_failure(failure, "write id maps", "");
+  if (join_cgroups(plan, made->pid, &path) != 0) return set_failure(failure, "enter cgroup", path);
+  if (tell(init->sync[0], MESSAGE_GO, (int)made->pid) != 0) return set_failure(failure, "release container", "");
+  if (expect(init->sync[0], MESSAGE_HOOKS, &message) != 0) return *failure = message.failure, -1;
+  char *state = state_json(c, STATUS_CREATING, made->pid);
+  const char *bundle = plan_find(plan, OP_BUNDLE)->f[0].text;
+  int hooks = run_hooks(plan, HOOK_PRESTART, state, bundle);
+  if (hooks == 0) hooks = run_hooks(plan, HOOK_CREATE_RUNTIME, state, bundle);
+  free(state);
+  errno = ECANCELED;
+  if (hooks != 0) return set_failure(failure, "run hooks", "createRuntime");
+  if (tell(init->sync[0], MESSAGE_GO, 0) != 0) return set_failure(failure, "release container", "");
+  if (expect(init->sync[0], MESSAGE_BUILT, &message) != 0) return *failure = message.failure, -1;
+  if (limit_process(plan, made->pid, failure) != 0) return -1;
+  if (write_pid_file(plan, made->pid, failure) != 0) return -1;
+  struct timespec now;
+  clock_gettime(CLOCK_REALTIME, &now);
+  c->created_ms = (long long)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+  if (write_state(c) != 0) return set_failure(failure, "write state", c->id);
+  if (tell(init->sync[0], MESSAGE_GO, 0) != 0) return set_failure(failure, "release container", "");
+  /* It closes its end once it no longer dies with us. */
+  ssize_t got = recv(init->sync[0], &message, sizeof message, 0);
+  if (got == (ssize_t)sizeof *failure) memcpy(failure, &message, sizeof *failure);
+  return got > 0 ? -1 : 0;
+}
+
+int open_console(const struct plan *plan, int *ours) {
+  const struct record *console = plan_find(plan, OP_CONSOLE);
+  int pair[2];
+  *ours = -1;
+  if (console == NULL) return -1;
+  if (console->f[0].text[0] != 0) return connect_console(console->f[0].text);
+  if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0) return -1;
+  *ours = pair[0];
+  return pair[1];
+}
+
+/* `run` without --detach: start, wait with the caller's signals and terminal, and leave nothing. */
+static int attend(const struct front *front, struct container *c, struct clone_result *made, int terminal) {
+  int code, master = terminal < 0 ? -1 : receive_descriptor(terminal);
+  uint64_t options = plan_find(&c->plan, OP_OPTIONS)->f[0].number;
+  if (start_container_now(c) != 0) {
+    destroy_container(front, c);
+    return 1;
+  }
+  if (options & OPTION_DETACH) return 0;
+  code = master >= 0 ? relay_terminal(master, made->process, made->pid) : wait_process(made->process, made->pid);
+  if ((options & OPTION_KEEP) == 0) destroy_container(front, c);
+  return code;
+}
+
+int command_create(struct front *front) {
+  static const char *const valued[] = {"b", "bundle", "pid-file", "console-socket", "preserve-fds", "pidfd-socket", NULL};
+  struct container c;
+  struct clone_result made = {0, -1};
+  struct failure failure = {0};
+  int run = strcmp(front->command, "run") == 0, terminal;
+  char **rest = positional(front, valued);
+  size_t length;
+  if (rest[0] == NULL || rest[1] != NULL) return complain("%s needs one container id", front->command);
+  unsigned char *bytes = ask_plan(front, NULL, &length);
+  if (bytes == NULL) return 1;
+  struct plan plan;
+  const char *problem = plan_parse(&plan, bytes, length);
+  if (problem != NULL || plan.kind != PLAN_OCI_CREATE) return complain("bad plan: %s", problem ? problem : "its kind");
+  if (make_container(front, rest[0], &c) != 0) return 1;
+  c.plan = plan;
+  c.planned = 1;
+  struct init init = {.plan = &c.plan, .container = &c, .console = open_console(&plan, &terminal), .listener = -1};
+  signal(SIGPIPE, SIG_IGN);
+  if (plan_find(&plan, OP_CONSOLE) != NULL && init.console < 0) {
+    set_failure(&failure, "connect console socket", plan_find(&plan, OP_CONSOLE)->f[0].text);
+  } else if (replace_file(c.folder, "plan", bytes, length, 0) != 0 || (init.listener = listen_for_start(&c)) < 0) {
+    set_failure(&failure, "write folder of", c.id);
+  } else if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, init.sync) != 0) {
+    set_failure(&failure, "socketpair", "");
+  } else {
+    failure_fd = init.sync[1];
+    if (build(&c, &init, &made, &failure) == 0) {
+      if (init.console >= 0) close(init.console);
+      return run ? attend(front, &c, &made, terminal) : 0;
+    }
+  }
+  complain_of(&failure);
+  if (made.pid > 0) {
+    syscall(SYS_pidfd_send_signal, made.process, SIGKILL, NULL, 0);
+    waitpid(made.pid, NULL, 0);
+  }
+  destroy_container(front, &c);
+  return failure.error == ENOENT ? 127 : failure.error == EACCES ? 126 : 1;
+}

@@ -1,0 +1,79 @@
+/* `exec`: a further process in a running container, with its cgroup, namespaces and seccomp filter. */
+#include "system.h"
+#include "oci.h"
+
+static void enter_container(const void *context) {
+  const struct container *c = context;
+  join_process(c->pid, c->started_at);
+}
+
+static int failed(const struct failure *failure) {
+  complain_of(failure);
+  return failure->error == ENOENT ? 127 : failure->error == EACCES ? 126 : 255;
+}
+
+static int run_exec(struct container *c, const struct plan *plan) {
+  int terminal, master = -1;
+  struct message message;
+  struct failure failure = {0};
+  const char *path = "";
+  struct init init = {.plan = plan, .container = c, .listener = -1, .console = open_console(plan, &terminal)};
+  if (plan_find(plan, OP_CONSOLE) != NULL && init.console < 0)
+    return complain("connect console socket: %s", strerror(errno));
+  signal(SIGPIPE, SIG_IGN);
+  if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, init.sync) != 0) return complain("socketpair: %s", strerror(errno));
+  struct clone_result made = {0, -1};
+  failure_fd = init.sync[1];
+  int cloned = clone_through(enter_container, c, 0, init_exec, &init, &made);
+  pid_t pid = made.pid;
+  close(init.sync[1]);
+  if (cloned != 0) {
+    expect(init.sync[0], MESSAGE_BUILT, &message);
+    return failed(&message.failure);
+  }
+  if (join_cgroups(&c->plan, pid, &path) != 0) {
+    complain("enter cgroup %s: %s", path, strerror(errno));
+  } else if (limit_process(plan, pid, &failure) != 0) {
+    complain_of(&failure);
+  } else if (tell(init.sync[0], MESSAGE_GO, (int)pid) == 0) {
+    if (terminal >= 0) {
+      close(init.console);
+      master = receive_descriptor(terminal);
+    }
+    /* Its end closes at exec: then all is well. */
+    ssize_t got = recv(init.sync[0], &message, sizeof message, 0);
+    if (got > 0) {
+      memcpy(&failure, &message, sizeof failure);
+      waitpid(pid, NULL, 0);
+      return failed(&failure);
+    }
+    if (write_pid_file(plan, pid, &failure) != 0) complain_of(&failure);
+    if (plan_find(plan, OP_OPTIONS)->f[0].number & OPTION_DETACH) return 0;
+    return master >= 0 ? relay_terminal(master, made.process, pid) : wait_process(made.process, pid);
+  }
+  kill(pid, SIGKILL);
+  waitpid(pid, NULL, 0);
+  return 255;
+}
+
+int command_exec(struct front *front) {
+  static const char *const valued[] = {"cwd", "w", "env", "e", "u", "user", "g", "additional-gids", "p", "process",
+                                       "pid-file", "console-socket", "process-label", "apparmor", "c", "cap", "preserve-fds",
+                                       "cgroup", "pidfd-socket", NULL};
+  struct container c;
+  struct plan plan;
+  size_t length;
+  char **rest = positional(front, valued);
+  if (rest[0] == NULL) return complain("exec needs a container id");
+  if (open_container(front, rest[0], &c, 0) != 0) return complain("container %s does not exist", rest[0]);
+  enum status status = status_of(&c);
+  if (status == STATUS_STOPPED || status == STATUS_CREATING)
+    return complain("cannot exec in a %s container", status_names[status]);
+  if (status == STATUS_PAUSED && !option_given(front, "ignore-paused", 0))
+    return complain("cannot exec in a paused container");
+  unsigned char *bytes = ask_plan(front, &c, &length);
+  if (bytes == NULL) return 255;
+  const char *problem = plan_parse(&plan, bytes, length);
+  if (problem != NULL || plan.kind != PLAN_OCI_EXEC) return complain("bad plan: %s", problem ? problem : "its kind");
+  return run_exec(&c, &plan);
+}

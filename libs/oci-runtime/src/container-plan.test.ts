@@ -1,0 +1,188 @@
+import { decodePlan } from '@kiln/linux'
+import { expect, test } from 'vitest'
+import { planContainer } from './container-plan.ts'
+import { planExec, planUpdate } from './exec-plan.ts'
+import { answerFront } from './planner.ts'
+import type { FrontRequest } from './request.ts'
+
+const mountinfo = [
+  '31 23 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755',
+  '32 31 0:29 / /sys/fs/cgroup/cpu,cpuacct rw,relatime shared:9 - cgroup cgroup rw,cpu,cpuacct',
+  '33 31 0:31 / /sys/fs/cgroup/memory rw,relatime - cgroup cgroup rw,memory',
+  '34 31 0:32 / /sys/fs/cgroup/devices rw,relatime - cgroup cgroup rw,devices',
+  '35 31 0:33 / /sys/fs/cgroup/cpuset rw,relatime - cgroup cgroup rw,cpuset',
+].join('\n')
+const cgroup = '4:cpuset:/\n3:devices:/\n2:memory:/user/me\n1:cpu,cpuacct:/\n0::/\n'
+const unified = '30 23 0:27 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw'
+
+type Document = { [name: string]: unknown }
+const config = (more: Document = {}, linux: Document = {}, process: Document = {}): string =>
+  JSON.stringify({
+    ociVersion: '1.2.0',
+    root: { path: 'rootfs' },
+    process: { args: ['sh'], cwd: '/', user: { uid: 0, gid: 0 }, ...process },
+    linux: {
+      namespaces: [{ type: 'mount' }, { type: 'pid' }, { type: 'network' }, { type: 'uts' }],
+      ...linux,
+    },
+    ...more,
+  })
+
+const request = (document: string, more: Partial<FrontRequest> = {}): FrontRequest => ({
+  command: 'create',
+  args: ['--bundle', 'b', 'c1'],
+  cwd: '/srv',
+  env: {},
+  mountinfo,
+  cgroup,
+  document,
+  systemd: false,
+  uid: 0,
+  ...more,
+})
+
+const records = (document: string, more: Partial<FrontRequest> = {}) =>
+  decodePlan(planContainer(request(document, more))).records
+const those = (operation: string, document: string, more: Partial<FrontRequest> = {}) =>
+  records(document, more)
+    .filter(([name]) => name === operation)
+    .map(([, ...fields]) => fields)
+
+test('paths are taken from where the caller is, and the state repeats the document', () => {
+  const all = records(config({ annotations: { a: 'b' } }), { args: ['-b', 'b', '--pid-file=p', 'c1'] })
+  expect(all).toContainEqual(['bundle', '/srv/b'])
+  expect(all).toContainEqual(['pidFile', '/srv/p'])
+  expect(all).toContainEqual(['root', '/srv/b/rootfs', (1 << 19) | 16384, 0])
+  const state = all.find(([name]) => name === 'state')?.[1] as string
+  expect(JSON.parse(`{${state}}`)).toEqual({
+    ociVersion: '1.2.0',
+    id: 'c1',
+    bundle: '/srv/b',
+    annotations: { a: 'b' },
+  })
+})
+
+test('a group without a path lies below the caller, an absolute one below the mount, in every hierarchy', () => {
+  expect(those('cgroupFolder', config())).toEqual([
+    ['cpu,cpuacct', '/sys/fs/cgroup/cpu,cpuacct/c1', 0],
+    ['memory', '/sys/fs/cgroup/memory/user/me/c1', 0],
+    ['devices', '/sys/fs/cgroup/devices/c1', 0],
+    ['cpuset', '/sys/fs/cgroup/cpuset/c1', 1],
+  ])
+  expect(those('cgroupFolder', config({}, { cgroupsPath: '/a/b' }))[1]).toEqual([
+    'memory',
+    '/sys/fs/cgroup/memory/a/b',
+    0,
+  ])
+  expect(those('cgroupFolder', config({}, { cgroupsPath: 'a-b.slice:x:c1' }), { systemd: true })[1]).toEqual([
+    'memory',
+    '/sys/fs/cgroup/memory/a.slice/a-b.slice/x-c1.scope',
+    0,
+  ])
+})
+
+test('limits become writes, for v1 and for v2 in their own numbers', () => {
+  const resources = { memory: { limit: 1000, swap: 3000 }, cpu: { shares: 1024, quota: 5, period: 10 } }
+  expect(those('cgroupWrite', config({}, { resources })).map(([file, value]) => `${file} ${value}`)).toEqual(
+    expect.arrayContaining([
+      '/sys/fs/cgroup/memory/user/me/c1/memory.limit_in_bytes 1000',
+      '/sys/fs/cgroup/memory/user/me/c1/memory.memsw.limit_in_bytes 3000',
+      '/sys/fs/cgroup/cpu,cpuacct/c1/cpu.shares 1024',
+      '/sys/fs/cgroup/devices/c1/devices.deny a *:* rwm',
+      '/sys/fs/cgroup/devices/c1/devices.allow c 1:3 rwm',
+    ]),
+  )
+  const v2 = { mountinfo: unified, cgroup: '0::/\n' }
+  const written = those(
+    'cgroupWrite',
+    config({}, { resources: { ...resources, unified: { 'pids.max': '7' } } }),
+    v2,
+  )
+  expect(written.map(([file, value]) => `${file} ${value}`)).toEqual(
+    expect.arrayContaining([
+      '/sys/fs/cgroup/cgroup.subtree_control +memory',
+      '/sys/fs/cgroup/c1/memory.swap.max 2000',
+      '/sys/fs/cgroup/c1/cpu.weight 39',
+      '/sys/fs/cgroup/c1/cpu.max 5 10',
+      '/sys/fs/cgroup/c1/pids.max 7',
+    ]),
+  )
+  expect(those('cgroupDevices', config(), v2)).toHaveLength(1)
+})
+
+test('options of a bind set and clear its flags, with r before them of all below', () => {
+  const options = ['rbind', 'ro', 'nosuid', 'rnodev', 'exec', 'rslave', 'relatime']
+  const [mount] = those('attach', config({ mounts: [{ destination: '/m/../n', source: 's', options }] }))
+  expect(mount).toEqual(['/srv/b/s', '/n', '', 3, 0, '', 3n, 0x78n, 4n, 0n, (1 << 19) | 16384, 0])
+})
+
+test('a file system keeps its own data, and proc and sysfs follow no symlink', () => {
+  const mounts = [
+    {
+      destination: '/t',
+      type: 'tmpfs',
+      source: 'x',
+      options: ['noexec', 'size=1k', 'mode=700', 'tmpcopyup'],
+    },
+    { destination: '/proc', type: 'proc', source: 'proc' },
+  ]
+  expect(those('attach', config({ mounts }))).toEqual([
+    ['x', '/t', 'tmpfs', 4, 8, 'size=1k,mode=700', 8n, 0n, 0n, 0n, 0, 0],
+    ['proc', '/proc', 'proc', 8, 0, '', 0n, 0n, 0n, 0n, 0, 0],
+  ])
+})
+
+const refused: [string, string][] = [
+  ['config.ociVersion', config({ ociVersion: '2.0.0' })],
+  ['config.process.args', config({}, {}, { args: [] })],
+  ['config.process.cwd', config({}, {}, { cwd: 'tmp' })],
+  ['config.process.user.uid', config({}, {}, { user: { uid: 'root', gid: 0 } })],
+  ['rlimits.0.type: unknown', config({}, {}, { rlimits: [{ type: 'RLIMIT_BOGUS', soft: 1, hard: 1 }] })],
+  ['second time', config({}, { namespaces: [{ type: 'mount' }, { type: 'mount' }] })],
+  ['namespaces.0.type: unknown', config({}, { namespaces: [{ type: 'bogus' }] })],
+  ['a mount namespace is needed', config({}, { namespaces: [{ type: 'pid' }] })],
+  ['without a UTS namespace', config({ hostname: 'h' }, { namespaces: [{ type: 'mount' }] })],
+  ['belongs to the whole host', config({}, { sysctl: { 'kernel.panic': '1' } })],
+  ['needs a ipc namespace', config({}, { sysctl: { 'kernel.shmmni': '1' } })],
+  ['is no parameter', config({}, { sysctl: { 'net/../kernel/panic': '1' } })],
+  ['goes up', config({}, { cgroupsPath: '/../x' })],
+  ['no pids controller', config({}, { resources: { pids: { limit: 3 } } })],
+  ['without a user namespace', config({}, { uidMappings: [{ containerID: 0, hostID: 1, size: 1 }] })],
+  ['needs --console-socket', config({}, {}, { terminal: true })],
+]
+
+test.each(refused)('refused by name: %s', (message, document) => {
+  expect(() => planContainer(request(document))).toThrow(message)
+})
+
+test('exec takes over the process, and only what the command line says is otherwise', () => {
+  const made = records(config({}, {}, { env: ['PATH=/bin', 'A=1'], noNewPrivileges: true }))
+  const base = made.find(([name]) => name === 'processJson')?.[1] as string
+  const line = { command: 'exec', args: ['-u', '7:8', '-e', 'A=2', '--cwd', '/t', 'c1', 'id', '-u'], base }
+  const { records: plan } = decodePlan(planExec({ ...request(''), ...line, document: undefined }))
+  expect(plan).toContainEqual(['process', 7, 8, 0o022, 1 | 4, 1000])
+  expect(plan.filter(([name]) => name === 'argument')).toEqual([
+    ['argument', 'id'],
+    ['argument', '-u'],
+  ])
+  expect(plan.filter(([name]) => name === 'environment')).toEqual([
+    ['environment', 'PATH=/bin'],
+    ['environment', 'A=2'],
+  ])
+  const update = { command: 'update', args: ['--memory', '2k', 'c1'], base, document: undefined }
+  expect(decodePlan(planUpdate({ ...request(''), ...update })).records).toContainEqual([
+    'cgroupWrite',
+    '/sys/fs/cgroup/memory/user/me/c1/memory.limit_in_bytes',
+    '2048',
+    0,
+  ])
+})
+
+test('the front gets a sentence, never an exception', () => {
+  expect(answerFront(Buffer.from('nonsense')).toString()).toMatch(/^E/)
+  const question = Buffer.alloc(8 + 6)
+  question.writeUInt32LE(1, 0)
+  question.writeUInt32LE(6, 4)
+  question.write('create', 8)
+  expect(answerFront(question).toString()).toBe('Econfig.json: not JSON: Unexpected end of JSON input')
+})
