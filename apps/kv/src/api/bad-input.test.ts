@@ -2,14 +2,14 @@ import { connect } from 'node:http2'
 import { anyRequests } from '@kiln/etcd-api/any-request'
 import * as rpc from '@kiln/etcd-api/rpc'
 import fc from 'fast-check'
-import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { type LoneServer, startLoneServer } from '../testing/lone-server.ts'
 
 let server: LoneServer
-beforeAll(async () => {
+beforeEach(async () => {
   server = await startLoneServer()
 })
-afterAll(() => server.close())
+afterEach(() => server.close())
 
 const runs = 12
 const [unknown, deadline, internal] = [2, 4, 13]
@@ -57,11 +57,11 @@ function call(path: string, messages: readonly Uint8Array[], timeoutMs = 300): P
   })
 }
 
-/** That it still takes a write and reads it back. */
+/** That it still answers; whether it takes writes is up to the alarms that the calls before may have raised. */
 async function expectAlive(): Promise<void> {
-  const key = Buffer.from('alive')
-  const put = rpc.PutRequest.encode(rpc.PutRequest.fromPartial({ key, value: key })).finish()
-  expect(await call('/etcdserverpb.KV/Put', [put], 10_000)).toMatchObject({ code: 0 })
+  expect(await call('/etcdserverpb.Maintenance/Status', [new Uint8Array(0)], 10_000)).toMatchObject({
+    code: 0,
+  })
 }
 
 describe.each(anyRequests())('$path', ({ path, request, clientStreams }) => {
