@@ -7,6 +7,7 @@ import { serveCluster } from './api/cluster-service.ts'
 import type { ServiceContext } from './api/context.ts'
 import { fail, statuses } from './api/errors.ts'
 import { serveHealth } from './api/health-service.ts'
+import { serveHistory } from './api/history-service.ts'
 import { serveKv } from './api/kv-service.ts'
 import { serveLease } from './api/lease-service.ts'
 import { serveMaintenance } from './api/maintenance-service.ts'
@@ -125,6 +126,7 @@ function registerServices(methods: MethodTable, context: ServiceContext, watches
   serveAuth(methods, context)
   serveLock(methods, watches)
   serveElection(methods, context, watches)
+  serveHistory(methods, context)
   serveHealth(methods)
   serveReflection(methods)
 }

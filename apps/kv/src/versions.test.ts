@@ -1,5 +1,6 @@
 import { EtcdClient } from '@kiln/etcd-api'
 import { afterAll, afterEach, describe, expect, test } from 'vitest'
+import { storeVersion } from './state/store-version.ts'
 import { type MemberProcess, startMembers } from './testing/member-process.ts'
 import { previousProgram } from './testing/previous-program.ts'
 
@@ -63,7 +64,7 @@ describe.skipIf(typeof previous === 'string')('beside the previous version', () 
     for (const member of [third, first, second]) await restart(member, undefined, soon)
     await expect
       .poll(() => Promise.all(cluster.members.map(storeVersionOf)), { timeout: 20_000 })
-      .toEqual([2, 2, 2])
+      .toEqual([storeVersion, storeVersion, storeVersion])
     await write(60)
 
     for (const endpoint of cluster.endpoints) {
@@ -86,5 +87,5 @@ test('a new cluster has the newest version of the store at once', async () => {
   ends.push(() => cluster.stop())
   await expect
     .poll(() => Promise.all(cluster.members.map(storeVersionOf)), { timeout: 20_000 })
-    .toEqual([2, 2, 2])
+    .toEqual([storeVersion, storeVersion, storeVersion])
 })

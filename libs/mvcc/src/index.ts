@@ -16,6 +16,20 @@ export type { RecordFields } from './chunk.ts'
 export { accepted, type Outcome, type Refusal, refusals, refused } from './errors.ts'
 export { hashSlices, type StoreHash } from './hash.ts'
 export type { PinnedRecord } from './history.ts'
+export {
+  type Change,
+  checkHistory,
+  type DeletedKey,
+  type DeletedRequest,
+  type Difference,
+  type DiffRequest,
+  historyRefusals,
+  type RestoreRequest,
+  type RevisionsRequest,
+  readDeleted,
+  readDiff,
+  readRevisions,
+} from './history-read.ts'
 export { fromKey, type Key, toKey } from './key.ts'
 export { type Lease, LeaseBook, leaseTtlMax } from './lease-book.ts'
 export { LeaseClock } from './lease-clock.ts'

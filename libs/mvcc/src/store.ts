@@ -1,6 +1,7 @@
 import { accepted, type Outcome, type Refusal, refusals, refused } from './errors.ts'
 import { History, type PinnedRecord } from './history.ts'
-import { type Key, toKey, toSpan } from './key.ts'
+import { planRestore, type RestoreRequest } from './history-read.ts'
+import { fromKey, type Key, toKey, toSpan } from './key.ts'
 import { KeyIndex } from './key-index.ts'
 import { type Lease, LeaseBook } from './lease-book.ts'
 import { checkRevision, rangeSlices, rangeWithin, recordAt, scanLive, type View } from './read.ts'
@@ -92,6 +93,16 @@ export class MvccStore {
     const release = this.pin(request.revision || view.revision)
     try {
       return yield* rangeSlices(view, request)
+    } finally {
+      release()
+    }
+  }
+
+  /** Runs a read of history in slices, at the revision of the first one; `oldest` is the earliest revision it looks at. */
+  *lookSlices<T>(oldest: number, read: (view: View) => Slices<T>): Slices<T> {
+    const release = this.pin(Math.max(oldest, this.#compactRevision))
+    try {
+      return yield* read(this.#view())
     } finally {
       release()
     }
@@ -204,6 +215,26 @@ export class MvccStore {
     }
     this.#reclaiming = { revision: goal, next: at }
     return at >= 0 || goal < target
+  }
+
+  /** Makes a range what it was as of a revision, in one revision; keys that are put belong to no lease. */
+  *restoreRangeSlices(
+    request: RestoreRequest,
+  ): Slices<Outcome<{ revision: number; put: number; deleted: number }>> {
+    const planned = yield* planRestore(this.#view(), request)
+    if (!planned.ok) return planned
+    this.#changes = 0
+    let put = 0
+    for (const [at, { key, from }] of planned.value.entries()) {
+      if (from < 0) this.#delete(key)
+      else {
+        put++
+        this.#put({ key: fromKey(key), value: this.#history.value(from) })
+      }
+      if ((at + 1) % this.sizes.sliceRecords === 0) yield
+    }
+    this.#finish()
+    return accepted({ revision: this.#revision, put, deleted: planned.value.length - put })
   }
 
   grantLease(id: bigint, ttl: number): Outcome<Lease> {

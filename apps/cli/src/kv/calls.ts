@@ -1,6 +1,7 @@
 import type { Method } from '@kiln/etcd-api'
 import { type JsonValue, methodCodec } from '@kiln/etcd-api/descriptors'
 import { CampaignRequest, CampaignResponse } from '@kiln/etcd-api/election'
+import * as history from '@kiln/etcd-api/history'
 import { LockRequest, LockResponse } from '@kiln/etcd-api/lock'
 import * as rpc from '@kiln/etcd-api/rpc'
 import { assert } from '@kiln/service'
@@ -41,6 +42,7 @@ const lease = '/etcdserverpb.Lease/'
 const cluster = '/etcdserverpb.Cluster/'
 const upkeep = '/etcdserverpb.Maintenance/'
 const auth = '/etcdserverpb.Auth/'
+const past = '/kiln.history.v1.History/'
 
 /** The methods behind the commands. */
 export const calls = {
@@ -109,6 +111,10 @@ export const calls = {
     rpc.AuthRoleRevokePermissionResponse,
     'write',
   ),
+  revisions: api(`${past}Revisions`, history.RevisionsRequest, history.RevisionsResponse, 'read'),
+  deletedKeys: api(`${past}Deleted`, history.DeletedRequest, history.DeletedResponse, 'read'),
+  diff: api(`${past}Diff`, history.DiffRequest, history.DiffResponse, 'read'),
+  restore: api(`${past}Restore`, history.RestoreRequest, history.RestoreResponse, 'write'),
   lock: api('/v3lockpb.Lock/Lock', LockRequest, LockResponse, 'write'),
   campaign: api('/v3electionpb.Election/Campaign', CampaignRequest, CampaignResponse, 'write'),
 }

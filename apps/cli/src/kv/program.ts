@@ -1,5 +1,6 @@
 import type { Command } from 'commander'
 import { addEndpointCommands } from './endpoints.ts'
+import { addHistoryCommands } from './history.ts'
 import { addKeyCommands } from './keys.ts'
 import { addLeaseCommands } from './lease.ts'
 import { addLockCommands } from './lock.ts'
@@ -10,7 +11,7 @@ import { addUpkeepCommands } from './upkeep.ts'
 import { addUserCommands } from './users.ts'
 import { addWatchCommand } from './watch.ts'
 
-/** What operators do with etcdctl, as commands of `kiln kv`. */
+/** What operators do with etcdctl, and the history of keys, as commands of `kiln kv`. */
 export function addStoreCommands(kv: Command, ports: KvPorts): void {
   addKeyCommands(kv, ports)
   addTxnCommand(kv, ports)
@@ -21,4 +22,5 @@ export function addStoreCommands(kv: Command, ports: KvPorts): void {
   addEndpointCommands(kv, ports)
   addUserCommands(kv, ports)
   addUpkeepCommands(kv, ports)
+  addHistoryCommands(kv, ports)
 }

@@ -285,6 +285,31 @@ test('users and roles, and what they may do once authentication is on', async ()
   expect((await kv('get c --user anyone:x')).code, 'a user is of no account where nobody is asked').toBe(0)
 })
 
+test('history is listed, compared and restored', async () => {
+  const revisionOf = async (key: string): Promise<string> =>
+    JSON.parse((await kv(`get ${key} --json`)).out).kvs[0].mod_revision
+  await kv('put h/a 1')
+  await kv('put h/b 1')
+  const then = await revisionOf('h/b')
+  await kv('put h/a 2')
+  await kv('del h/b')
+  await kv('put h/c 1')
+  expect((await kv('history list h/b')).out).toMatch(/^\d+, DELETE, , \n\d+, PUT, 1, 1\n$/)
+  expect((await kv('history list h/b', { live: true })).out).toMatch(/^REVISION\s+CHANGE/)
+  expect((await kv('history list h/none')).code).toBe(3)
+  expect((await kv('history list h/a --limit 1')).notes).toContain('--before')
+  expect((await kv('history deleted h/')).out).toMatch(new RegExp(`^h/b, \\d+, ${then}\n$`))
+  expect((await kv(`history diff h/ ${then}`)).out).toBe(
+    'h/a, changed, 1, 2\nh/b, deleted, 1, \nh/c, added, , 1\n',
+  )
+  expect(JSON.parse((await kv(`history diff h/ ${then} --json`)).out).differences).toHaveLength(3)
+  expect((await kv(`history restore h/ ${then} --max-changes 2`)).code).not.toBe(0)
+  const restored = await kv(`history restore h/ ${then}`)
+  expect(restored.out).toContain(`2 keys have their value of revision ${then} again, 1 are deleted`)
+  expect((await kv('get h/ --prefix')).out).toBe('h/a\n1\nh/b\n1\n')
+  expect((await kv('history diff h/ 1')).code).toBe(4)
+})
+
 test('every command has its help', async () => {
   for (const command of [
     'get',

@@ -33,6 +33,7 @@ export const statuses = {
   downgradeTarget: error(3, 'invalid downgrade target version'),
   downgradeUnderWay: error(9, 'cluster has a downgrade job in progress'),
   noDowngrade: error(9, 'no inflight downgrade job'),
+  restoreUnknown: error(9, 'history: not all members run a version that can restore'),
   /** Raw texts of etcd's auth package, which it does not map. */
   noPasswordUser: {
     code: 2,

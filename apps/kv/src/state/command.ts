@@ -31,6 +31,8 @@ export type Command =
   | { kind: 'authenticate'; name: string; authRevision: number; prefix: string }
   /** From here on the log and the disks of all members may hold what came with this version of the store. */
   | { kind: 'raise-version'; version: number }
+  /** A range becomes what it was as of a revision; what that changes is found when it is applied. */
+  | { kind: 'restore'; request: Uint8Array; changesMax: number; bytesMax: number }
 
 const kinds = [
   'put',
@@ -46,6 +48,7 @@ const kinds = [
   'auth',
   'authenticate',
   'raise-version',
+  'restore',
 ] as const
 
 const headBytes = 2
@@ -94,6 +97,11 @@ export function encodeCommand(command: Command): Uint8Array {
     case 'raise-version':
       bytes.writeUInt32LE(command.version, 2)
       break
+    case 'restore':
+      bytes.writeDoubleLE(command.changesMax, 2)
+      bytes.writeDoubleLE(command.bytesMax, 10)
+      bytes.set(command.request, 18)
+      break
   }
   return bytes
 }
@@ -128,6 +136,8 @@ function bodyBytes(command: Exclude<Command, Rare>): number {
       return 8
     case 'raise-version':
       return 4
+    case 'restore':
+      return 16 + command.request.length
   }
 }
 
@@ -172,6 +182,10 @@ export function decodeCommand(entry: Uint8Array): Command {
     }
     case 'raise-version':
       return { kind, version: bytes.readUInt32LE(2) }
+    case 'restore': {
+      const [changesMax, bytesMax] = [bytes.readDoubleLE(2), bytes.readDoubleLE(10)]
+      return { kind, changesMax, bytesMax, request: bytes.subarray(18) }
+    }
     case 'auth':
     case 'authenticate':
       return { kind, ...JSON.parse(bytes.toString('utf8', headBytes)) } as Rare

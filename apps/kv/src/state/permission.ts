@@ -1,4 +1,5 @@
 import { type Demand, type Refusal, refused } from '@kiln/mvcc'
+import { decodeRestore } from '../api/history-messages.ts'
 import { decodeDelete, decodePut, decodeTxn } from '../api/requests.ts'
 import type { Command } from './command.ts'
 import type { Applied } from './state-machine.ts'
@@ -15,6 +16,8 @@ export function demandOf(command: Command): Demand | undefined {
       return { kind: 'delete', request: decodeDelete(command.request) }
     case 'txn':
       return { kind: 'txn', request: decodeTxn(command.request) }
+    case 'restore':
+      return restoreDemand(decodeRestore(command.request))
     case 'lease-revoke':
       return { kind: 'lease-revoke', id: command.id }
     case 'compact':
@@ -32,6 +35,11 @@ export function demandOf(command: Command): Demand | undefined {
   }
 }
 
+/** To restore is to write a range, and what it then holds tells what it held before: the right to do both is needed. */
+export function restoreDemand({ key, rangeEnd }: { key: Uint8Array; rangeEnd: Uint8Array }): Demand {
+  return { kind: 'delete', request: { key, rangeEnd, prevKv: true } }
+}
+
 /** The result of a command that was refused before it was applied. */
 export function refuseCommand(command: Command, refusal: Refusal): Applied {
   switch (command.kind) {
@@ -41,6 +49,7 @@ export function refuseCommand(command: Command, refusal: Refusal): Applied {
     case 'compact':
     case 'lease-grant':
     case 'lease-revoke':
+    case 'restore':
     case 'auth':
     case 'authenticate':
       return { kind: command.kind, outcome: refused(refusal) }

@@ -19,6 +19,7 @@ import {
   type TxnResponse,
 } from '@kiln/mvcc'
 import { Fault } from '@kiln/service'
+import { decodeRestore } from '../api/history-messages.ts'
 import { decodeCompaction, decodeDelete, decodePut, decodeTxn } from '../api/requests.ts'
 import type { CommittedEntry, StateMachine } from '../consensus/types.ts'
 import { type Alarm, AlarmBook } from './alarm-book.ts'
@@ -35,6 +36,7 @@ export type Applied =
   | { kind: 'delete'; outcome: Outcome<DeleteRangeResponse> }
   | { kind: 'txn'; outcome: Outcome<TxnResponse> }
   | { kind: 'compact' | 'lease-revoke'; outcome: Outcome<{ revision: number }> }
+  | { kind: 'restore'; outcome: Outcome<{ revision: number; put: number; deleted: number }> }
   | { kind: 'lease-grant'; outcome: Outcome<{ id: bigint; ttl: number }> }
   | { kind: 'lease-expire' | 'lease-checkpoint' }
   | { kind: 'alarm'; alarms: Alarm[] }
@@ -210,6 +212,12 @@ export class StoreState implements StateMachine<Applied> {
       }
       case 'compact':
         return { kind: 'compact', outcome: store.compact(decodeCompaction(command.request).revision) }
+      case 'restore': {
+        if (this.alarms.has('nospace')) return { kind: 'restore', outcome: refused(refusals.noSpace) }
+        const { changesMax, bytesMax } = command
+        const request = { ...decodeRestore(command.request), changesMax, bytesMax }
+        return { kind: 'restore', outcome: yield* store.restoreRangeSlices(request) }
+      }
       case 'lease-grant':
         return this.#grant(command.id, command.ttl)
       case 'lease-revoke': {
@@ -285,6 +293,7 @@ function whileCorrupt({ kind }: Command): Applied | undefined {
     case 'delete':
     case 'txn':
     case 'compact':
+    case 'restore':
     case 'lease-grant':
     case 'lease-revoke':
       return { kind, outcome: refused(refusals.corrupt) }

@@ -6,9 +6,11 @@ import { Fault } from '@kiln/service'
  * finds nothing there that it cannot read. An entry of the log raises it, once every member runs a program that knows the
  * next one (`store-upgrade.ts`).
  *
- * 1: everything up to users and roles. 2: nothing but the entry itself.
+ * 1: everything up to users and roles. 2: nothing but the entry itself. 3: the entry that restores a range.
  */
-export const storeVersion = 2
+export const storeVersion = 3
+/** From this one on the log may have an entry that restores a range. */
+export const restoreStoreVersion = 3
 export const firstStoreVersion = 1
 
 /** A member of an older program must stop: going on would make it differ from the others. */

@@ -1,0 +1,180 @@
+import { accepted, type Outcome, refusal, refusals, refused } from './errors.ts'
+import { type Key, type Span, toKey, toSpan } from './key.ts'
+import { checkRevision, recordAt, type View } from './read.ts'
+import type { KeyValue } from './requests.ts'
+import type { Slices } from './slices.ts'
+
+/** What one answer holds at most: entries, and bytes of values. */
+const entriesMax = 10_000
+const answerBytes = 16 << 20
+
+export type Change = { kind: 'put' | 'delete'; kv: KeyValue }
+export type DeletedKey = { key: Uint8Array; deletedRevision: number; last: KeyValue | undefined }
+export type Difference = { key: Uint8Array; before: KeyValue | undefined; after: KeyValue | undefined }
+
+type Range = { key: Uint8Array; rangeEnd: Uint8Array }
+export type RevisionsRequest = { key: Uint8Array; limit: number; before: number; keysOnly: boolean }
+export type DeletedRequest = Range & { limit: number }
+export type DiffRequest = Range & { from: number; to: number; limit: number; keysOnly: boolean }
+export type RestoreRequest = Range & {
+  revision: number
+  changesMax: number
+  /** What keys and values put may take: the room that whoever proposed it saw. */
+  bytesMax: number
+}
+
+export const historyRefusals = {
+  tooManyChanges: refusal(8, 'history: more keys would change than allowed'),
+  revisionMissing: refusal(3, 'history: revision is not provided'),
+} as const
+
+/** What a page may still hold. */
+function page(limit: number): { has(bytes: number): boolean } {
+  let entries = limit > 0 ? Math.min(limit, entriesMax) : entriesMax
+  let bytes = answerBytes
+  return {
+    has(size) {
+      if (entries === 0 || bytes < 0) return false
+      entries--
+      bytes -= size
+      return true
+    },
+  }
+}
+
+/**
+ * The record a reader of history may know: all above the compaction, and what is still to be seen at it. What a compaction has
+ * forgotten is not answered, whether it was freed or not.
+ */
+function isKnown({ history, compactRevision }: View, record: number): boolean {
+  const revision = history.revision(record)
+  if (revision >= compactRevision) return true
+  return history.version(record) > 0
+}
+
+/** The revisions of one key, newest first. */
+export function* readRevisions(
+  view: View,
+  request: RevisionsRequest,
+): Slices<{ changes: Change[]; more: boolean; compactRevision: number }> {
+  const { history } = view
+  const changes: Change[] = []
+  const room = page(request.limit)
+  let looked = 0
+  for (let record = view.index.get(toKey(request.key)); record >= 0; record = history.prev(record)) {
+    if (!isKnown(view, record)) break
+    const revision = history.revision(record)
+    if (revision <= view.revision && (request.before === 0 || revision < request.before)) {
+      const kv = history.keyValue(record, request.keysOnly)
+      if (!room.has(kv.value.length)) return { changes, more: true, compactRevision: view.compactRevision }
+      changes.push({ kind: history.version(record) > 0 ? 'put' : 'delete', kv })
+    }
+    // The first one at or below the compaction is the last that is known.
+    if (revision <= view.compactRevision) break
+    if (++looked % view.sliceRecords === 0) yield
+  }
+  return { changes, more: false, compactRevision: view.compactRevision }
+}
+
+/** Keys of a range that were deleted, in order. A deletion is known until the next compaction. */
+export function* readDeleted(
+  view: View,
+  request: DeletedRequest,
+): Slices<{ keys: DeletedKey[]; more: boolean }> {
+  const { history } = view
+  const keys: DeletedKey[] = []
+  const room = page(request.limit)
+  let more = false
+  yield* scanAll(view, toSpan(request.key, request.rangeEnd), (newest) => {
+    const record = newestAt(view, newest)
+    if (record < 0 || history.version(record) > 0 || !isKnown(view, record)) return true
+    if (!room.has(0)) {
+      more = true
+      return false
+    }
+    // A compaction at the deletion's own revision has forgotten what was before.
+    const prev = history.revision(record) > view.compactRevision ? history.prev(record) : -1
+    const last = prev >= 0 ? history.keyValue(prev, true) : undefined
+    keys.push({ key: history.keyBytes(record), deletedRevision: history.revision(record), last })
+    return true
+  })
+  return { keys, more }
+}
+
+/** What is different between two revisions, in the order of keys; 0 as the later is the newest. */
+export function* readDiff(
+  view: View,
+  request: DiffRequest,
+): Slices<{ differences: Difference[]; more: boolean }> {
+  const { history } = view
+  const to = request.to > 0 ? request.to : view.revision
+  const differences: Difference[] = []
+  const room = page(request.limit)
+  let more = false
+  const pair = (record: number): KeyValue | undefined =>
+    record < 0 ? undefined : history.keyValue(record, request.keysOnly)
+  yield* scanAll(view, toSpan(request.key, request.rangeEnd), (newest) => {
+    const earlier = recordAt(history, newest, request.from)
+    const later = recordAt(history, newest, to)
+    if (earlier === later) return true
+    const before = pair(earlier)
+    const after = pair(later)
+    if (!room.has((before?.value.length ?? 0) + (after?.value.length ?? 0))) {
+      more = true
+      return false
+    }
+    differences.push({ key: history.keyBytes(newest), before, after })
+    return true
+  })
+  return { differences, more }
+}
+
+/** What a restore changes, in the order of keys: the record a key gets its value from, or none for a deletion. */
+export type RestorePlan = { key: Key; from: number }[]
+
+/**
+ * What a restore changes, computed from the store alone: keys that are not what they were as of the revision. A key with the same
+ * value, or that existed neither then nor now, is left as it is.
+ */
+export function* planRestore(view: View, request: RestoreRequest): Slices<Outcome<RestorePlan>> {
+  const { history } = view
+  const refusal = checkHistory(view, request.revision)
+  if (refusal) return refused(refusal)
+  const plan: RestorePlan = []
+  let bytes = 0
+  yield* scanAll(view, toSpan(request.key, request.rangeEnd), (newest) => {
+    const then = recordAt(history, newest, request.revision)
+    const now = recordAt(history, newest, view.revision)
+    if (then === now) return true
+    if (then >= 0 && now >= 0 && history.compareValues(then, now) === 0) return true
+    const key = history.key(newest)
+    if (then >= 0) bytes += key.length + history.value(then).length
+    plan.push({ key, from: then })
+    return plan.length <= request.changesMax && bytes <= request.bytesMax
+  })
+  if (plan.length > request.changesMax) return refused(historyRefusals.tooManyChanges)
+  if (bytes > request.bytesMax) return refused(refusals.noSpace)
+  return accepted(plan)
+}
+
+/** Whether the state as of a revision is known; a read of history says which one it means. */
+export function checkHistory(view: Pick<View, 'revision' | 'compactRevision'>, revision: number) {
+  return revision <= 0 ? historyRefusals.revisionMissing : checkRevision(view, revision)
+}
+
+/** A key's record that the view sees, a deletion too. */
+function newestAt({ history, revision }: View, newest: number): number {
+  let record = newest
+  while (record >= 0 && history.revision(record) > revision) record = history.prev(record)
+  return record
+}
+
+/** Visits the newest record of every key of a span, of deleted ones too. */
+function* scanAll(view: View, span: Span, visit: (newest: number) => boolean): Slices<void> {
+  let start: Key | undefined = span.start
+  for (;;) {
+    start = view.index.scan({ start, end: span.end }, visit, view.sliceRecords)
+    if (start === undefined) return
+    yield
+  }
+}
