@@ -84,8 +84,7 @@ int command_kill(struct front *front) {
   if (number < 0) return complain("unknown signal \"%s\"", name);
   enum status status = status_of(&c);
   if (all && c.planned && status == STATUS_STOPPED) return kill_cgroup(&c.plan, number), 0;
-  if (status == STATUS_STOPPED || status == STATUS_CREATING)
-    return complain("cannot kill a %s container", status_names[status]);
+  if (status == STATUS_STOPPED || status == STATUS_CREATING) return complain("container not running: it is %s", status_names[status]);
   int process = open_process(c.pid, c.started_at);
   if (process < 0 || syscall(SYS_pidfd_send_signal, process, number, NULL, 0) != 0)
     return complain("signal %s: %s", c.id, strerror(errno));

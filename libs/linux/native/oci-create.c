@@ -95,15 +95,16 @@ int open_console(const struct plan *plan, int *ours) {
 
 /* `run` without --detach: start, wait with the caller's signals and terminal, and leave nothing. */
 static int attend(const struct front *front, struct container *c, struct clone_result *made, int terminal) {
-  int code, master = terminal < 0 ? -1 : receive_descriptor(terminal);
+  int master = terminal < 0 ? -1 : receive_descriptor(terminal);
   uint64_t options = plan_find(&c->plan, OP_OPTIONS)->f[0].number;
-  if (start_container_now(c) != 0) {
-    destroy_container(front, c);
-    return 1;
-  }
+  struct container now;
+  if (start_container_now(c) != 0) return destroy_container(front, c), 1;
   if (options & OPTION_DETACH) return 0;
-  code = master >= 0 ? relay_terminal(master, made->process, made->pid) : wait_process(made->process, made->pid);
-  if ((options & OPTION_KEEP) == 0) destroy_container(front, c);
+  /* Others may pause, update or delete it meanwhile. */
+  close(c->folder);
+  int code = master >= 0 ? relay_terminal(master, made->process, made->pid) : wait_process(made->process, made->pid);
+  if ((options & OPTION_KEEP) == 0 && open_container(front, c->id, &now, 1) == 0 && now.pid == c->pid)
+    destroy_container(front, &now);
   return code;
 }
 
