@@ -156,7 +156,7 @@ onHost('a mount that fails is a fault that names the step and the path', async (
   })
   await expect(start(folder, plan)).rejects.toMatchObject({
     code: 'CONTAINER_START_FAILED',
-    message: 'bind /no/such/source: No such file or directory',
+    message: 'open mount source /no/such/source: No such file or directory',
   })
 })
 
