@@ -1,4 +1,5 @@
 import type { LeaseBook } from './lease-book.ts'
+import { LeaseQueue } from './lease-queue.ts'
 
 /**
  * When leases end, as the leader counts it. Nobody else counts: a new leader starts every lease anew with what
@@ -6,7 +7,7 @@ import type { LeaseBook } from './lease-book.ts'
  * milliseconds of a clock that never goes back.
  */
 export class LeaseClock {
-  #deadlines = new Map<bigint, number>()
+  readonly #queue = new LeaseQueue()
   #isCounting = false
 
   get isCounting(): boolean {
@@ -15,46 +16,41 @@ export class LeaseClock {
 
   /** This member now leads: all leases run from `now`, plus the time an election may have taken. */
   start(book: LeaseBook, now: number, extraMs: number): void {
-    this.#deadlines.clear()
+    this.#queue.clear()
     this.#isCounting = true
     for (const lease of book.list()) {
-      this.#deadlines.set(lease.id, now + (lease.remainingTtl || lease.ttl) * 1000 + extraMs)
+      this.#queue.set(lease.id, now + (lease.remainingTtl || lease.ttl) * 1000 + extraMs)
     }
   }
 
   stop(): void {
     this.#isCounting = false
-    this.#deadlines.clear()
+    this.#queue.clear()
   }
 
   /** A granted or kept alive lease runs its whole TTL from `now`. */
   renew(id: bigint, ttl: number, now: number): void {
-    if (this.#isCounting) this.#deadlines.set(id, now + ttl * 1000)
+    if (this.#isCounting) this.#queue.set(id, now + ttl * 1000)
   }
 
   forget(id: bigint): void {
-    this.#deadlines.delete(id)
+    this.#queue.delete(id)
   }
 
   /** Seconds left, rounded down, below 0 when it is over; undefined for a lease not counted. */
   remaining(id: bigint, now: number): number | undefined {
-    const deadline = this.#deadlines.get(id)
+    const deadline = this.#queue.deadline(id)
     return deadline === undefined ? undefined : Math.floor((deadline - now) / 1000)
   }
 
   isExpired(id: bigint, now: number): boolean {
-    const deadline = this.#deadlines.get(id)
+    const deadline = this.#queue.deadline(id)
     return deadline !== undefined && deadline <= now
   }
 
-  /** Up to `max` leases whose time is over, the longest over first. */
+  /** Up to `max` leases whose time is over, the longest over first. They stay counted until they are forgotten. */
   expired(now: number, max: number): bigint[] {
-    const over: [bigint, number][] = []
-    for (const entry of this.#deadlines) if (entry[1] <= now) over.push(entry)
-    return over
-      .sort((a, b) => a[1] - b[1])
-      .slice(0, max)
-      .map(([id]) => id)
+    return this.#queue.due(now, max)
   }
 
   /** Seconds left of every lease with more than `thresholdSeconds` granted, for a checkpoint. */
@@ -65,7 +61,7 @@ export class LeaseClock {
   ): { id: bigint; remainingTtl: number }[] {
     const checkpoints: { id: bigint; remainingTtl: number }[] = []
     for (const lease of book.list()) {
-      const deadline = this.#deadlines.get(lease.id)
+      const deadline = this.#queue.deadline(lease.id)
       if (deadline === undefined || lease.ttl <= thresholdSeconds) continue
       checkpoints.push({ id: lease.id, remainingTtl: Math.max(1, Math.ceil((deadline - now) / 1000)) })
     }

@@ -228,8 +228,9 @@ export class WatchHub {
 
   /** Watchers with the same records and options share one array of events, which is then encoded once. */
   #deliver(): void {
-    const { replayEventsMax, replayBytesMax } = this.#limits
+    const { replayEventsMax, replayBytesMax, advanceWatchersMax } = this.#limits
     const touched = this.#touched
+    let left = advanceWatchersMax
     this.#touched = []
     const shared = new Map<string, StoreEvent[]>()
     for (const group of touched) {
@@ -240,7 +241,7 @@ export class WatchHub {
       /** By options and first revision: most groups have one. */
       const variants = new Map<number, StoreEvent[]>()
       for (const watcher of group.watchers) {
-        if (isLarge || !isOpen(watcher.stream)) {
+        if (isLarge || !isOpen(watcher.stream) || left === 0) {
           this.#fallBehind(watcher, Math.max(watcher.nextRevision, firstRevision))
           continue
         }
@@ -252,7 +253,9 @@ export class WatchHub {
           events = this.#eventsFor(watcher, pending, shared)
           variants.set(variant, events)
         }
-        if (events.length > 0) this.#send(watcher, events, this.#revision)
+        if (events.length === 0) continue
+        this.#send(watcher, events, this.#revision)
+        left--
       }
     }
   }

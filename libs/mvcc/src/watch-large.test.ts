@@ -27,6 +27,7 @@ const limits: Partial<WatchLimits> = {
   replayRecordsMax: 500,
   eventsPerPass: 200,
   advanceRecordsMax: 300,
+  advanceWatchersMax: 40,
   watchersPerPass: 64,
 }
 
@@ -132,6 +133,18 @@ test('watchers of the same keys share the events of a large revision', () => {
   const arrays = new Set(watchers.flatMap((each) => [...each.arrays]))
   expect(watchers.every(({ events }) => events.length === 1000)).toBe(true)
   expect(arrays.size).toBeLessThanOrEqual(20)
+})
+
+test('of very many watchers only some are told in one turn, and all in the end', () => {
+  const { hub, store, settle, watch } = setUp(1)
+  const watchers = Array.from({ length: 200 }, () => watch())
+  store.put({ key: bytes('k'), value: none })
+  hub.advance()
+  const told = (): number => watchers.filter(({ events }) => events.length === 1).length
+  expect(told()).toBe(40)
+  expect(settle()).toBeGreaterThan(1)
+  expect(told()).toBe(200)
+  expect(new Set(watchers.flatMap((each) => [...each.arrays])).size).toBe(2)
 })
 
 test('what else a stream has to say waits for the end of a large message, and a stalled one holds up nobody', () => {

@@ -58,8 +58,9 @@ export type WatchLimits = {
   replayBytesMax: number
   /** Records looked at for one slice of a replay. */
   replayRecordsMax: number
-  /** Records looked at in one `advance`. */
+  /** Records looked at, and watchers told, in one `advance`; the others are told in `sync`. */
   advanceRecordsMax: number
+  advanceWatchersMax: number
   /** Size from which a message of a watcher with `fragment` is split. */
   fragmentBytesMax: number
 }
@@ -71,6 +72,7 @@ export const defaultWatchLimits: WatchLimits = {
   replayBytesMax: 2 * 1024 * 1024,
   replayRecordsMax: 20_000,
   advanceRecordsMax: 10_000,
+  advanceWatchersMax: 5000,
   fragmentBytesMax: 2 * 1024 * 1024,
 }
 

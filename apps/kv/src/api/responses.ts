@@ -116,10 +116,14 @@ export function encodeEvents(events: readonly StoreEvent[]): Uint8Array {
 const emptyWatch = rpc.WatchResponse.decode(new Uint8Array(0))
 
 /** What a watch message says besides its events. */
-export const encodeWatchHead = (header: ResponseHeader, message: WatchMessage): Uint8Array =>
-  rpc.WatchResponse.encode({
-    // The header of a compacted start has no revision.
-    header: toHeader({ ...header, revision: message.revision }),
+export function encodeWatchHead(header: ResponseHeader, message: WatchMessage): Uint8Array {
+  // The header of a compacted start has no revision.
+  const told = { ...header, revision: message.revision }
+  if (message.events.length > 0 && !message.fragment && message.watchId >= 0) {
+    return eventsHead(told, message.watchId)
+  }
+  return rpc.WatchResponse.encode({
+    header: toHeader(told),
     watchId: BigInt(message.watchId),
     created: message.created,
     canceled: message.canceled,
@@ -128,6 +132,33 @@ export const encodeWatchHead = (header: ResponseHeader, message: WatchMessage): 
     fragment: message.fragment,
     events: [],
   }).finish()
+}
+
+let lastHeader: { of: ResponseHeader; bytes: Uint8Array } | undefined
+
+/** The usual head, for one of many watchers that are told of the same revision: the header as last time, and the id (field 2). */
+function eventsHead(header: ResponseHeader, watchId: number): Uint8Array {
+  if (!lastHeader || !isSameHeader(lastHeader.of, header)) {
+    const bytes = rpc.WatchResponse.encode({ ...emptyWatch, header: toHeader(header) }).finish()
+    lastHeader = { of: header, bytes }
+  }
+  const { bytes } = lastHeader
+  if (watchId === 0) return bytes
+  const head = Buffer.allocUnsafe(bytes.length + 9)
+  head.set(bytes)
+  let at = bytes.length
+  head[at++] = 0x10
+  let rest = watchId
+  for (; rest > 0x7f; rest = Math.floor(rest / 128)) head[at++] = (rest & 0x7f) | 0x80
+  head[at++] = rest
+  return head.subarray(0, at)
+}
+
+const isSameHeader = (a: ResponseHeader, b: ResponseHeader): boolean =>
+  a.revision === b.revision &&
+  a.raftTerm === b.raftTerm &&
+  a.memberId === b.memberId &&
+  a.clusterId === b.clusterId
 
 export const encodeLeaseGrant = (
   header: ResponseHeader,

@@ -47,7 +47,7 @@ async function watch(create: Partial<rpc.WatchCreateRequest>): Promise<Watch> {
   stream.on('error', () => undefined)
   const request = rpc.WatchRequest.fromPartial({ requestUnion: { $case: 'createRequest', value: create } })
   stream.write(Buffer.from(rpc.WatchRequest.encode(request).finish()))
-  await expect.poll(() => messages[0]?.created).toBe(true)
+  await expect.poll(() => messages[0]?.created, patience).toBe(true)
   return { messages, close: () => stream.cancel() }
 }
 
