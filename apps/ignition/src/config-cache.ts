@@ -60,10 +60,3 @@ export function clearState(options: Options): void {
   rmSync(options.configCache, { force: true })
   rmSync(options.stateFile, { force: true })
 }
-
-/** Whether a later stage will fetch something over the network. */
-export function needsNetwork(config: IgnitionConfig): boolean {
-  return (config.storage?.files ?? []).some((file) =>
-    [file.contents, ...(file.append ?? [])].some((resource) => /^https?:/i.test(resource?.source ?? '')),
-  )
-}

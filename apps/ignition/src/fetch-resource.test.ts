@@ -92,7 +92,7 @@ test('a circle of redirects ends', async () => {
 test('data URLs need no network, other schemes are refused', async () => {
   expect((await fetchFrom({ source: 'data:,a%20b' })).outcome).toBe('a b')
   expect((await fetchFrom({ source: 'data:text/plain;base64,aGk=' })).outcome).toBe('hi')
-  expect((await fetchFrom({ source: 's3://bucket/key' })).outcome).toBe('SCHEME_UNSUPPORTED')
+  expect((await fetchFrom({ source: 'ftp://host/key' })).outcome).toBe('SCHEME_UNSUPPORTED')
 })
 
 test('messages show no credentials and no query', () => {
@@ -128,4 +128,20 @@ test('tftp is read from its port and path, and needs the network', async () => {
   ])
   const offline = fetchResource(resource, { ...fetcher, network: false }, defaultFetchSettings)
   await expect(offline).rejects.toMatchObject({ code: 'NEEDS_NETWORK' })
+})
+
+test('an object is asked for again in the region that the answer names', async () => {
+  const answers = {
+    '/key': [
+      { status: 301, headers: { 'x-amz-bucket-region': 'eu-west-1' } },
+      { status: 200, body: 'object' },
+    ],
+  }
+  const { outcome, calls } = await fetchFrom({ source: 's3://bucket/key' }, answers)
+  expect(outcome).toBe('object')
+  expect(calls.map(({ url }) => url)).toEqual([
+    'https://bucket.s3.us-east-1.amazonaws.com/key',
+    'https://bucket.s3.eu-west-1.amazonaws.com/key',
+  ])
+  expect((await fetchFrom({ source: 's3://bucket/none' })).outcome).toBe('RESOURCE_NOT_FOUND')
 })

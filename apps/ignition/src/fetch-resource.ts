@@ -2,7 +2,8 @@ import { createHash } from 'node:crypto'
 import { readFile } from 'node:fs/promises'
 import { decodeDataUrl, type IgnitionConfig, type IgnitionResource } from '@kiln/schemas'
 import { type Clock, Fault, version } from '@kiln/service'
-import type { Http } from './http-request.ts'
+import type { Http, HttpReply } from './http-request.ts'
+import type { CloudIdentity } from './object-store.ts'
 import { type ProxySettings, proxyFor } from './proxy-rules.ts'
 import type { Tftp } from './tftp-request.ts'
 
@@ -23,6 +24,10 @@ export type Fetcher = {
   clock: Clock
   /** False in fetch-offline: anything beyond data URLs and files is `NEEDS_NETWORK`. */
   network: boolean
+  /** What this instance may show a cloud's object store. */
+  identity?: () => Promise<CloudIdentity>
+  /** Told of every config that was read. */
+  configRead?: (what: { source: string; referenced: boolean }) => void | Promise<void>
   retrying?: (what: { url: string; attempt: number; problem: string }) => void
 }
 
@@ -101,10 +106,54 @@ async function fetchRaw(
     case 'tftp':
       if (!fetcher.network) throw new Fault('NEEDS_NETWORK', `${shown(source)} needs the network`)
       return fetchTftp(source, fetcher, settings)
+    case 's3':
+    case 'arn':
+    case 'gs':
+      if (!fetcher.network) throw new Fault('NEEDS_NETWORK', `${shown(source)} needs the network`)
+      return fetchObject(source, fetcher, settings)
     default:
       throw new Fault('SCHEME_UNSUPPORTED', `sources of scheme ${scheme} are not supported`, {
         remedy: 'serve it over http or https',
       })
+  }
+}
+
+/** Bytes at an http URL that no config names, such as a platform's metadata; undefined when they are not there. */
+export async function fetchUrl(
+  url: string,
+  asked: { headers?: Record<string, string>; method?: 'GET' | 'PUT' },
+  fetcher: Fetcher,
+  settings: FetchSettings,
+): Promise<Buffer | undefined> {
+  if (!fetcher.network) throw new Fault('NEEDS_NETWORK', `${shown(url)} needs the network`)
+  const { method = 'GET' } = asked
+  const headers = { 'User-Agent': `Ignition/${version}`, ...asked.headers }
+  try {
+    return await getWithRetries(url, { method, headers, own: {} }, fetcher, settings)
+  } catch (error) {
+    if (error instanceof Fault && error.code === 'RESOURCE_NOT_FOUND') return undefined
+    throw error
+  }
+}
+
+/** An object of a cloud's store; a bucket that turns out to be in another region is asked again there. */
+async function fetchObject(source: string, fetcher: Fetcher, settings: FetchSettings): Promise<Buffer> {
+  const { objectRequest, regionOfAnswer } = await import('./object-store.ts')
+  const identity = (await fetcher.identity?.()) ?? {}
+  let region: string | undefined
+  const get = (): Promise<Buffer> => {
+    const { url, headers } = objectRequest(source, identity, new Date(), region)
+    const seen = (reply: HttpReply): void => {
+      region ??= regionOfAnswer(reply.headers)
+    }
+    const sent = { headers: { 'User-Agent': `Ignition/${version}`, ...headers }, own: {}, seen }
+    return getWithRetries(url, sent, fetcher, settings)
+  }
+  try {
+    return await get()
+  } catch (error) {
+    if (region === undefined) throw error
+    return get()
   }
 }
 
@@ -135,7 +184,7 @@ export function headersOf(headers: NonNullable<IgnitionResource['httpHeaders']>)
 
 async function getWithRetries(
   source: string,
-  headers: { headers: Record<string, string>; own: Record<string, string> },
+  headers: SentHeaders,
   fetcher: Fetcher,
   settings: FetchSettings,
 ): Promise<Buffer> {
@@ -164,11 +213,19 @@ async function getWithRetries(
   )
 }
 
+/** Ours and the config's headers of a request; `seen` is told of every answer. */
+type SentHeaders = {
+  method?: 'GET' | 'PUT'
+  headers: Record<string, string>
+  own: Record<string, string>
+  seen?: (reply: HttpReply) => void
+}
+
 type Attempt = { kind: 'bytes'; bytes: Buffer } | { kind: 'again'; problem: unknown }
 
 async function getOnce(
   source: string,
-  { headers, own }: { headers: Record<string, string>; own: Record<string, string> },
+  { method, headers, own, seen }: SentHeaders,
   fetcher: Fetcher,
   settings: FetchSettings,
   leftMs: number,
@@ -180,6 +237,7 @@ async function getOnce(
     try {
       const reply = await fetcher.http({
         url,
+        ...(method ? { method } : {}),
         // Headers of the config are for the host it names, not for wherever that one points to.
         headers: redirects === 0 ? overriding(headers, own) : headers,
         headersTimeoutMs: settings.headersTimeoutMs,
@@ -188,6 +246,7 @@ async function getOnce(
         proxy: proxyFor(url, settings.proxy),
         ...(settings.authorities.length > 0 ? { tls: { ca: await trusted(settings.authorities) } } : {}),
       })
+      seen?.(reply)
       if (reply.status >= 500) {
         return { kind: 'again', problem: new Error(`the server answered ${reply.status}`) }
       }

@@ -7,7 +7,7 @@ export type HttpReply = { status: number; headers: IncomingMessage['headers']; b
 
 export type HttpCall = {
   url: string
-  method?: 'GET' | 'POST'
+  method?: 'GET' | 'POST' | 'PUT'
   headers?: Record<string, string>
   body?: string
   /** Time until the response's headers; 0 waits for ever. */

@@ -191,7 +191,13 @@ test.each<[string, object, RegExp]>([
   ['RAID', { storage: { raid: [{ name: 'md', level: 'raid1', devices: ['/dev/a', '/dev/b'] }] } }, /RAID/],
   ['LUKS', { storage: { luks: [{ name: 'x', device: '/dev/a' }] } }, /LUKS/],
   ['kernel arguments', { kernelArguments: { shouldExist: ['x'] } }, /kernel arguments/],
-  ['a source in S3', { storage: { files: [{ path: '/a', contents: { source: 's3://h/a' } }] } }, /s3/],
+  ['a unit in a folder', { systemd: { units: [{ name: '../a.service', contents: '[Unit]' }] } }, /slash/],
+  ['an impossible id', { passwd: { users: [{ name: 'a', uid: -1 }] } }, /-1 is not between/],
+  [
+    'a partition past the table',
+    { storage: { disks: [{ device: '/d', partitions: [{ number: 129 }] }] } },
+    /129/,
+  ],
 ])('%s is refused by name before anything is touched', async (_, rest, message) => {
   const at = machine({ config: config(rest) })
   expect(await at.ignite()).toBe(1)

@@ -1,13 +1,17 @@
-import type { IgnitionConfig } from '@kiln/schemas'
+import type { IgnitionConfig, IgnitionProblem } from '@kiln/schemas'
 
 const partitionNumberMax = 128
 const idMax = 0xffff_fffe
 
-/** What the specification lets pass and no machine can do: numbers out of range, unit names that are paths. */
-export function refuseImpossible(
-  config: IgnitionConfig,
-  refuse: (path: string, message: string) => void,
-): void {
+/**
+ * What the specification lets pass and no machine can do: numbers out of range, unit names that are paths. Known before
+ * anything is touched, so that no machine is left half set up.
+ */
+export function impossibleParts(config: IgnitionConfig): IgnitionProblem[] {
+  const problems: IgnitionProblem[] = []
+  const refuse = (path: string, message: string): void => {
+    problems.push({ path, severity: 'error', message, line: 0, column: 0 })
+  }
   const { storage, passwd, systemd } = config
   const range = (value: number | undefined, max: number, path: string): void => {
     if (value !== undefined && (value < 0 || value > max))
@@ -40,4 +44,5 @@ export function refuseImpossible(
       if (refused(dropin.name)) refuse(`${path}.dropins.${at}.name`, 'the name of a drop-in has no slash')
     }
   }
+  return problems
 }

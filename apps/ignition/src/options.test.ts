@@ -24,7 +24,7 @@ test('flags have one dash or two, as in Ignition', () => {
 test.each([
   [['--platform', 'metal'], /--stage is missing/],
   [['--stage', 'all'], /--platform is missing/],
-  [['--stage', 'all', '--platform', 'aws'], /aws is unknown; it is one of metal, qemu, file/],
+  [['--stage', 'all', '--platform', 'abc'], /abc is unknown; it is one of metal, qemu, file/],
   [['--stage', 'brew', '--platform', 'metal'], /brew is unknown/],
   [['--stage', 'all', '--platform', 'metal', '--nope'], /nope/],
   [['--stage', 'all', '--platform', 'metal', '--fetch-timeout', 'soon'], /not a duration/],
@@ -41,9 +41,8 @@ test('durations are written as in Go', () => {
 
 test('platform file takes its config from the environment', () => {
   const flags = ['--platform', 'file', '--stage', 'fetch']
-  expect(parseOptions(flags, {}).config).toBe('config.ign')
-  expect(parseOptions(flags, { IGNITION_CONFIG_FILE: '/x.ign' }).config).toBe('/x.ign')
-  expect(parseOptions([...flags, '--config', 'http://h/c'], { IGNITION_CONFIG_FILE: '/x' }).config).toBe(
-    'http://h/c',
-  )
+  expect(parseOptions(flags, {}).platformFile).toBe('config.ign')
+  const env = { IGNITION_CONFIG_FILE: '/x.ign' }
+  expect(parseOptions(flags, env)).toMatchObject({ platformFile: '/x.ign', config: undefined })
+  expect(parseOptions([...flags, '--config', 'http://h/c'], env).config).toBe('http://h/c')
 })

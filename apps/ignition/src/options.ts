@@ -14,7 +14,21 @@ export const stageNames = [
 ] as const
 export type StageName = (typeof stageNames)[number]
 
-export const platformNames = ['metal', 'qemu', 'file'] as const
+/** Clouds and hypervisors with a config of their own, by the name that Ignition gives them. */
+export const cloudNames = [
+  'aws',
+  'azure',
+  'digitalocean',
+  'gcp',
+  'hetzner',
+  'nocloud',
+  'openstack',
+  'proxmoxve',
+  'vmware',
+] as const
+export type CloudName = (typeof cloudNames)[number]
+
+export const platformNames = ['metal', 'qemu', 'file', ...cloudNames] as const
 export type PlatformName = (typeof platformNames)[number]
 
 /** What the command line asked for. */
@@ -30,8 +44,14 @@ export type Options = {
   needNet: string
   stateFile: string
   logToStdout: boolean
+  /** Where the machine's attributes go. */
+  metadataFile: string
+  /** Folder of the distribution's own configs; with a disk image the one at hand is another machine's. */
+  systemConfigDir: string | undefined
   /** Where the config is: URL or path; overrides kernel argument and platform. */
   config: string | undefined
+  /** What platform file reads. */
+  platformFile: string | undefined
   /** `auto`, or the device to install to. */
   disk: string
   /** A sparse file that stands for the disk; the root is then a plain directory. */
@@ -56,6 +76,7 @@ const flags = {
   'fetch-timeout': { type: 'string', default: '2m' },
   neednet: { type: 'string', default: '/run/ignition/neednet' },
   'state-file': { type: 'string', default: '/run/ignition/state' },
+  'metadata-file': { type: 'string', default: '/run/metadata/kiln' },
   'log-to-stdout': { type: 'boolean', default: false },
   config: { type: 'string' },
   disk: { type: 'string', default: 'auto' },
@@ -75,7 +96,8 @@ export const usage = `usage: kiln-ignition --platform NAME --stage NAME [--root 
        kiln-ignition --version
 
 Flags may have one dash or two.
-  --platform NAME       where the config is: ${platformNames.join(', ')}
+  --platform NAME       where the config is: ${platformNames.slice(0, 6).join(', ')},
+                        ${platformNames.slice(6).join(', ')}
   --stage NAME          ${stageNames.join(', ')}, or all
   --root FOLDER         root of the system to configure (/)
   --config-cache FILE   the rendered config between stages (/run/ignition.json)
@@ -83,6 +105,7 @@ Flags may have one dash or two.
   --fetch-timeout TIME  how long to try for the config, such as 90s or 2m (2m)
   --neednet FILE        flag file that fetch-offline makes when it needs the network
   --state-file FILE     what stages in processes of their own tell each other (/run/ignition/state)
+  --metadata-file FILE  what the platform says of the machine, as environment lines (/run/metadata/kiln)
   --log-to-stdout       log to standard output instead of standard error
   --config URL          config to use (platform file: also $IGNITION_CONFIG_FILE)
   --disk DEVICE         disk to install to (auto: the only one)
@@ -105,6 +128,7 @@ export function parseOptions(argv: string[], env: Record<string, string | undefi
   const stage = oneOf('stage', values.stage, [...stageNames, 'all'] as const)
   const platform = oneOf('platform', values.platform, platformNames)
   const file = platform === 'file' ? (env['IGNITION_CONFIG_FILE'] ?? 'config.ign') : undefined
+  const disk = values['disk-image']
   const diskSizeMiB = Number(values['disk-size'])
   if (!Number.isInteger(diskSizeMiB) || diskSizeMiB < 64) {
     throw new Fault('USAGE', `--disk-size ${values['disk-size']} is not a number of MiB from 64`)
@@ -120,9 +144,13 @@ export function parseOptions(argv: string[], env: Record<string, string | undefi
     needNet: values.neednet,
     stateFile: values['state-file'],
     logToStdout: values['log-to-stdout'],
-    config: values.config ?? file,
+    metadataFile: values['metadata-file'],
+    systemConfigDir:
+      env['IGNITION_SYSTEM_CONFIG_DIR'] ?? (disk === undefined ? '/usr/lib/ignition' : undefined),
+    config: values.config,
+    platformFile: file,
     disk: values.disk,
-    diskImage: values['disk-image'],
+    diskImage: disk,
     diskSizeMiB,
     image: values.image,
     bootUrl: values['boot-url']?.replace(/\/+$/, ''),

@@ -1,3 +1,5 @@
+import { gzipSync } from 'node:zlib'
+import { createCa } from '@kiln/pki'
 import { encodeDataUrl, type IgnitionConfig } from '@kiln/schemas'
 import { expect, test } from 'vitest'
 import { ConfigInvalid } from './config-invalid.ts'
@@ -106,8 +108,16 @@ test('warnings of all configs are kept', async () => {
   ])
 })
 
-test('certificate authorities are kept as data URLs', async () => {
-  const security = { tls: { certificateAuthorities: [{ source: 'http://h/ca' }] } }
-  const { rendered } = await render(config({}, { security }), { '/ca': { pem: 1 } })
-  expect(rendered.ignition.security?.tls?.certificateAuthorities).toEqual([{ source: dataUrl({ pem: 1 }) }])
+test('certificate authorities are kept as data URLs, and what is none is refused', async () => {
+  const { certificate } = await createCa({ name: 'test', days: 1, now: new Date() })
+  const source = encodeDataUrl(gzipSync(certificate))
+  const headers = { httpHeaders: [], compression: 'gzip' }
+  const security = { tls: { certificateAuthorities: [{ source, ...headers }] } }
+  const { rendered } = await render(config({}, { security }))
+  const kept = encodeDataUrl(Buffer.from(certificate))
+  expect(rendered.ignition.security?.tls?.certificateAuthorities).toEqual([{ source: kept }])
+  const none = { tls: { certificateAuthorities: [{ source: 'http://h/ca' }] } }
+  await expect(render(config({}, { security: none }), { '/ca': { pem: 1 } })).rejects.toMatchObject({
+    code: 'AUTHORITY_INVALID',
+  })
 })

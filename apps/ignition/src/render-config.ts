@@ -9,6 +9,7 @@ import {
   parseIgnition,
 } from '@kiln/schemas'
 import { Fault } from '@kiln/service'
+import { certificatesOf } from './authorities.ts'
 import { ConfigInvalid } from './config-invalid.ts'
 import {
   configHeaders,
@@ -62,6 +63,7 @@ async function render(rendering: Rendering): Promise<IgnitionConfig> {
     )
   }
   const { config, problems } = parseIgnition(text)
+  await fetcher.configRead?.({ source: shown(source), referenced: depth > 0 })
   for (const problem of problems) {
     if (problem.severity === 'warning') warnings.push(`${shown(source)}: ${describeIgnitionProblem(problem)}`)
   }
@@ -85,6 +87,13 @@ async function render(rendering: Rendering): Promise<IgnitionConfig> {
   return merged
 }
 
+/** A config merged over the ones before it, checked again. */
+export function mergeRendered(before: IgnitionConfig, config: IgnitionConfig): IgnitionConfig {
+  const merged = mergeIgnition(before, config)
+  refuseErrors(checkMergedIgnition(merged), 'the merged config')
+  return merged
+}
+
 /** Certificate authorities become data URLs, so that no later stage fetches them again. */
 async function withAuthorities(
   config: IgnitionConfig,
@@ -95,7 +104,7 @@ async function withAuthorities(
   const authorities = [...settings.authorities]
   for (const resource of resources) {
     const bytes = await fetchResource(resource, fetcher, settings)
-    authorities.push(bytes.toString('utf8'))
+    authorities.push(...certificatesOf(bytes.toString('utf8'), shown(resource.source ?? '')))
     resource.source = encodeDataUrl(bytes)
     delete resource.compression
     delete resource.httpHeaders

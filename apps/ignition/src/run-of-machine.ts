@@ -5,6 +5,7 @@ import { machineDevices } from './devices.ts'
 import { defaultFetchSettings } from './fetch-resource.ts'
 import { sendHttp } from './http-request.ts'
 import { parseKernelArguments } from './kernel-arguments.ts'
+import { cloudIdentity } from './machine-attributes.ts'
 import type { Options } from './options.ts'
 import { createReporter } from './reporter.ts'
 import { programsOf } from './required-tools.ts'
@@ -51,6 +52,7 @@ export function createRun(
       http: sendHttp,
       clock: systemClock,
       network: true,
+      identity: () => cloudIdentity(options.platform, { http: sendHttp, clock: systemClock, network: true }),
       retrying: ({ url, attempt, problem }) => reporter.say(`fetch: ${url}, try ${attempt}: ${problem}`),
     },
     settings: defaultFetchSettings,
