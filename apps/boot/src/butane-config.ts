@@ -1,4 +1,4 @@
-import { ignitionVersions, parseIgnition } from '@kiln/schemas'
+import { ignitionVersions, parseIgnition, parsePod } from '@kiln/schemas'
 import { describeButaneProblem, translateButane } from '@kiln/schemas/butane'
 import { openFilesDirectory } from '@kiln/service'
 
@@ -17,7 +17,7 @@ export function translateConfig(
   folder: string,
 ): { ok: true; text: string } | { ok: false; reason: string } {
   const files = openFilesDirectory(folder, { totalBytesMax: filesBytesMax })
-  const result = translateButane(text, { parseIgnition, files, raw: true })
+  const result = translateButane(text, { documents: { parseIgnition, parsePod }, files, raw: true })
   if (!result.ok) {
     const errors = result.problems.filter(({ severity }) => severity === 'error').map(describeButaneProblem)
     return { ok: false, reason: [...errors.slice(0, problemsShown), result.failure].join('; ') }

@@ -1,8 +1,8 @@
 import { randomBytes } from 'node:crypto'
 import { readFile } from 'node:fs/promises'
-import type { Group, MachineRecord } from '@kiln/schemas'
+import type { ClusterMember, Group, MachineRecord } from '@kiln/schemas'
 import { atomicWrite, Fault, type Log } from '@kiln/service'
-import { type ClusterMember, ClusterRecord, planCluster } from './initial-cluster.ts'
+import { ClusterRecord, planCluster } from './initial-cluster.ts'
 
 /** `cluster.json`: the initial cluster, written once and never changed; members that joined later beside it. */
 export class ClusterFile {

@@ -1,8 +1,5 @@
-import type { Group, MachineRecord } from '@kiln/schemas'
+import type { ClusterMember, Group, MachineRecord } from '@kiln/schemas'
 import * as z from 'zod'
-
-/** A store member of the initial cluster. */
-export type ClusterMember = { name: string; address: string }
 
 /** `cluster.json`: written once, when the expected store members are assigned. */
 export const ClusterRecord = z.looseObject({
@@ -48,8 +45,3 @@ export function planCluster(groups: Iterable<Group>, machines: Iterable<MachineR
 }
 
 /** `name=https://address:2380,...` of etcd's `--initial-cluster`. */
-export const initialClusterText = (members: readonly ClusterMember[]): string =>
-  members.map((member) => `${member.name}=${peerUrl(member.address)}`).join(',')
-
-export const peerUrl = (address: string): string => `https://${address}:2380`
-export const clientUrl = (address: string): string => `https://${address}:2379`

@@ -1,6 +1,5 @@
-import { KilnGroup } from '@kiln/schemas'
+import { KilnGroup, kvEnvironment } from '@kiln/schemas'
 import { expect, test } from 'vitest'
-import { kvEnvironment } from './kv-environment.ts'
 import { machineConfig } from './machine-config.ts'
 
 const facts = {

@@ -1,7 +1,5 @@
-import type { MachineRecord } from '@kiln/schemas'
+import { clientUrl, kvEnvironment, type MachineRecord } from '@kiln/schemas'
 import type { BootContext } from './boot-context.ts'
-import { clientUrl } from './initial-cluster.ts'
-import { kvEnvironment } from './kv-environment.ts'
 
 export type StoreFacts = { endpoints: string[]; kvEnvironment: string | undefined }
 

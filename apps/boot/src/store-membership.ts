@@ -1,7 +1,7 @@
-import type { MachineRecord } from '@kiln/schemas'
+import { type ClusterMember, type MachineRecord, peerUrl } from '@kiln/schemas'
 import { Fault, type Log } from '@kiln/service'
 import type { ClusterFile } from './cluster-file.ts'
-import { type ClusterMember, type ClusterRecord, peerUrl } from './initial-cluster.ts'
+import type { ClusterRecord } from './initial-cluster.ts'
 
 /** A member as the running store lists it; the name is empty until it has started. */
 export type ListedMember = { id: string; name: string; peerUrls: string[] }

@@ -189,6 +189,17 @@ program
     process.exitCode = await runProgram('kiln-ignition', args, context)
   })
 
+program
+  .command('config')
+  .argument('[args...]')
+  .description('build: run a module that makes a config, and translate it; types: the type of such a config')
+  .helpOption(false)
+  .allowUnknownOption()
+  .passThroughOptions()
+  .action(async (args: string[]) => {
+    process.exitCode = await runProgram('kiln-ignition', ['config', ...args], context)
+  })
+
 const update = program.command('update').description("images of a group's machines")
 const groupOption = (): Option => new Option('--group <name>', 'group of machines (default: default)')
 update

@@ -24,6 +24,10 @@ export async function main(argv: string[], env: Record<string, string | undefine
     const { simulateCommand } = await import('./simulate/command.ts')
     return simulateCommand(argv.slice(1), env, (descriptor, text) => void writeSync(descriptor, text))
   }
+  if (argv[0] === 'config') {
+    const { runConfig } = await import('./config-build/command.ts')
+    return await runConfig(argv.slice(1))
+  }
   if (argv.some((arg) => /^--?help$|^-h$/.test(arg))) {
     writeSync(1, usage)
     return 0

@@ -92,6 +92,7 @@ const flags = {
 export const usage = `usage: kiln-ignition --platform NAME --stage NAME [--root FOLDER] [flags]
        kiln-ignition validate FILE...
        kiln-ignition butane [--help] [FILE]
+       kiln-ignition config build|types [FILE]
        kiln-ignition simulate CONFIG --disk IMAGE
        kiln-ignition --version
 

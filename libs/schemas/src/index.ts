@@ -27,6 +27,14 @@ export {
 } from './ignition-parse.ts'
 export { ignitionNewest, ignitionVersions } from './ignition-versions.ts'
 export {
+  type ClusterMember,
+  clientUrl,
+  initialClusterText,
+  type KvSettings,
+  kvEnvironment,
+  peerUrl,
+} from './kv-environment.ts'
+export {
   EnrolmentReply,
   EnrolmentRequest,
   EnrolmentTicket,

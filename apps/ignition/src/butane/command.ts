@@ -1,6 +1,10 @@
 import { parseArgs } from 'node:util'
-import type { parseIgnition } from '@kiln/schemas'
-import { describeButaneProblem, excerptButaneProblem, translateButane } from '@kiln/schemas/butane'
+import {
+  type Documents,
+  describeButaneProblem,
+  excerptButaneProblem,
+  translateButane,
+} from '@kiln/schemas/butane'
 import { type FilesDirectory, version } from '@kiln/service'
 
 /** What the command reads and writes; tests and the case runner bring their own. */
@@ -12,8 +16,8 @@ export type ButaneIo = {
   /** A piece of standard error. */
   complain(text: string): void
   openFiles(folder: string): FilesDirectory
-  /** Loads the checks of configs that the source has written into it, which few have. */
-  loadParser(): Promise<typeof parseIgnition>
+  /** Loads the checks of documents that the source has written into it, which few have. */
+  loadDocuments(): Promise<Documents>
   /** Whether `--color auto` means colour. */
   colourful: boolean
 }
@@ -85,7 +89,7 @@ export async function runButane(argv: readonly string[], io: ButaneIo): Promise<
 async function translate(source: string, fileName: string, values: Values, io: ButaneIo): Promise<number> {
   const folder = values['files-dir']
   const result = translateButane(source, {
-    parseIgnition: nested.test(source) ? await io.loadParser() : refuseNested,
+    documents: nested.test(source) ? await io.loadDocuments() : noDocuments,
     raw: values.raw,
     pretty: values.pretty,
     ...(folder ? { files: io.openFiles(folder) } : {}),
@@ -116,12 +120,16 @@ async function translate(source: string, fileName: string, values: Values, io: B
   return 0
 }
 
-/** A config within this one needs these names, if they are not written in escapes. */
-const nested = /merge|replace/
+/** A document within this one needs one of these names, if they are not written in escapes. */
+const nested = /merge|replace|pods/
 
-const refuseNested: typeof parseIgnition = () => ({
-  problems: [{ path: '$', severity: 'error', message: 'write the key inline as it is', line: 0, column: 0 }],
-})
+const problem = 'write the keys merge, replace and pods as they are'
+const noDocuments: Documents = {
+  parseIgnition: () => ({
+    problems: [{ path: '$', severity: 'error', message: problem, line: 0, column: 0 }],
+  }),
+  parsePod: () => ({ pod: undefined, problems: [{ path: '', message: problem }] }),
+}
 
 type Values = ReturnType<typeof parse>['values']
 

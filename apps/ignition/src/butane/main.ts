@@ -15,7 +15,10 @@ export function realButaneIo(env: Record<string, string | undefined>): ButaneIo 
     },
     complain: (text) => writeWhole(2, text),
     openFiles: openFilesDirectory,
-    loadParser: async () => (await import('@kiln/schemas')).parseIgnition,
+    async loadDocuments() {
+      const { parseIgnition, parsePod } = await import('@kiln/schemas')
+      return { parseIgnition, parsePod }
+    },
     colourful: process.stderr.isTTY === true && env['NO_COLOR'] === undefined,
   }
 }

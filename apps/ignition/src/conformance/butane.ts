@@ -12,7 +12,7 @@ import { tmpdir } from 'node:os'
 import { dirname, join, resolve } from 'node:path'
 import { isDeepStrictEqual, parseArgs } from 'node:util'
 import { gunzipSync } from 'node:zlib'
-import { decodeDataUrl, parseIgnition } from '@kiln/schemas'
+import { decodeDataUrl, parseIgnition, parsePod } from '@kiln/schemas'
 import { openFilesDirectory } from '@kiln/service'
 import { parse } from 'yaml'
 import { runButane } from '../butane/command.ts'
@@ -115,7 +115,7 @@ async function run(input: string, argv: string[]): Promise<{ code: number; stdou
       stderr += text
     },
     openFiles: openFilesDirectory,
-    loadParser: async () => parseIgnition,
+    loadDocuments: async () => ({ parseIgnition, parsePod }),
     colourful: false,
   })
   return { code, stdout, stderr }

@@ -4,7 +4,7 @@ import { type SourceNode, textOf } from './source.ts'
 
 /** What a field of the source may hold. */
 export type Shape =
-  | { kind: 'string' | 'int' | 'bool' | 'labels' }
+  | { kind: 'string' | 'int' | 'bool' | 'labels' | 'document' }
   | { kind: 'list'; of: Shape }
   | { kind: 'struct'; name: string; fields: Readonly<Record<string, Shape>> }
 
@@ -44,6 +44,8 @@ export function findUnusedKeys(root: SourceNode | undefined, shape: Shape, path:
 const fieldOf = (shape: Struct, name: string): Shape | undefined =>
   Object.hasOwn(shape.fields, name) ? shape.fields[name] : undefined
 
+const document: Shape = { kind: 'document' }
+
 class Decoder {
   readonly problems: string[] = []
   #values = 0
@@ -61,6 +63,8 @@ class Decoder {
         return this.#list(node, shape)
       case 'labels':
         return this.#labels(node)
+      case 'document':
+        return this.#document(node)
       case 'string':
       case 'int':
       case 'bool':
@@ -109,6 +113,18 @@ class Decoder {
     return Object.fromEntries(
       node.entries.map(({ key, value }) => [textOf(key) ?? '', String(this.#scalar(value, 'string') ?? '')]),
     )
+  }
+
+  /** A document of its own: whatever YAML says it is. */
+  #document(node: SourceNode): unknown {
+    if (node.kind === 'list') return node.items.map((item) => this.decode(item, document) ?? null)
+    if (node.kind === 'scalar') {
+      const resolved = resolveScalar(node)
+      return resolved.type === 'null' ? undefined : resolved.value
+    }
+    if (node.kind !== 'map' || !this.#uniqueKeys(node)) return undefined
+    const entries = node.entries.map(({ key, value }) => [textOf(key) ?? '', this.decode(value, document)])
+    return Object.fromEntries(entries.filter(([, value]) => value !== undefined))
   }
 
   #scalar(node: SourceNode, kind: 'string' | 'int' | 'bool'): string | number | boolean | undefined {
@@ -168,5 +184,6 @@ function typeTag(node: SourceNode): string {
 function describeShape(shape: Shape): string {
   if (shape.kind === 'list') return `a list of ${describeShape(shape.of)}`
   if (shape.kind === 'struct') return shape.name
-  return shape.kind === 'labels' ? 'a map of strings' : shape.kind
+  if (shape.kind === 'labels') return 'a map of strings'
+  return shape.kind === 'document' ? 'a document' : shape.kind
 }

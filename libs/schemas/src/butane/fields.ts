@@ -19,7 +19,7 @@ const struct = (name: string, fields: Record<string, Shape | undefined>): Struct
 export type Generation = 1 | 2 | 3 | 4 | 5 | 6 | 7 | 8
 
 /** Sections that only some variants have. */
-export type Sections = { bootDevice: boolean; grub: boolean; openshift: boolean }
+export type Sections = { bootDevice?: boolean; grub?: boolean; openshift?: boolean; kiln?: boolean }
 
 /** The fields of a version: Butane's specification pages, as a table. */
 export function fieldsOf(generation: Generation, sections: Sections): Struct {
@@ -53,7 +53,28 @@ export function fieldsOf(generation: Generation, sections: Sections): Struct {
           kernel_type: string,
         })
       : undefined,
+    ...(sections.kiln ? kilnFields : {}),
   })
+}
+
+/** Sections of the variant `kiln`. */
+const kilnFields: Record<string, Shape> = {
+  machine: struct('machine', { name: string, address: string }),
+  boot_server: struct('boot_server', { address: string, tls_address: string }),
+  update: struct('update', { group: string, reboot_windows: list(string) }),
+  store: struct('store', { members: { kind: 'labels' }, token: string, state: string }),
+  time_zone: string,
+  pods: list(
+    struct('pod', {
+      local: string,
+      manifest: { kind: 'document' },
+      name: string,
+      image: string,
+      args: list(string),
+      environment: { kind: 'labels' },
+      ports: list(int),
+    }),
+  ),
 }
 
 const verification = struct('verification', { hash: string })

@@ -16,6 +16,8 @@ export type Spec = {
   /** Sections of the resulting config that the variant's machines cannot follow, with the reason. */
   filters: Readonly<Record<string, string>>
   openshift: OpenShift | undefined
+  /** Sections of our own, for machines that run Kiln. */
+  kiln: boolean
 }
 
 /** How a config is wrapped for OpenShift's machine config operator, which supports a part of Ignition. */
@@ -53,7 +55,7 @@ function fcos([version, generation, ignition]: Line): Spec {
     version,
     ignition,
     generation,
-    shape: fieldsOf(generation, { bootDevice, grub, openshift: false }),
+    shape: fieldsOf(generation, { bootDevice, grub }),
     bootDevice: bootDevice
       ? {
           s390x: minor >= 6,
@@ -70,6 +72,7 @@ function fcos([version, generation, ignition]: Line): Spec {
     },
     filters: {},
     openshift: undefined,
+    kiln: false,
   }
 }
 
@@ -79,12 +82,13 @@ function plain(variant: string, filters: Spec['filters'], [version, generation, 
     version,
     ignition,
     generation,
-    shape: fieldsOf(generation, { bootDevice: false, grub: false, openshift: false }),
+    shape: fieldsOf(generation, { kiln: variant === 'kiln' }),
     bootDevice: undefined,
     grub: false,
     checks: noChecks,
     filters,
     openshift: undefined,
+    kiln: variant === 'kiln',
   }
 }
 
@@ -137,6 +141,7 @@ function openshift([version, generation, ignition]: Line): Spec {
       cexArgument: minor >= 19,
       grubContents: experimental,
     },
+    kiln: false,
   }
 }
 
@@ -178,6 +183,7 @@ const lines: Record<string, (() => Spec)[]> = {
     () => plain('fiot', edgeFilters, ['1.0.0', 5, '3.4.0']),
     () => plain('fiot', edgeFilters, ['1.1.0-experimental', 8, upcoming]),
   ],
+  kiln: [() => plain('kiln', cexFilter, ['1.0.0', 7, '3.6.0'])],
   openshift: [
     ...Array.from({ length: 15 }, (_, index) => () => openshift(openshiftLine(8 + index))),
     () => openshift(['4.23.0-experimental', 8, upcoming]),

@@ -1,9 +1,11 @@
 import { expect, test } from 'vitest'
 import { parseIgnition } from '../ignition-parse.ts'
+import { parsePod } from '../pod.ts'
 import type { FilesPort } from './files.ts'
 import { describeButaneProblem, excerptButaneProblem } from './report.ts'
 import { translateButane } from './translate.ts'
 
+const documents = { parseIgnition, parsePod }
 const contents = new Map([
   ['hello', 'hello\n'],
   ['keys', 'ssh-ed25519 AAAA one\r\n\nssh-ed25519 AAAA two\n'],
@@ -33,7 +35,7 @@ const files: FilesPort = {
 }
 
 function translate(text: string) {
-  const result = translateButane(text, { parseIgnition, files })
+  const result = translateButane(text, { documents, files })
   return {
     config: result.ok ? JSON.parse(JSON.stringify(result.config)) : undefined,
     lines: result.problems.map(describeButaneProblem),
@@ -240,7 +242,7 @@ test('a config that is merged in is checked by the rules of its version, if that
 
 test('an excerpt underlines what a finding is about', () => {
   const text = fcos('storage:\n  files:\n    - path: relative # why\n')
-  const [problem] = translateButane(text, { parseIgnition }).problems
+  const [problem] = translateButane(text, { documents }).problems
   expect(excerptButaneProblem(problem!, { fileName: 'x.bu', lines: text.split('\n'), colour: false })).toBe(
     `error[$.storage.files.0.path]:
   --> x.bu:5:13

@@ -10,6 +10,7 @@ import { type Decoded, decodeSource, findUnusedKeys, type Struct } from './decod
 import type { FilesPort } from './files.ts'
 import { findFiltered } from './filters.ts'
 import { addGrubUsers } from './grub.ts'
+import { addKilnFiles, type ParsePod } from './kiln-variant.ts'
 import type { Traced } from './merge-traced.ts'
 import { addMountUnits } from './mount-units.ts'
 import { addFipsCipher, checkOpenShift, findElided, machineConfig, replaceGrubAppend } from './openshift.ts'
@@ -28,9 +29,11 @@ export type ButaneProblem = {
   column: number
 }
 
+export type Documents = { parseIgnition: ParseIgnition; parsePod: ParsePod }
+
 export type ButaneOptions = {
-  /** Checks configs that are written into this one; given, so that only who needs it loads it. */
-  parseIgnition: ParseIgnition
+  /** Checks of documents that are written into this one; given, so that only who needs them loads them. */
+  documents: Documents
   /** What `local` fields may read; without it they are refused. */
   files?: FilesPort
   /** Give the Ignition config itself where the variant would wrap it. */
@@ -62,7 +65,11 @@ const sourceInvalid = 'source config is invalid'
 export function translateButane(text: string, options: ButaneOptions): ButaneResult {
   const parsed = parseSource(text)
   if (!parsed.ok) return failed(`Error unmarshaling yaml: yaml: ${parsed.message}`)
-  const { root } = parsed
+  return translateTree(parsed.root, options)
+}
+
+/** The same for a source that is no YAML: its values, each with the place it was written at. */
+export function translateTree(root: SourceNode | undefined, options: ButaneOptions): ButaneResult {
   const head = decodeSource(root, header)
   if (head.problems.length > 0) {
     return failed(`Error unmarshaling yaml: yaml: unmarshal errors:\n${indent(head.problems)}`)
@@ -86,7 +93,10 @@ function translateSource(
   options: ButaneOptions,
 ): ButaneResult {
   const wrapped = spec.openshift !== undefined && options.raw !== true
-  const findings = [...findUnusedKeys(root, spec.shape), ...checkSource(source, spec, options.parseIgnition)]
+  const findings = [
+    ...findUnusedKeys(root, spec.shape),
+    ...checkSource(source, spec, options.documents.parseIgnition),
+  ]
   let origins: Traced['origins'] = new Map()
   const ended = (failure: string): ButaneResult => ({
     ok: false,
@@ -127,6 +137,7 @@ function desugar(source: Decoded, spec: Spec, options: ButaneOptions, findings: 
   how.origins = traced.origins
   addTrees(source, traced.config, how)
   addQuadlets(source, traced.config, how)
+  if (spec.kiln) addKilnFiles(source, traced.config, how, options.documents.parsePod)
   if (isFatal(findings)) return traced
   if (spec.bootDevice) traced = addBootDevice(source, traced)
   findings.push(...checkPartitions(traced.config, spec.checks))

@@ -1,4 +1,11 @@
-import { type ClusterMember, clientUrl, initialClusterText, peerUrl } from './initial-cluster.ts'
+/** A store member of the initial cluster. */
+export type ClusterMember = { name: string; address: string }
+
+export const initialClusterText = (members: readonly ClusterMember[]): string =>
+  members.map((member) => `${member.name}=${peerUrl(member.address)}`).join(',')
+
+export const peerUrl = (address: string): string => `https://${address}:2380`
+export const clientUrl = (address: string): string => `https://${address}:2379`
 
 export type KvSettings = {
   name: string
