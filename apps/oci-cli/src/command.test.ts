@@ -1,0 +1,149 @@
+import { execFileSync } from 'node:child_process'
+import { chmodSync, existsSync, readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { beforeAll, expect, test } from 'vitest'
+import { leftovers, prepare, unable } from './testing/bundle.ts'
+
+if (unable) console.log(`skipped: containers of kiln-oci on this host: ${unable}`)
+const onHost = test.skipIf(unable !== undefined)
+
+let host: Awaited<ReturnType<typeof prepare>>
+beforeAll(async () => {
+  host = await prepare()
+}, 120_000)
+
+const state = (id: string): { status: string; pid: number } => JSON.parse(host.oci(['state', id]).out)
+
+async function stopped(id: string): Promise<void> {
+  for (let tries = 0; state(id).status !== 'stopped'; tries++) {
+    if (tries > 200) throw new Error(`${id} does not stop`)
+    await sleep(20)
+  }
+}
+
+onHost('a container goes from created to running to stopped to nothing', async () => {
+  const { oci, bundle, base, root } = host
+  const folder = bundle('echo up >/tmp/up; exec sleep 100')
+  expect(oci(['create', '--bundle', folder, '--pid-file', join(folder, 'pid'), 'life']).err).toBe('')
+  expect(state('life').status).toBe('created')
+  expect(Number(readFileSync(join(folder, 'pid'), 'utf8'))).toBe(state('life').pid)
+  expect(existsSync(join(folder, 'rootfs/tmp/up'))).toBe(false)
+  expect(oci(['delete', 'life']).code).toBe(1)
+  expect(oci(['start', 'life']).code).toBe(0)
+  expect(oci(['start', 'life']).err).toContain('cannot start a running container')
+  expect(state('life').status).toBe('running')
+  expect(
+    oci([
+      'exec',
+      'life',
+      '/bin/sh',
+      '-c',
+      'while [ ! -s /tmp/up ]; do sleep 0.1; done; echo in $(cat /tmp/up); exit 7',
+    ]),
+  ).toEqual({
+    code: 7,
+    out: 'in up\n',
+    err: '',
+  })
+  expect(JSON.parse(oci(['list', '--format', 'json']).out)[0]).toMatchObject({
+    id: 'life',
+    status: 'running',
+  })
+  expect(oci(['kill', 'life', 'NOPE']).code).toBe(1)
+  expect(oci(['kill', 'life', 'KILL']).code).toBe(0)
+  await stopped('life')
+  expect(state('life').pid).toBe(0)
+  expect(oci(['kill', 'life', 'KILL']).code).toBe(1)
+  expect(oci(['delete', 'life']).code).toBe(0)
+  expect(oci(['state', 'life']).code).toBe(1)
+  expect(leftovers(base, root, 'life')).toEqual([])
+})
+
+onHost('run passes streams and exit code, and leaves nothing', () => {
+  const { oci, bundle, base, root } = host
+  const done = oci(['run', '--bundle', bundle('cat; echo err >&2; exit 42'), 'once'], { input: 'hello' })
+  expect(done).toEqual({ code: 42, out: 'hello', err: 'err\n' })
+  expect(oci(['run', '--bundle', bundle("sh -c 'kill -9 $$'; exit $?"), 'killed']).code).toBe(137)
+  expect(leftovers(base, root, 'once')).toEqual([])
+})
+
+onHost('what cannot be made says why, in the log too, and leaves nothing', () => {
+  const { oci, bundle, base, root } = host
+  const cases: [string, ReturnType<typeof bundle>][] = [
+    ['No such file or directory', bundle('', { process: { args: ['/no/such/program'] } })],
+    [
+      '/no/such/source',
+      bundle('', { mounts: [{ destination: '/mnt', type: 'bind', source: '/no/such/source' }] }),
+    ],
+    ['mount /mnt', bundle('', { mounts: [{ destination: '/mnt', type: 'nosuchfs', source: 'x' }] })],
+    ['createRuntime', bundle('', { hooks: { createRuntime: [{ path: '/bin/false' }] } })],
+    ['belongs to the whole host', bundle('', { linux: { sysctl: { 'kernel.panic': '1' } } })],
+  ]
+  const log = join(base, 'log')
+  for (const [message, folder] of cases) {
+    const done = oci(['--log', log, '--log-format', 'json', 'create', '--bundle', folder, 'bad'])
+    expect(done.code).not.toBe(0)
+    expect(done.err).toContain(message)
+    const last = readFileSync(log, 'utf8').trim().split('\n').at(-1)!
+    expect(JSON.parse(last)).toMatchObject({ level: 'error' })
+    expect(leftovers(base, root, 'bad')).toEqual([])
+  }
+})
+
+onHost('hooks run in their order and namespaces, with the state on stdin', async () => {
+  const { oci, bundle } = host
+  const folder = bundle('echo main >>/tmp/order; exec sleep 100')
+  const config = JSON.parse(readFileSync(join(folder, 'config.json'), 'utf8'))
+  const hook = (name: string, file = join(folder, 'order')) => [
+    { path: '/bin/sh', args: ['sh', '-c', `cat >${file}.${name}; echo ${name} >>${file}`] },
+  ]
+  config.hooks = {
+    createContainer: hook('createContainer'),
+    createRuntime: hook('createRuntime'),
+    poststart: hook('poststart'),
+    poststop: hook('poststop'),
+    prestart: hook('prestart'),
+    startContainer: hook('startContainer', '/tmp/order'),
+  }
+  writeFileSync(join(folder, 'config.json'), JSON.stringify(config))
+  expect(oci(['create', '--bundle', folder, 'hooks']).err).toBe('')
+  expect(oci(['start', 'hooks']).err).toBe('')
+  await sleep(200)
+  expect(readFileSync(join(folder, 'rootfs/tmp/order'), 'utf8')).toBe('startContainer\nmain\n')
+  oci(['delete', '--force', 'hooks'])
+  const order = readFileSync(join(folder, 'order'), 'utf8').trim().split('\n')
+  expect(order).toEqual(['prestart', 'createRuntime', 'createContainer', 'poststart', 'poststop'])
+  const status = (name: string) => JSON.parse(readFileSync(join(folder, `order.${name}`), 'utf8')).status
+  expect(['createRuntime', 'poststart', 'poststop'].map(status)).toEqual(['creating', 'running', 'stopped'])
+})
+
+onHost('a terminal of its own: run joins it with ours', () => {
+  const { oci, bundle } = host
+  const mounts = [
+    { destination: '/dev/pts', type: 'devpts', source: 'devpts', options: ['newinstance', 'ptmxmode=0666'] },
+  ]
+  const folder = bundle('tty; stty size', {
+    mounts,
+    process: { terminal: true, consoleSize: { height: 33, width: 99 } },
+  })
+  const { code, out } = oci(['run', '--bundle', folder, 'tty'])
+  expect({ code, out: out.replaceAll('\r', '') }).toEqual({ code: 0, out: '/dev/pts/0\n33 99\n' })
+})
+
+onHost('a new user namespace has its own root, and devices come from the host', () => {
+  const { oci, bundle, base } = host
+  const map = [{ containerID: 0, hostID: 100000, size: 1000 }]
+  const namespaces = ['pid', 'mount', 'network', 'ipc', 'uts', 'user'].map((type) => ({ type }))
+  const folder = bundle(
+    'id -u; cat /proc/self/uid_map | tr -s " "; head -c 3 /dev/zero | wc -c; echo x >/dev/null && echo w',
+    {
+      linux: { namespaces, uidMappings: map, gidMappings: map },
+    },
+  )
+  // The mapped root must reach the tree, and own it.
+  chmodSync(base, 0o755)
+  execFileSync('chown', ['-R', '100000:100000', join(folder, 'rootfs')])
+  const { code, out, err } = oci(['run', '--bundle', folder, 'user'])
+  expect({ code, err, out }).toEqual({ code: 0, err: '', out: '0\n 0 100000 1000\n3\nw\n' })
+})
