@@ -5,13 +5,18 @@ import { requireRepository } from '../programs.ts'
 import type { CommandContext } from './context.ts'
 
 /** Comparisons with a real peer, alternately in one run. */
-export const benches: Readonly<Record<string, string>> = { kv: 'apps/kv/src/bench/compare.ts' }
+export const benches: Readonly<Record<string, string>> = {
+  kv: 'apps/kv/src/bench/compare.ts',
+  runtime: 'apps/oci-cli/src/bench/runtime.ts',
+}
 
 /** Case data or real clients against what is built; each ends with the line that counts. */
 export const conformances: Readonly<Record<string, string>> = {
   butane: 'apps/ignition/src/conformance/butane.ts',
   etcdctl: 'apps/kv/src/conformance/etcdctl.ts',
   ignition: 'apps/ignition/src/conformance/ignition.ts',
+  oci: 'apps/oci-cli/src/conformance/oci.ts',
+  podman: 'apps/oci-cli/src/conformance/podman.ts',
 }
 
 /** Runs one of the repository's scripts with this terminal and answers its exit code. */

@@ -1,0 +1,159 @@
+import { spawnSync } from 'node:child_process'
+import {
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
+import { loadavg, tmpdir } from 'node:os'
+import { delimiter, join } from 'node:path'
+import { parseArgs } from 'node:util'
+import { defaultSpec } from '@kiln/oci-runtime'
+import { buildCommand } from '../testing/build-command.ts'
+
+const usage = `kiln bench runtime: kiln-oci beside Debian's runc and crun, alternately in one run, on this machine.
+
+  --rounds N   containers of each for a row (default 20)
+  --json       print JSON
+`
+
+type Sample = { wallMs: number; cpuMs: number }
+type Row = { name: string; medians: Record<string, Sample> }
+
+/** A program's wall time and, by what the children of this process have used, its CPU time. */
+function measure(command: string, args: string[], cwd: string): Sample {
+  const before = childrenCpuMs()
+  const start = performance.now()
+  const { status, stderr } = spawnSync(command, args, {
+    cwd,
+    stdio: ['ignore', 'ignore', 'pipe'],
+    encoding: 'utf8',
+  })
+  const wallMs = performance.now() - start
+  if (status !== 0) throw new Error(`${command} ${args.join(' ')}: ${stderr.trim()}`)
+  return { wallMs, cpuMs: childrenCpuMs() - before }
+}
+
+/** `cutime` and `cstime` of proc(5), in clock ticks of 10 ms: only the sum over a row means something. */
+function childrenCpuMs(): number {
+  const text = readFileSync('/proc/self/stat', 'utf8')
+  const fields = text.slice(text.lastIndexOf(')') + 2).split(' ')
+  return (Number(fields[13]) + Number(fields[14])) * 10
+}
+
+function sum(samples: Sample[]): Sample {
+  return samples.reduce((a, b) => ({ wallMs: a.wallMs + b.wallMs, cpuMs: a.cpuMs + b.cpuMs }))
+}
+
+/** The median of the wall times; CPU is too coarse for one, so its mean. */
+function typical(samples: Sample[]): Sample {
+  const walls = samples.map((sample) => sample.wallMs).sort((a, b) => a - b)
+  return { wallMs: walls[walls.length >> 1]!, cpuMs: sum(samples).cpuMs / samples.length }
+}
+
+/** A bundle of its own for each container: nothing may be kept from one for the next. */
+function makeBundle(base: string, busybox: string, name: string, args: string[]): string {
+  const bundle = join(base, name)
+  mkdirSync(join(bundle, 'rootfs/bin'), { recursive: true })
+  for (const folder of ['proc', 'dev', 'sys', 'tmp']) mkdirSync(join(bundle, 'rootfs', folder))
+  copyFileSync(busybox, join(bundle, 'rootfs/bin/busybox'))
+  for (const applet of ['true', 'sleep', 'sh']) symlinkSync('busybox', join(bundle, 'rootfs/bin', applet))
+  const spec = defaultSpec() as {
+    process: object
+    mounts: { type: string }[]
+    linux: { namespaces: { type: string }[] }
+  }
+  // No cgroup mount nor namespace: crun refuses both on a hybrid host.
+  const config = {
+    ...spec,
+    hostname: name,
+    process: { ...spec.process, terminal: false, args, rlimits: [] },
+    mounts: spec.mounts.filter((mount) => mount.type !== 'cgroup'),
+    linux: { ...spec.linux, namespaces: spec.linux.namespaces.filter(({ type }) => type !== 'cgroup') },
+  }
+  writeFileSync(join(bundle, 'config.json'), JSON.stringify(config))
+  return bundle
+}
+
+const rows: Record<string, (runtime: string, bundle: (args: string[]) => string, id: string) => Sample> = {
+  'run /bin/true': (runtime, bundle, id) => measure(runtime, ['run', id], bundle(['/bin/true'])),
+  'create, start, delete': (runtime, bundle, id) => {
+    const at = bundle(['/bin/sleep', '100'])
+    const steps = [
+      ['create', id],
+      ['start', id],
+      ['delete', '--force', id],
+    ]
+    return sum(steps.map((args) => measure(runtime, args, at)))
+  },
+  'exec /bin/true': (runtime, bundle, id) => {
+    const at = bundle(['/bin/sleep', '100'])
+    measure(runtime, ['create', id], at)
+    measure(runtime, ['start', id], at)
+    try {
+      return measure(runtime, ['exec', id, '/bin/true'], at)
+    } finally {
+      measure(runtime, ['delete', '--force', id], at)
+    }
+  },
+}
+
+function find(program: string): string | undefined {
+  return (process.env['PATH'] ?? '')
+    .split(delimiter)
+    .map((folder) => join(folder, program))
+    .find((path) => existsSync(path))
+}
+
+const { values } = parseArgs({
+  options: { rounds: { type: 'string' }, json: { type: 'boolean' }, help: { type: 'boolean' } },
+})
+const rounds = Number(values.rounds ?? 20)
+const busybox = find('busybox')
+if (values.help) process.stdout.write(usage)
+else if (process.geteuid?.() !== 0 || !busybox) {
+  process.stdout.write(
+    `SKIP all (${busybox ? 'it needs root' : 'there is no busybox: install busybox-static'})\n`,
+  )
+} else {
+  const base = mkdtempSync(join(tmpdir(), 'kiln-bench-'))
+  try {
+    const peers = ['runc', 'crun'].flatMap((name) => find(name) ?? [])
+    const runtimes = [await buildCommand(base), ...peers]
+    const results: Row[] = []
+    let made = 0
+    for (const [name, run] of Object.entries(rows)) {
+      const samples = new Map(runtimes.map((runtime) => [runtime, [] as Sample[]]))
+      for (let round = 0; round <= rounds; round++) {
+        for (const runtime of runtimes) {
+          const id = `kiln-bench-${process.pid}-${++made}`
+          const sample = run(runtime, (args) => makeBundle(base, busybox, id, args), id)
+          // The first of each fills caches and is not counted.
+          if (round > 0) samples.get(runtime)!.push(sample)
+          rmSync(join(base, id), { recursive: true })
+        }
+      }
+      const medians = Object.fromEntries(
+        [...samples].map(([runtime, list]) => [runtime.split('/').at(-1)!, typical(list)]),
+      )
+      results.push({ name, medians })
+    }
+    const load = loadavg()[0]!.toFixed(1)
+    if (values.json) process.stdout.write(`${JSON.stringify({ load, rounds, rows: results })}\n`)
+    else {
+      for (const { name, medians } of results) {
+        const cells = Object.entries(medians).map(
+          ([runtime, { wallMs, cpuMs }]) => `${runtime} ${wallMs.toFixed(1)} ms (CPU ${cpuMs.toFixed(1)})`,
+        )
+        process.stdout.write(`${name.padEnd(24)}${cells.join('   ')}\n`)
+      }
+      process.stdout.write(`median of ${rounds}, CPU mean; load ${load}; kiln-oci without a daemon\n`)
+    }
+  } finally {
+    rmSync(base, { recursive: true, force: true })
+  }
+}
