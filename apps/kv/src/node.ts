@@ -11,7 +11,7 @@ import { watchCertificate } from './certificate-watch.ts'
 import { startConsensus } from './consensus/consensus.ts'
 import { startPeerProbe } from './consensus/peer-probe.ts'
 import type { PeerTls } from './consensus/peer-tls.ts'
-import { startStoreUpgrade } from './consensus/store-upgrade.ts'
+import { refuseMixedReads, startStoreUpgrade } from './consensus/store-upgrade.ts'
 import { startTcpTransport } from './consensus/tcp-transport.ts'
 import type { Consensus, Member } from './consensus/types.ts'
 import { lockDataDir } from './data-dir.ts'
@@ -85,7 +85,7 @@ export async function startNode(options: NodeOptions): Promise<RunningNode> {
     random: options.random,
     log,
     describe: () => known(),
-    announce: () => ({ storeVersion, isNew }),
+    announce: () => ({ storeVersion, isNew, leaseReads: settings.leaseReads }),
   })
   const consensus = await startConsensus<Applied>({
     clusterId: identity.clusterId,
@@ -201,7 +201,10 @@ export async function startNode(options: NodeOptions): Promise<RunningNode> {
   const published = publish(
     context,
     AbortSignal.any([aborted.signal, ...(options.stopping ? [options.stopping] : [])]),
-  ).then(() => (settings.initialCorruptCheck ? checkFirst(corruption) : undefined))
+  ).then(() => {
+    refuseMixedReads(settings.leaseReads, transport.announcements())
+    return settings.initialCorruptCheck ? checkFirst(corruption) : undefined
+  })
   log.info(
     {
       version,

@@ -1,4 +1,4 @@
-import type { Clock, Log } from '@kiln/service'
+import { type Clock, Fault, type Log } from '@kiln/service'
 import { encodeCommand } from '../state/command.ts'
 import type { Consensus, MemberId } from './types.ts'
 
@@ -7,6 +7,8 @@ export type Announcement = {
   storeVersion: number
   /** It began this run with an empty disk: no older program has data there to fall back to. */
   isNew: boolean
+  /** Whether it serves reads alone as leader; a program that does not say so may do either. */
+  leaseReads?: boolean
 }
 
 /** What a member is taken for that announces nothing: the first program did not. */
@@ -18,10 +20,30 @@ export function encodeAnnouncement(announcement: Announcement): Uint8Array {
 
 export function decodeAnnouncement(bytes: Uint8Array): Announcement {
   if (bytes.length === 0) return unannounced
-  const { storeVersion, isNew } = JSON.parse(new TextDecoder().decode(bytes)) as Partial<Announcement>
+  const { storeVersion, isNew, leaseReads } = JSON.parse(
+    new TextDecoder().decode(bytes),
+  ) as Partial<Announcement>
   if (!Number.isSafeInteger(storeVersion) || storeVersion! < 1)
     throw new Error('a peer has no good store version')
-  return { storeVersion: storeVersion!, isNew: isNew === true }
+  return {
+    storeVersion: storeVersion!,
+    isNew: isNew === true,
+    ...(typeof leaseReads === 'boolean' ? { leaseReads } : {}),
+  }
+}
+
+/**
+ * Lease reads are for all members or none: one without them would elect another leader while one with them still answers alone. A member
+ * that begins with another setting than those it finds does not begin.
+ */
+export function refuseMixedReads(leaseReads: boolean, peers: ReadonlyMap<MemberId, Announcement>): void {
+  for (const [id, peer] of peers) {
+    if (peer.leaseReads === undefined || peer.leaseReads === leaseReads) continue
+    const has = peer.leaseReads ? 'has' : 'has not'
+    throw new Fault('STORE_LEASE_READS_MIXED', `member ${id.toString(16)} ${has} --lease-reads`, {
+      remedy: 'set it on all members or none; to change it, stop them all first',
+    })
+  }
 }
 
 export type StoreUpgradePorts = {
