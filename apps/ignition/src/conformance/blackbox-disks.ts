@@ -69,10 +69,17 @@ export async function makeDisk(
   await tool('sfdisk', ['--quiet', '--no-reread', '--no-tell-kernel', file], tableScript(before))
   const device = (await tool('losetup', ['--find', '--show', file])).trim()
   const disk: LoopDisk = { file, device, partition: (number) => `${device}p${number}` }
-  const present = before.partitions.filter(isPresent)
-  if (present.length > 0) await tool('partx', ['--add', device])
-  for (const partition of present) await fill(partition, disk, images, scratch)
-  if (before.corruptTable) corrupt(file, sectors)
+  try {
+    // What a run that was killed left with the kernel would be taken for partitions of this disk.
+    await tool('partx', ['--delete', device]).catch(() => undefined)
+    const present = before.partitions.filter(isPresent)
+    if (present.length > 0) await tool('partx', ['--add', device])
+    for (const partition of present) await fill(partition, disk, images, scratch)
+    if (before.corruptTable) corrupt(file, sectors)
+  } catch (error) {
+    await removeDisk(disk)
+    throw error
+  }
   return disk
 }
 
