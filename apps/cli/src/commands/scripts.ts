@@ -6,6 +6,7 @@ import type { CommandContext } from './context.ts'
 
 /** Comparisons with a real peer, alternately in one run. */
 export const benches: Readonly<Record<string, string>> = {
+  ignition: 'apps/ignition/src/bench/compare.ts',
   kv: 'apps/kv/src/bench/compare.ts',
   runtime: 'apps/oci-cli/src/bench/runtime.ts',
 }
