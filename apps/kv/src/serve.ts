@@ -16,9 +16,9 @@ import { serveReflection } from './api/reflection-service.ts'
 import { serveSnapshot } from './api/snapshot-service.ts'
 import { serveWatch, type WatchService } from './api/watch-service.ts'
 import { readTls } from './client-tls.ts'
+import { lazyRoutes } from './http/lazy-routes.ts'
 import { httpListener } from './http/listener.ts'
 import { CallMetrics, metricsPage } from './http/metrics.ts'
-import { createRoutes } from './http/routes.ts'
 import { serveElection } from './recipes/election-service.ts'
 import { serveLock } from './recipes/lock-service.ts'
 import type { Endpoint } from './settings/settings.ts'
@@ -42,8 +42,10 @@ export async function serveClients(context: ServiceContext, watches: WatchServic
   const stopCounting = consensus.onLeaderChange(({ leader }) => {
     if (leader !== 0n) leaderChanges++
   })
-  const routes = await createRoutes(context, () =>
-    metricsPage({ context, calls, watches, leaderChanges: () => leaderChanges }),
+  const routes = lazyRoutes(
+    context,
+    () => metricsPage({ context, calls, watches, leaderChanges: () => leaderChanges }),
+    log,
   )
   const hooks = {
     onCallStart: (path: string, kind: 'unary' | 'stream') => calls.onStart(path, kind),
