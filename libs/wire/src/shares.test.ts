@@ -17,6 +17,7 @@ async function start(responseBytesMax?: number) {
   return { server, port }
 }
 
+const patience = { timeout: 20_000 }
 const identity = (bytes: Buffer): Buffer => bytes
 
 test('a message begun is made from its parts as there is room, and is one to its reader', async () => {
@@ -101,8 +102,8 @@ test('streams that nobody reads keep a bounded part of the memory, and their nei
     client.headers(2 * at + 1, grpcRequest('/t.T/Flood'))
     client.frame(frameType.data, frameFlag.endStream, 2 * at + 1, grpcMessage(Buffer.alloc(0)))
   }
-  await expect.poll(() => floods.length).toBeGreaterThan(40)
-  await expect.poll(() => server.stats().bufferedBytes).toBeGreaterThan(900_000)
+  await expect.poll(() => floods.length, patience).toBeGreaterThan(40)
+  await expect.poll(() => server.stats().bufferedBytes, patience).toBeGreaterThan(900_000)
   const reader = 1
   const credit = Buffer.alloc(4)
   credit.writeUInt32BE(1_000_000)

@@ -1,14 +1,8 @@
-import { mkdtemp, rm } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import * as rpc from '@kiln/etcd-api/rpc'
 import { MvccStore } from '@kiln/mvcc'
-import { createLog, systemClock } from '@kiln/service'
-import { type RunningNode, startNode } from '../node.ts'
-import { loadSettings } from '../settings/settings.ts'
 import { encodeCommand } from '../state/command.ts'
-import { freePorts } from '../testing/member-process.ts'
+import { startBenchMember } from './bench-member.ts'
 import { startCaller } from './caller.ts'
 import { measureGap, report, rssAnonBytes } from './gap-meter.ts'
 
@@ -70,42 +64,13 @@ const put = (at: number): Uint8Array =>
   })
 
 async function benchMember(): Promise<void> {
-  const folder = await mkdtemp(join(tmpdir(), 'kiln-kv-bench-'))
-  const [client, peer] = await freePorts(2)
-  const url = `http://127.0.0.1:${client}`
-  const { settings } = loadSettings({
-    argv: [
-      `--data-dir=${folder}`,
-      `--listen-client-urls=${url}`,
-      `--advertise-client-urls=${url}`,
-      `--listen-peer-urls=http://127.0.0.1:${peer}`,
-      `--initial-advertise-peer-urls=http://127.0.0.1:${peer}`,
-      `--initial-cluster=default=http://127.0.0.1:${peer}`,
-      '--quota-backend-bytes=-1',
-    ],
-    env: {},
-    readFile: () => '',
-  })
-  const start = async (): Promise<RunningNode> => {
-    const node = await startNode({
-      settings,
-      log: createLog('bench', 'error'),
-      clock: systemClock,
-      random: Math.random,
-      onFatal: (fault) => {
-        throw fault
-      },
-    })
-    await node.published
-    return node
-  }
+  const member = await startBenchMember()
   try {
-    let node = await start()
     const before = rssAnonBytes()
     const loaded = await measureGap(async () => {
       const inFlight = new Set<Promise<unknown>>()
       for (let at = 0; at < keys; at++) {
-        const one = node.consensus.propose(put(at)).finally(() => inFlight.delete(one))
+        const one = member.node.consensus.propose(put(at)).finally(() => inFlight.delete(one))
         inFlight.add(one)
         if (inFlight.size >= 1024) await Promise.race(inFlight)
       }
@@ -116,20 +81,16 @@ async function benchMember(): Promise<void> {
     // The last snapshot is saved and the heap gives back what the load needed.
     await new Promise((resume) => setTimeout(resume, restMs))
     reportMemory('member: memory at rest', before)
-    await benchCalls(url)
-    await node.stop()
-    const restarted = await measureGap(async () => {
-      node = await start()
-    })
+    await benchCalls(member.url)
+    const restarted = await measureGap(() => member.restart())
     report('member: restart', {
       s: restarted.ms / 1000,
       gapMs: restarted.gap.wallMs,
       gapCpuMs: restarted.gap.cpuMs,
     })
-    await benchDelete(url)
-    await node.stop()
+    await benchDelete(member.url)
   } finally {
-    await rm(folder, { recursive: true, force: true })
+    await member.close()
   }
 }
 
