@@ -72,6 +72,16 @@ export async function serveClients(context: ServiceContext, watches: WatchServic
   const clients: Served['clients'] = []
   try {
     for (const endpoint of settings.listenClient) {
+      if (settings.wire === 'grpc-js') {
+        const { address, close } = await serveByGrpcJs(endpoint, methods, {
+          settings,
+          messageBytesMax,
+          hooks,
+        })
+        clients.push(address)
+        closers.push(close)
+        continue
+      }
       const server = createWireServer({
         ...(endpoint.secure ? { tls: readTls(settings.clientTls!, settings.tlsMinVersion) } : {}),
         ...(settings.listenHttp.length > 0 ? {} : { http: listener }),
@@ -116,6 +126,29 @@ export async function serveClients(context: ServiceContext, watches: WatchServic
       await routes.close()
     },
   }
+}
+
+type GrpcJsContext = {
+  settings: ServiceContext['settings']
+  messageBytesMax: number
+  hooks: { onHandlerError(error: unknown, path: string): void }
+}
+
+/** The same methods on the other engine, loaded only when it is asked for. */
+async function serveByGrpcJs(
+  endpoint: Endpoint,
+  methods: MethodTable,
+  { settings, messageBytesMax, hooks }: GrpcJsContext,
+): Promise<{ address: { host: string; port: number }; close: () => Promise<void> }> {
+  const { createGrpcJsServer } = await import('./grpc-js-server.ts')
+  const server = createGrpcJsServer({
+    ...(endpoint.secure ? { tls: settings.clientTls! } : {}),
+    messageBytesMax,
+    onHandlerError: hooks.onHandlerError,
+  })
+  methods.serveOn(server)
+  const address = await opened(endpoint, () => server.listen({ host: endpoint.host, port: endpoint.port }))
+  return { address, close: () => server.close() }
 }
 
 function registerServices(methods: MethodTable, context: ServiceContext, watches: WatchService): void {

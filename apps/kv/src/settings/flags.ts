@@ -161,6 +161,12 @@ export const flags: Record<string, Flag> = {
     '10m',
     'how long all members run a new program before the version of the store is raised',
   ),
+  wire: used(
+    'kiln',
+    'string',
+    'kiln',
+    'kiln, or grpc-js to cross-check the engine: gRPC alone on the client URLs',
+  ),
   'auto-disarm': used('kiln', 'flag', 'false', 'end the NOSPACE alarm when there is space again'),
   'accept-damage': used('kiln', 'flag', 'false', 'start a single member whose newest log record is damaged'),
 

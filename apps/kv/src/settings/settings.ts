@@ -99,6 +99,8 @@ export type Settings = {
   leaseReads: boolean
   /** How long all members run a new program before what it writes may need it. */
   storeUpgradeDelayMs: number
+  /** Whose gRPC server: ours, or that of @grpc/grpc-js. */
+  wire: 'kiln' | 'grpc-js'
 }
 
 const quotaDefault = 2 * 1024 ** 3
@@ -148,6 +150,14 @@ function checkSettings(raw: RawSettings): Settings {
     problems.push(`--initial-cluster-state: '${state}' is not new or existing`)
   if (!logLevels.includes(text('log-level')))
     problems.push(`--log-level: ${text('log-level')} is none of ${logLevels.join(' ')}`)
+  const wire = text('wire')
+  if (wire !== 'kiln' && wire !== 'grpc-js') problems.push(`--wire is kiln or grpc-js, not ${wire}`)
+  if (
+    wire === 'grpc-js' &&
+    ['client-crl-file', 'client-cert-allowed-hostname'].some((flag) => text(flag) !== '')
+  ) {
+    problems.push('--wire=grpc-js knows no revoked certificates and no allowed names')
+  }
   const metrics = text('metrics')
   if (metrics !== 'basic' && metrics !== 'extensive')
     problems.push(`--metrics: '${metrics}' is not basic or extensive`)
@@ -211,6 +221,7 @@ function checkSettings(raw: RawSettings): Settings {
     forceNewCluster: truth('force-new-cluster'),
     leaseReads: truth('lease-reads'),
     storeUpgradeDelayMs: ms('store-upgrade-delay'),
+    wire: wire === 'grpc-js' ? 'grpc-js' : 'kiln',
   }
 }
 
