@@ -12,7 +12,7 @@ import { labHost, simulatedMachine } from './commands/lab-host.ts'
 import { machines } from './commands/machines.ts'
 import { createKey, signRelease } from './commands/release.ts'
 import { runProgram } from './commands/run-program.ts'
-import { benches, conformances, runScript } from './commands/scripts.ts'
+import { benches, conformances, runScript, verifications } from './commands/scripts.ts'
 import { pods, services } from './commands/store-lists.ts'
 import { test } from './commands/test.ts'
 import { seedsDefault } from './commands/test-parts.ts'
@@ -165,6 +165,16 @@ for (const [name, does] of [
       )
     })
 }
+
+kv.command('verify')
+  .argument('[args...]')
+  .description('three members under load and faults, checked: --seed, --nemesis; --help says more')
+  .helpOption(false)
+  .allowUnknownOption()
+  .passThroughOptions()
+  .action(async (args: string[]) => {
+    process.exitCode = await runScript(verifications, 'kv', args, context)
+  })
 
 // A built kiln runs this from its launcher, without loading the rest of the command line.
 program

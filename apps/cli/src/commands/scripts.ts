@@ -20,6 +20,9 @@ export const conformances: Readonly<Record<string, string>> = {
   podman: 'apps/oci-cli/src/conformance/podman.ts',
 }
 
+/** Members under load and faults, and a check of what clients were told. */
+export const verifications: Readonly<Record<string, string>> = { kv: 'apps/kv/src/verify/main.ts' }
+
 /** Runs one of the repository's scripts with this terminal and answers its exit code. */
 export async function runScript(
   scripts: Readonly<Record<string, string>>,

@@ -16,6 +16,8 @@ export type MemberProcess = {
   kill(): Promise<void>
   stop(): Promise<number | null>
   readonly running: boolean
+  readonly pid: number | undefined
+  signal(name: 'SIGSTOP' | 'SIGCONT'): void
   /** What it wrote to stderr so far. */
   output(): string
 }
@@ -87,6 +89,8 @@ export function memberProcess(
   peerUrl: string,
   dataDir: string,
   flags: string[],
+  /** Where peers are told to come, if something stands between. */
+  advertisedPeerUrl = peerUrl,
 ): MemberProcess {
   let child: ChildProcess | undefined
   let output = ''
@@ -103,6 +107,10 @@ export function memberProcess(
     get running() {
       return isRunning()
     },
+    get pid() {
+      return isRunning() ? child?.pid : undefined
+    },
+    signal: (name) => void child?.kill(name),
     output: () => output,
     start: async (more = [], main = join(import.meta.dirname, '../main.ts')) => {
       output = ''
@@ -115,7 +123,7 @@ export function memberProcess(
           `--listen-client-urls=${endpoint}`,
           `--advertise-client-urls=${endpoint}`,
           `--listen-peer-urls=${peerUrl}`,
-          `--initial-advertise-peer-urls=${peerUrl}`,
+          `--initial-advertise-peer-urls=${advertisedPeerUrl}`,
           ...flags,
           ...more,
         ],
