@@ -1,6 +1,7 @@
 import type { Socket } from 'node:net'
 import type { CloseReason, Peer } from '../grpc/call.ts'
 import type { WireLimits } from '../limits.ts'
+import { Allowance } from './allowance.ts'
 import { FrameReader } from './frame-reader.ts'
 import {
   ConnectionError,
@@ -16,7 +17,6 @@ import type { Fields, HeaderEncoder } from './hpack-encoder.ts'
 import { OutBuffer } from './out-buffer.ts'
 import { defaultPeerSettings, readPeerSettings } from './settings.ts'
 import type { Http2Stream } from './stream.ts'
-import { TokenBucket } from './token-bucket.ts'
 
 /** What a connection needs of the server or client around it. */
 export type ConnectionPort = {
@@ -58,8 +58,10 @@ export type Side = {
 /** How long the peer may take to read our GOAWAY. */
 const lingerMs = 1000
 const pingStrikesMax = 2
-/** What a stream may always have waiting. */
-const streamShareMinBytes = 4096
+/** Streams whose windows a change of the initial window moves for the price of one frame. */
+const streamsPerIdleFrame = 100
+/** A window grown by less than this counts as a frame that carries nothing. */
+const windowCrumbBytes = 64
 /** What is kept of the text of a GOAWAY. */
 const goAwayReasonBytesMax = 256
 
@@ -102,8 +104,7 @@ export class Connection {
   private readonly encoder: HeaderEncoder
   private readonly reader: FrameReader
   private readonly out = new OutBuffer()
-  private readonly resets: TokenBucket
-  private readonly idleFrames: TokenBucket
+  private readonly allowance: Allowance
   private receiveWindow: number
   private unreturned = 0
   /** Streams whose peer has sent everything, in the chunk being read. */
@@ -130,8 +131,7 @@ export class Connection {
     this.reader = new FrameReader((type, flags, streamId, bytes, start, end) =>
       this.onFrame(type, flags, streamId, bytes, start, end),
     )
-    this.resets = new TokenBucket(limits.resetsBurst, limits.resetsPerSecond)
-    this.idleFrames = new TokenBucket(limits.idleFramesBurst, limits.idleFramesPerSecond)
+    this.allowance = new Allowance(limits)
     this.receiveWindow = limits.connectionWindowBytes
     this.lastHeardAt = port.now()
     socket.on('drain', () => this.markDirty())
@@ -185,16 +185,6 @@ export class Connection {
   /** Whether more output would stay within what is handed to the socket ahead of the kernel. */
   hasRoom(): boolean {
     return this.out.length + this.socket.writableLength < this.limits.socketHighWaterBytes
-  }
-
-  /**
-   * What a stream may have waiting: less, the more others have, so that streams nobody reads keep a bounded part of the memory and
-   * leave their neighbours on the connection enough to go on.
-   */
-  get streamShareBytes(): number {
-    const { responseBytesMax, streamHighWaterBytes } = this.limits
-    const share = (responseBytesMax - this.queuedBytes) / 16
-    return Math.min(streamHighWaterBytes, Math.max(share, streamShareMinBytes))
   }
 
   writeHeaders(streamId: number, fields: Fields, end: boolean): void {
@@ -320,6 +310,7 @@ export class Connection {
         break
       case frameType.priority:
         if (streamId === 0) throw protocolError('PRIORITY without a stream')
+        if (end - start !== 5) throw new ConnectionError(errorCode.frameSizeError, 'PRIORITY of a wrong size')
         this.countIdleFrame()
         break
       case frameType.pushPromise:
@@ -356,14 +347,17 @@ export class Connection {
     if (from === to && !ends) this.countIdleFrame()
     const stream = this.streams.get(streamId)
     // The stream may have ended here while the peer was still sending.
-    if (stream === undefined) return
+    if (stream === undefined) {
+      this.countIdleFrame()
+      return
+    }
     if (stream.remoteEnded) {
-      stream.reset(errorCode.streamClosed, 'cancelled')
+      this.resetForPeer(stream, errorCode.streamClosed)
       return
     }
     stream.receiveWindow -= credit
     if (stream.receiveWindow < 0) {
-      stream.reset(errorCode.flowControlError, 'cancelled')
+      this.resetForPeer(stream, errorCode.flowControlError)
       return
     }
     if (ends) stream.remoteEnded = true
@@ -399,6 +393,7 @@ export class Connection {
     this.settingsSeen = true
     if (flags & frameFlag.ack) {
       if (end !== start) throw new ConnectionError(errorCode.frameSizeError, 'SETTINGS ACK with content')
+      this.countIdleFrame()
       return
     }
     this.countIdleFrame()
@@ -408,6 +403,8 @@ export class Connection {
     if (settings.streamWindow !== undefined) {
       const change = settings.streamWindow - this.peerStreamWindow
       this.peerStreamWindow = settings.streamWindow
+      // Each open stream is looked at.
+      this.countIdleFrame(this.streams.size / streamsPerIdleFrame)
       for (const stream of this.streams.values()) this.addStreamWindow(stream, change)
     }
     if (settings.streamsMax !== undefined) this.side.onStreamsMax(settings.streamsMax)
@@ -418,8 +415,8 @@ export class Connection {
   private onPing(flags: number, streamId: number, bytes: Buffer, start: number, end: number): void {
     if (streamId !== 0) throw protocolError('PING on a stream')
     if (end - start !== 8) throw new ConnectionError(errorCode.frameSizeError, 'PING of a wrong size')
-    if (flags & frameFlag.ack) return
     this.countIdleFrame()
+    if (flags & frameFlag.ack) return
     const now = this.port.now()
     if (now - this.lastPingAt < this.limits.pingIntervalMinMs && ++this.pingStrikes > pingStrikesMax)
       throw new ConnectionError(errorCode.enhanceYourCalm, 'too_many_pings')
@@ -434,6 +431,8 @@ export class Connection {
       throw new ConnectionError(errorCode.frameSizeError, 'WINDOW_UPDATE of a wrong size')
     if (streamId > this.lastStreamId) throw protocolError('WINDOW_UPDATE on an idle stream')
     const increment = bytes.readUInt32BE(start) & windowMax
+    // Crumbs make us send crumbs.
+    if (increment < windowCrumbBytes) this.countIdleFrame()
     if (streamId === 0) {
       if (increment === 0) throw protocolError('WINDOW_UPDATE of zero')
       this.sendWindow += increment
@@ -444,7 +443,7 @@ export class Connection {
     }
     const stream = this.streams.get(streamId)
     if (stream === undefined) return
-    if (increment === 0) stream.reset(errorCode.protocolError, 'cancelled')
+    if (increment === 0) this.resetForPeer(stream, errorCode.protocolError)
     else this.addStreamWindow(stream, increment)
   }
 
@@ -458,14 +457,18 @@ export class Connection {
     }
   }
 
-  countReset(): void {
-    if (!this.resets.take(this.lastHeardAt))
-      throw new ConnectionError(errorCode.enhanceYourCalm, 'too many resets')
+  /** A reset that the peer brought about costs as much as its own: what it made us begin is given up. */
+  resetForPeer(stream: Http2Stream, code: number): void {
+    this.countReset()
+    stream.reset(code, 'cancelled')
   }
 
-  countIdleFrame(): void {
-    if (!this.idleFrames.take(this.lastHeardAt))
-      throw new ConnectionError(errorCode.enhanceYourCalm, 'too many frames that carry nothing')
+  countReset(): void {
+    this.allowance.reset(this.lastHeardAt)
+  }
+
+  countIdleFrame(count = 1): void {
+    this.allowance.idleFrame(this.lastHeardAt, count)
   }
 
   // --- Life

@@ -27,8 +27,10 @@ export class ServerSide implements Side {
     const stream = connection.streams.get(streamId)
     if (stream !== undefined || streamId <= connection.lastStreamId) {
       headers.skip()
-      if (stream === undefined) return
-      if (!headers.endsStream || stream.remoteEnded) stream.reset(errorCode.protocolError, 'cancelled')
+      // Trailers of a stream that ended here meanwhile, or of none.
+      if (stream === undefined) connection.countIdleFrame()
+      else if (!headers.endsStream) connection.resetForPeer(stream, errorCode.protocolError)
+      else if (stream.remoteEnded) connection.resetForPeer(stream, errorCode.streamClosed)
       else connection.completed(stream)
       return
     }

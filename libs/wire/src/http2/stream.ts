@@ -1,6 +1,7 @@
 import { assert } from '@kiln/service'
 import type { CloseReason } from '../grpc/call.ts'
 import type { Status } from '../grpc/status.ts'
+import { streamShareBytes } from './allowance.ts'
 import type { AnswerHead } from './answer-head.ts'
 import type { Connection } from './connection.ts'
 import { frameFlag, frameType } from './frames.ts'
@@ -192,7 +193,7 @@ export class Http2Stream {
       )
       if (bytes <= 0) return 'blocked'
       this.writeQueued(bytes)
-      if (this.full && this.queuedBytes <= connection.streamShareBytes / 2) {
+      if (this.full && this.queuedBytes <= streamShareBytes(connection.limits, connection.queuedBytes) / 2) {
         this.full = false
         this.sink?.onDrain()
       }
@@ -247,7 +248,8 @@ export class Http2Stream {
   private queued(bytes: number): void {
     this.queuedBytes += bytes
     this.connection.queuedBytes += bytes
-    if (this.queuedBytes >= this.connection.streamShareBytes) this.full = true
+    const { limits, queuedBytes } = this.connection
+    if (this.queuedBytes >= streamShareBytes(limits, queuedBytes)) this.full = true
     this.wait()
   }
 

@@ -11,13 +11,13 @@ export class TokenBucket {
     this.perSecond = perSecond
   }
 
-  /** False if there is none left. */
-  take(nowMs: number): boolean {
+  /** False if there are not as many left. */
+  take(nowMs: number, count = 1): boolean {
     const earned = ((nowMs - this.last) / 1000) * this.perSecond
     this.last = nowMs
     this.tokens = Math.min(this.burst, this.tokens + earned)
-    if (this.tokens < 1) return false
-    this.tokens--
+    if (this.tokens < count) return false
+    this.tokens -= count
     return true
   }
 }
