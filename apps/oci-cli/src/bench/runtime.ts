@@ -28,13 +28,10 @@ type Row = { name: string; medians: Record<string, Sample> }
 function measure(command: string, args: string[], cwd: string): Sample {
   const before = childrenCpuMs()
   const start = performance.now()
-  const { status, stderr } = spawnSync(command, args, {
-    cwd,
-    stdio: ['ignore', 'ignore', 'pipe'],
-    encoding: 'utf8',
-  })
+  // No pipe: a created container would hold it open, and this would wait for its end.
+  const { status } = spawnSync(command, args, { cwd, stdio: ['ignore', 'ignore', 'inherit'] })
   const wallMs = performance.now() - start
-  if (status !== 0) throw new Error(`${command} ${args.join(' ')}: ${stderr.trim()}`)
+  if (status !== 0) throw new Error(`${command} ${args.join(' ')} failed`)
   return { wallMs, cpuMs: childrenCpuMs() - before }
 }
 

@@ -1,5 +1,14 @@
 import { spawnSync } from 'node:child_process'
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
+import {
+  closeSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { buildCommand } from './build-command.ts'
@@ -24,13 +33,18 @@ export async function prepare() {
   const root = join(base, 'state')
   let bundles = 0
   const oci = (args: string[], options: { cwd?: string; input?: string } = {}): Outcome => {
+    // Files rather than pipes: a created container keeps them open, and spawnSync waits for the end of a pipe.
+    const files = ['out', 'err'].map((name) => join(base, name))
+    const [out, err] = files.map((file) => openSync(file, 'w'))
     const done = spawnSync(command, ['--root', root, ...args], {
       cwd: options.cwd ?? '/',
       input: options.input ?? '',
-      encoding: 'utf8',
+      stdio: ['pipe', out!, err!],
       timeout: 30_000,
     })
-    return { code: done.status, out: done.stdout, err: done.stderr }
+    closeSync(out!)
+    closeSync(err!)
+    return { code: done.status, out: readFileSync(files[0]!, 'utf8'), err: readFileSync(files[1]!, 'utf8') }
   }
   const bundle = (script: string, changes: Changes = {}): string => {
     const folder = join(base, `b${++bundles}`)
