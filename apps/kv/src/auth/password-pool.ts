@@ -8,7 +8,8 @@ const role = 'kiln-kv passwords'
 /** Threads at most: passwords must not take the processors from the store. */
 const workersMax = 2
 const waitingMaxDefault = 64
-const workerPriority = 10
+/** A third of the loop's weight where processors are scarce: at a tenth a login took longer than clients wait. */
+const workerPriority = 5
 
 type Job =
   | { kind: 'hash'; password: string; cost: number }
