@@ -30,6 +30,9 @@ const Capabilities = z.object({
   ambient: names,
 })
 
+/** What would have an effect that this runtime does not bring about is refused, never ignored. */
+const unsupported = z.null({ error: 'is not supported by this runtime' }).optional()
+
 export const ProcessSchema = z.object({
   terminal: z.boolean().optional(),
   consoleSize: z.object({ height: u32.max(65535), width: u32.max(65535) }).optional(),
@@ -62,7 +65,7 @@ export const ProcessSchema = z.object({
     })
     .nullish(),
   ioPriority: z.object({ class: z.string(), priority: u32.max(7).default(0) }).nullish(),
-  execCPUAffinity: z.object({ initial: z.string().optional(), final: z.string().optional() }).nullish(),
+  execCPUAffinity: unsupported,
 })
 export type ConfigProcess = z.infer<typeof ProcessSchema>
 
@@ -191,7 +194,7 @@ const Linux = z.object({
   readonlyPaths: list(absolute),
   mountLabel: text.optional(),
   personality: z.object({ domain: z.enum(['LINUX', 'LINUX32']), flags: names }).nullish(),
-  intelRdt: z.unknown().optional(),
+  intelRdt: unsupported,
 })
 
 const ConfigSchema = z.object({

@@ -148,6 +148,8 @@ const refused: [string, string][] = [
   ['goes up', config({}, { cgroupsPath: '/../x' })],
   ['no pids controller', config({}, { resources: { pids: { limit: 3 } } })],
   ['without a user namespace', config({}, { uidMappings: [{ containerID: 0, hostID: 1, size: 1 }] })],
+  ['config.linux.intelRdt', config({}, { intelRdt: { closID: 'x' } })],
+  ['config.process.execCPUAffinity', config({}, {}, { execCPUAffinity: { initial: '0' } })],
   ['needs --console-socket', config({}, {}, { terminal: true })],
 ]
 
@@ -185,4 +187,14 @@ test('the front gets a sentence, never an exception', () => {
   question.writeUInt32LE(6, 4)
   question.write('create', 8)
   expect(answerFront(question).toString()).toBe('Econfig.json: not JSON: Unexpected end of JSON input')
+})
+
+test('an option that would have no effect here is refused, not swallowed', () => {
+  const made = records(config())
+  const base = made.find(([name]) => name === 'processJson')?.[1] as string
+  const ask = (command: string, ...args: string[]) => ({ ...request(config()), command, base, args })
+  expect(() => planContainer(ask('create', '--pidfd-socket', 's', 'c1'))).toThrow(/--pidfd-socket/)
+  expect(() => planExec({ ...ask('exec', '--cgroup', 'x', 'c1', 'id'), document: undefined })).toThrow(
+    /--cgroup/,
+  )
 })

@@ -24,7 +24,6 @@ const createOptions = {
   bundle: 'value',
   'console-socket': 'value',
   'pid-file': 'value',
-  'pidfd-socket': 'value',
   'preserve-fds': 'value',
   detach: 'flag',
   keep: 'flag',

@@ -9,7 +9,6 @@ import type { FrontRequest } from './request.ts'
 const execOptions = {
   'console-socket': 'value',
   'pid-file': 'value',
-  'pidfd-socket': 'value',
   'preserve-fds': 'value',
   'process-label': 'value',
   'additional-gids': 'list',
@@ -18,7 +17,6 @@ const execOptions = {
   'no-subreaper': 'flag',
   apparmor: 'value',
   cap: 'list',
-  cgroup: 'list',
   cwd: 'value',
   detach: 'flag',
   env: 'list',
