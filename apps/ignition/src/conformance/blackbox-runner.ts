@@ -33,6 +33,8 @@ type Order = { files: { name: string; cases: Case[] }[]; folder: string; full: b
 
 /** Runs at the same time: two cores are enough for a run and the disks of the next. */
 const runsMax = 4
+/** What a run may take: a stage retries some fetches for ever, as the specification asks. */
+const runMsMax = 120_000
 /** Day the reference's account programs say they run on: 17331 days after 1970. */
 const accountDate = `${17_331 * 86_400}`
 
@@ -54,7 +56,9 @@ async function runCase(run: CaseRun, around: Surroundings): Promise<CaseResult> 
   try {
     for (const [index, disk] of each.in.entries()) {
       const file = join(folder, `disk${index}`)
-      disks.push(await makeDisk(disk, each.out[index], { file, images: around.images, scratch: folder }))
+      const made = await makeDisk(disk, each.out[index], { file, images: around.images, scratch: folder })
+      disks.push(made)
+      disksInUse.add(made)
     }
     const text = around.authority.replacements.reduce(
       (before, [from, to]) => before.replaceAll(from, to),
@@ -79,7 +83,10 @@ async function runCase(run: CaseRun, around: Surroundings): Promise<CaseResult> 
     return { name, outcome: 'skipped', detail: why }
   } finally {
     await stop()
-    for (const disk of disks) await removeDisk(disk)
+    for (const disk of disks) {
+      await removeDisk(disk)
+      disksInUse.delete(disk)
+    }
     rmSync(folder, { recursive: true, force: true })
   }
 }
@@ -178,6 +185,21 @@ const kernelFilesystems = (): ReadonlySet<string> =>
       .map((line) => line.trim()),
   )
 
+/** A run that does not end is left behind, a failure; the process ends at the end of all, and it with that. */
+async function withinLimit(name: string, running: Promise<CaseResult>): Promise<CaseResult> {
+  let timer: NodeJS.Timeout | undefined
+  const late = new Promise<CaseResult>((resolve) => {
+    timer = setTimeout(() => {
+      unended++
+      resolve({ name, outcome: 'failed', detail: `did not end within ${runMsMax / 1000} s` })
+    }, runMsMax)
+  })
+  return await Promise.race([running, late]).finally(() => clearTimeout(timer))
+}
+
+/** Runs that were left behind, and the disks of all that are under way. */
+let unended = 0
+const disksInUse = new Set<LoopDisk>()
 const order = JSON.parse(readFileSync(0, 'utf8')) as Order
 const readJson = (name: string): unknown => JSON.parse(readFileSync(join(order.folder, name), 'utf8'))
 await tool('ip', ['link', 'set', 'lo', 'up'])
@@ -205,7 +227,7 @@ process.stdout.on('error', () => {
 const worker = async (): Promise<void> => {
   for (let run = waiting.shift(); run && !stopping; run = waiting.shift()) {
     const { name } = run
-    const result = await runCase(run, around).catch(
+    const result = await withinLimit(name, runCase(run, around)).catch(
       (error: Error): CaseResult => ({
         name,
         outcome: 'failed',
@@ -216,4 +238,8 @@ const worker = async (): Promise<void> => {
   }
 }
 await Promise.all(Array.from({ length: runsMax }, worker))
+if (unended > 0) {
+  for (const disk of disksInUse) await removeDisk(disk)
+  process.exit()
+}
 await Promise.all(servers.map((server) => server.close()))
