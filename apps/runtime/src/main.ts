@@ -1,6 +1,4 @@
 import { loadSettings, runDaemon } from '@kiln/service'
-import { runCommand } from './commands.ts'
-import { startRuntime } from './daemon.ts'
 import { Settings } from './settings.ts'
 
 const [first, ...rest] = process.argv.slice(2)
@@ -10,6 +8,7 @@ const isDaemon =
   (first.startsWith('--') && !/^--(help|version|socket)\b/.test(first))
 
 if (isDaemon) {
+  const { startRuntime } = await import('./daemon.ts')
   await runDaemon('kiln-runtime', (log, stopping) => {
     const argv = first === 'daemon' ? rest : process.argv.slice(2)
     const settings = loadSettings(Settings, {
@@ -21,6 +20,7 @@ if (isDaemon) {
     return startRuntime(settings, { uid: process.getuid?.() ?? -1 }, log, stopping)
   })
 } else {
+  const { runCommand } = await import('./commands.ts')
   process.exitCode = await runCommand(process.argv.slice(2), {
     socket: process.env['KILN_RUNTIME_SOCKET'] ?? '/run/kiln/runtime.sock',
     print: (line) => process.stdout.write(`${line}\n`),

@@ -1,8 +1,9 @@
 import { chmod, copyFile, mkdir, readdir, rename, rm, symlink, writeFile } from 'node:fs/promises'
-import { dirname, join } from 'node:path'
+import { basename, join } from 'node:path'
 import { buildNative } from '@kiln/linux'
 import { Fault } from '@kiln/service'
-import { build, type Plugin } from 'esbuild'
+import { build, type OutputFile } from 'esbuild'
+import { englishOnly, lazyBuiltins, nativeAddons } from './plugins.ts'
 
 /** Our programs and the package each starts in. */
 export const programs: Readonly<Record<string, string>> = {
@@ -35,8 +36,8 @@ const banner =
   "import{createRequire as kilnRequire}from'node:module';const require=kilnRequire(import.meta.url);"
 
 /**
- * Bundles every program into one file `dist/lib/<name>.mjs` with a launcher `dist/bin/<name>`, and compiles kiln-init to
- * `dist/native`. They need Node, but no npm and no TypeScript. Native addons lie beside the bundles.
+ * Bundles every program into `dist/lib/<name>.mjs`, with what it loads only when needed in `<name>-<hash>.mjs` beside it, and a launcher
+ * `dist/bin/<name>`; compiles kiln-init to `dist/native`. They need Node, but no npm and no TypeScript. Native addons lie there too.
  */
 export async function buildBundles(options: BundleOptions): Promise<Bundles> {
   const distDir = options.distDir ?? join(options.rootDir, 'dist')
@@ -50,27 +51,7 @@ export async function buildBundles(options: BundleOptions): Promise<Bundles> {
     ...Object.entries(quickCommands).map(([name, entry]) => [`kiln-${name}`, entry] as const),
   ]
   for (const [name, entry] of entries) {
-    const outfile = join(libDir, `${name}.mjs`)
-    const unfinished = `${outfile}.${process.pid}`
-    const result = await build({
-      entryPoints: [join(options.rootDir, 'apps', entry)],
-      outfile: unfinished,
-      bundle: true,
-      minify: true,
-      platform: 'node',
-      target: 'node24',
-      format: 'esm',
-      banner: { js: banner },
-      legalComments: 'none',
-      logLevel: 'silent',
-      metafile: true,
-      external: ['esbuild'],
-      plugins: [nativeAddons(libDir), englishOnly],
-    }).catch((cause: unknown) => {
-      throw new Fault('BUNDLE_FAILED', `cannot bundle ${name}`, { cause })
-    })
-    sizeBytes.set(name, Object.values(result.metafile.outputs)[0]?.bytes ?? 0)
-    await rename(unfinished, outfile)
+    sizeBytes.set(name, await bundleProgram(libDir, name, join(options.rootDir, 'apps', entry)))
     // The OCI command line itself is the C program under another name; its bundle is the planner that it starts.
     if (Object.hasOwn(programs, name) && name !== 'kiln-oci') await writeLauncher(binDir, name)
   }
@@ -80,6 +61,51 @@ export async function buildBundles(options: BundleOptions): Promise<Bundles> {
     `bundled ${[...sizeBytes].map(([name, size]) => `${name} ${Math.round(size / 1000)} kB`).join(', ')}`,
   )
   return { libDir, binDir, sizeBytes }
+}
+
+/** Bundles a program into its entry `<libDir>/<name>.mjs` and the parts that this loads; answers their size in bytes. */
+export async function bundleProgram(libDir: string, name: string, entry: string): Promise<number> {
+  const { outputFiles } = await build({
+    entryPoints: { [name]: entry },
+    outdir: libDir,
+    outExtension: { '.js': '.mjs' },
+    chunkNames: `${name}-[hash]`,
+    write: false,
+    bundle: true,
+    splitting: true,
+    minify: true,
+    platform: 'node',
+    target: 'node24',
+    format: 'esm',
+    banner: { js: banner },
+    legalComments: 'none',
+    logLevel: 'silent',
+    external: ['esbuild'],
+    plugins: [nativeAddons(libDir), englishOnly, lazyBuiltins],
+  }).catch((cause: unknown) => {
+    throw new Fault('BUNDLE_FAILED', `cannot bundle ${name}`, { cause })
+  })
+  await placeParts(libDir, name, outputFiles)
+  return outputFiles.reduce((sum, { contents }) => sum + contents.byteLength, 0)
+}
+
+/** Whether a file of the libraries' folder is a part of this program: its entry, or what that loads at once or when needed. */
+export function isPartOf(program: string, file: string): boolean {
+  return file.startsWith(program) && /^(-[A-Z0-9]{8})?\.mjs$/.test(file.slice(program.length))
+}
+
+/** The entry comes last, and the parts of an earlier build go after it: the program can be started at every moment. */
+async function placeParts(libDir: string, program: string, parts: readonly OutputFile[]): Promise<void> {
+  const entry = `${program}.mjs`
+  const entryLast = parts.toSorted((a, b) => Number(a.path.endsWith(entry)) - Number(b.path.endsWith(entry)))
+  for (const { path, contents } of entryLast) {
+    const unfinished = `${path}.${process.pid}`
+    await writeFile(unfinished, contents)
+    await rename(unfinished, path)
+  }
+  const names = new Set(parts.map(({ path }) => basename(path)))
+  for (const file of await readdir(libDir))
+    if (isPartOf(program, file) && !names.has(file)) await rm(join(libDir, file))
 }
 
 /** The launcher prefers the pinned Node beside the bundles to whatever the machine has. */
@@ -111,39 +137,4 @@ async function linkNode(rootDir: string, libDir: string): Promise<void> {
   await rm(unfinished, { force: true })
   await symlink(join(rootDir, `node_modules/node-linux-${arch}/bin/node`), unfinished)
   await rename(unfinished, join(libDir, 'node'))
-}
-
-/**
- * Packages with a prebuilt addon look for it in their own folder. In a bundle they have none: the addon for glibc is
- * copied beside the bundle and loaded from there.
- */
-function nativeAddons(libDir: string): Plugin {
-  return {
-    name: 'native-addons',
-    setup(bundle) {
-      bundle.onLoad({ filter: /\/classic-level\/binding\.js$/ }, async ({ path }) => {
-        const prebuilds = join(dirname(path), 'prebuilds', `linux-${process.arch}`)
-        const file = (await readdir(prebuilds)).find(
-          (name) => name.endsWith('.node') && !name.includes('musl'),
-        )
-        if (!file) throw new Fault('BUNDLE_FAILED', `no addon for linux-${process.arch} in ${prebuilds}`)
-        const unfinished = join(libDir, `classic-level.node.${process.pid}`)
-        await copyFile(join(prebuilds, file), unfinished)
-        await rename(unfinished, join(libDir, 'classic-level.node'))
-        return { contents: "module.exports = require('./classic-level.node')", loader: 'js' }
-      })
-      bundle.onResolve({ filter: /^\.\/classic-level\.node$/ }, ({ path }) => ({ path, external: true }))
-    },
-  }
-}
-
-/** zod brings its messages in fifty languages, 300 kB a program, and speaks only English here. */
-const englishOnly: Plugin = {
-  name: 'english-only',
-  setup(bundle) {
-    bundle.onLoad({ filter: /\/zod\/v4\/locales\/index\.js$/ }, () => ({
-      contents: "export { default as en } from './en.js'",
-      loader: 'js',
-    }))
-  },
 }

@@ -15,6 +15,7 @@ import {
 } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { Fault } from '@kiln/service'
+import { isPartOf } from '../bundle/build-bundles.ts'
 import { imageLauncher } from '../bundle/launcher.ts'
 import { fileSha256 } from './apt-archive.ts'
 import type { BaseTree } from './base-tree.ts'
@@ -124,17 +125,17 @@ async function wantUnits(dir: string, wants: Recipe['wants']): Promise<void> {
 /** Our programs in the image: bundles, the addons they load, native programs. Names below /usr/lib/kiln. */
 async function programFiles(inputs: UsrInputs): Promise<Map<string, { from: string; mode: number }>> {
   const files = new Map<string, { from: string; mode: number }>()
-  for (const name of inputs.recipe.daemons) {
-    const from = join(inputs.bundlesDir, `${name}.mjs`)
-    if (!(await stat(from).catch(() => undefined))) {
-      throw new Fault('IMAGE_BUNDLE_MISSING', `no bundle of ${name} for the image`, {
+  const built = (await readdir(inputs.bundlesDir)).toSorted()
+  for (const program of inputs.recipe.daemons) {
+    if (!built.includes(`${program}.mjs`)) {
+      throw new Fault('IMAGE_BUNDLE_MISSING', `no bundle of ${program} for the image`, {
         remedy: 'run ./kiln build',
       })
     }
-    files.set(`${name}.mjs`, { from, mode: 0o644 })
   }
-  for (const name of await readdir(inputs.bundlesDir)) {
-    if (name.endsWith('.node')) files.set(name, { from: join(inputs.bundlesDir, name), mode: 0o644 })
+  for (const name of built) {
+    const wanted = name.endsWith('.node') || inputs.recipe.daemons.some((program) => isPartOf(program, name))
+    if (wanted) files.set(name, { from: join(inputs.bundlesDir, name), mode: 0o644 })
   }
   for (const name of await readdir(inputs.nativeDir).catch(() => [] as string[])) {
     if (name.startsWith('kiln-')) files.set(name, { from: join(inputs.nativeDir, name), mode: 0o755 })
