@@ -1,11 +1,11 @@
-import type { EtcdClient } from '@kiln/etcd-api'
+import { type EtcdClient, scanPrefix } from '@kiln/etcd-api'
 import { Fault } from '@kiln/service'
 import { type Acknowledged, findLost, type WriteVerdict } from './write-verdict.ts'
 
 /** Slow enough that writing is not what emulated machines spend their time on. */
 const pauseMs = 150
-/** Reading all back takes pages, so that one answer stays small. */
-const verifyTimeoutMs = 60_000
+/** A slow cluster has this long to answer what is read back. */
+const verifyTimeoutMs = 180_000
 
 /** Writes to the store one key after the other and remembers what was acknowledged. */
 export class StoreWriter {
@@ -37,7 +37,7 @@ export class StoreWriter {
     const deadline = performance.now() + verifyTimeoutMs
     for (;;) {
       try {
-        const { entries } = await this.#store.getPrefix(this.#prefix)
+        const entries = await scanPrefix(this.#store, this.#prefix)
         const lost = findLost(this.#acknowledged, entries)
         return {
           acknowledged: this.count,

@@ -2,7 +2,9 @@ import net from 'node:net'
 import { createCa, issueCertificate } from '@kiln/pki'
 import { Fault } from '@kiln/service'
 import { afterEach, expect, test } from 'vitest'
+import { toBytes, toText } from './bytes.ts'
 import { EtcdClient } from './client.ts'
+import { scanPrefix } from './scan.ts'
 import { type FakeMember, type FakeState, fakeState, startFakeMember } from './testing/fake-store.ts'
 import type { WatchOutcome } from './watch.ts'
 
@@ -56,6 +58,28 @@ test('a prefix has its keys in order and no others', async () => {
   expect(await client.getPrefix('', { limit: 3 })).toMatchObject({ count: 4, more: true })
   expect(await client.deletePrefix('/p/')).toMatchObject({ deleted: 2 })
   expect(await client.delete('/none')).toMatchObject({ deleted: 0 })
+})
+
+test('a large prefix is read in pages of one revision', async () => {
+  const client = clientOf((await members(1)).members)
+  const keys = Array.from({ length: 7 }, (_, index) => `/p/${index}`)
+  for (const key of [...keys, '/q']) await client.put(key, key)
+  const asked: unknown[] = []
+  const pages: Pick<EtcdClient, 'getPrefix'> = {
+    getPrefix: (prefix, options) => {
+      asked.push([options?.from && toText(toBytes(options.from)), options?.revision])
+      return client.getPrefix(prefix, options)
+    },
+  }
+  const { revision } = await client.getPrefix('/p/', { limit: 1 })
+  const scanned = await scanPrefix(pages, '/p/', { pageKeys: 3 })
+  expect(scanned.map((entry) => entry.key)).toEqual(keys)
+  expect(asked).toEqual([
+    [undefined, undefined],
+    ['/p/2\0', revision],
+    ['/p/5\0', revision],
+  ])
+  expect(await scanPrefix(client, '/nothing/')).toEqual([])
 })
 
 test('a key is swapped, created and deleted only if it is as expected', async () => {

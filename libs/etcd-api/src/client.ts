@@ -123,13 +123,17 @@ export class EtcdClient {
     return answer.kvs[0] === undefined ? undefined : storeEntry(answer.kvs[0])
   }
 
-  /** All keys that begin with `prefix`, in order, as of one revision: watch from `revision + 1n` to miss nothing. */
+  /**
+   * All keys that begin with `prefix`, in order, as of one revision: watch from `revision + 1n` to miss nothing. `from` leaves out what
+   * comes before it; `scanPrefix` reads a large prefix page by page.
+   */
   async getPrefix(
     prefix: Bytes,
-    options: GetOptions & { limit?: number; keysOnly?: boolean } = {},
+    options: GetOptions & { limit?: number; keysOnly?: boolean; from?: Bytes } = {},
   ): Promise<PrefixEntries> {
-    const { limit = 0, keysOnly = false } = options
-    const range = { ...prefixRange(prefix), limit: BigInt(limit), keysOnly }
+    const { limit = 0, keysOnly = false, from } = options
+    const start = from === undefined ? {} : { key: toBytes(from) }
+    const range = { ...prefixRange(prefix), ...start, limit: BigInt(limit), keysOnly }
     const answer = await this.range(range, options, `get all of ${name(prefix)}`)
     return {
       entries: answer.kvs.map(storeEntry),

@@ -11,6 +11,7 @@ export type { CallOf, ClientTls, ClientTlsSource, StoreUser } from './endpoints.
 export type { StoreEntry } from './entry.ts'
 export type { HeldLease, HoldLeaseOptions } from './lease.ts'
 export type { Method } from './methods.ts'
+export { scanPrefix } from './scan.ts'
 export type { SnapshotPart } from './snapshot.ts'
 export type { CompareOperator, Comparison, Operation, OperationResult } from './txn.ts'
 export type { Watch, WatchEvent, WatchOptions, WatchOutcome } from './watch.ts'

@@ -1,3 +1,4 @@
+import type { EtcdClient } from '@kiln/etcd-api'
 import { compareVersions } from '@kiln/schemas'
 import { Fault } from '@kiln/service'
 import { askLab } from '@kiln/vm'
@@ -57,7 +58,7 @@ export async function demo(
     {
       title: 'The leader loses its power and comes back',
       run: async (report) => {
-        result.leaderLossSeconds = await loseLeader(state, lab, context.signal)
+        result.leaderLossSeconds = await loseLeader(state, lab, store, context.signal)
         report.note(`another leader after ${result.leaderLossSeconds} s`)
         await waitForCluster({ state, lab, report, signal: context.signal, timeoutMs: updateTimeoutMs })
         return `survived leader loss; ${load?.acknowledged ?? 0} writes acknowledged so far`
@@ -116,13 +117,18 @@ export async function demo(
 }
 
 /** Pulls the leader's plug, waits for another one, and switches the machine on again; seconds without a leader. */
-async function loseLeader(state: StateFolder, lab: LabRecord, signal: AbortSignal): Promise<number> {
-  const before = (await summarise(state, lab)).leader
+async function loseLeader(
+  state: StateFolder,
+  lab: LabRecord,
+  store: EtcdClient,
+  signal: AbortSignal,
+): Promise<number> {
+  const before = (await summarise(state, lab, store)).leader
   if (!before) throw new Fault('STORE_NO_LEADER', 'the store has no leader')
   const started = performance.now()
   await askLab(state.control, { command: 'power', machine: before, action: 'off' })
   for (;;) {
-    const { leader } = await summarise(state, lab)
+    const { leader } = await summarise(state, lab, store)
     if (leader !== undefined && leader !== before) break
     if (signal.aborted) throw new Fault('CANCELLED', 'cancelled')
     if (performance.now() - started > leaderTimeoutMs) {

@@ -1,3 +1,4 @@
+import type { EtcdClient } from '@kiln/etcd-api'
 import { PodStatus, storeKeys } from '@kiln/schemas'
 import { Fault } from '@kiln/service'
 import { labStatus } from '@kiln/vm'
@@ -8,6 +9,7 @@ import {
   adminIdentity,
   listJson,
   machineStatuses,
+  openStore,
   storeEndpoints,
   storeMembers,
   withStore,
@@ -43,20 +45,19 @@ export type ClusterSummary = {
 const clusterTimeoutMs = 180_000
 const lookIntervalMs = 1_000
 
-/** What a cluster is now, as far as it answers. */
-export async function summarise(state: StateFolder, lab: LabRecord): Promise<ClusterSummary> {
+/** What a cluster is now, as far as it answers; who asks again and again passes a store that stays open. */
+export async function summarise(
+  state: StateFolder,
+  lab: LabRecord,
+  open?: EtcdClient,
+): Promise<ClusterSummary> {
   const identity = adminIdentity(state)
   const [status, records, store] = await Promise.all([
     labStatus(state.control).catch(() => undefined),
     new BootClient(state, lab).machines().catch(() => []),
-    withStore(state, lab, async (client) => {
-      const [members, machines, pods] = await Promise.all([
-        storeMembers(client, lab),
-        machineStatuses(client).catch(() => new Map<string, never>()),
-        listPods(client).catch(() => []),
-      ])
-      return { members, machines, pods }
-    }).catch(() => undefined),
+    (open ? readStore(open, lab) : withStore(state, lab, (store) => readStore(store, lab))).catch(
+      () => undefined,
+    ),
   ])
   const machines = lab.machines.map((machine): MachineSummary => {
     const power = status?.machines.find(({ name }) => name === machine.name)
@@ -93,6 +94,15 @@ export async function summarise(state: StateFolder, lab: LabRecord): Promise<Clu
   }
 }
 
+async function readStore(store: EtcdClient, lab: LabRecord) {
+  const [members, machines, pods] = await Promise.all([
+    storeMembers(store, lab),
+    machineStatuses(store).catch(() => new Map<string, never>()),
+    listPods(store).catch(() => []),
+  ])
+  return { members, machines, pods }
+}
+
 type PodReader = Parameters<typeof listJson>[0]
 
 export async function listPods(store: PodReader): Promise<ClusterSummary['pods']> {
@@ -120,17 +130,24 @@ export async function waitForCluster(at: {
 }): Promise<ClusterSummary> {
   const started = performance.now()
   let said = ''
-  for (;;) {
-    if (at.signal.aborted) throw new Fault('CANCELLED', 'cancelled')
-    const summary = await summarise(at.state, at.lab)
-    const missing = findMissing(summary, at)
-    if (missing === undefined) return summary
-    await at.check?.()
-    if (performance.now() - started > (at.timeoutMs ?? clusterTimeoutMs))
-      throw new Fault('CLUSTER_LATE', missing)
-    if (missing !== said) at.report.note(`waiting: ${missing}`)
-    said = missing
-    await new Promise((resolve) => setTimeout(resolve, lookIntervalMs))
+  // One connection to each member for all the looks: a handshake costs an emulated machine more than everything else it is asked.
+  let store: EtcdClient | undefined
+  try {
+    for (;;) {
+      if (at.signal.aborted) throw new Fault('CANCELLED', 'cancelled')
+      store ??= await openStore(at.state, at.lab).catch(() => undefined)
+      const summary = await summarise(at.state, at.lab, store)
+      const missing = findMissing(summary, at)
+      if (missing === undefined) return summary
+      await at.check?.()
+      if (performance.now() - started > (at.timeoutMs ?? clusterTimeoutMs))
+        throw new Fault('CLUSTER_LATE', missing)
+      if (missing !== said) at.report.note(`waiting: ${missing}`)
+      said = missing
+      await new Promise((resolve) => setTimeout(resolve, lookIntervalMs))
+    }
+  } finally {
+    store?.close()
   }
 }
 

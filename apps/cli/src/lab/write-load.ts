@@ -1,10 +1,15 @@
-import type { EtcdClient } from '@kiln/etcd-api'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { type EtcdClient, scanPrefix } from '@kiln/etcd-api'
 
 /** Keys the load writes below. */
 export const loadPrefix = '/demo/writes/'
 
-/** Enough to hit every moment of a failover, little enough to leave emulated machines their CPU. */
-const pauseMs = 50
+/** Enough to hit every moment of a failover, little enough to leave emulated machines their CPU: at least twice what the last write took. */
+const pauseMsMin = 50
+const pauseMsMax = 2_000
+
+/** A slow cluster has this long to answer what is asked at the end. */
+const checkTimeoutMs = 180_000
 
 export type LoadResult = {
   acknowledged: number
@@ -41,10 +46,10 @@ export class WriteLoad {
   async stop(): Promise<LoadResult> {
     this.#stopped = true
     await this.#working
-    const { entries } = await this.#store.getPrefix(this.#prefix)
+    const entries = await this.#patiently(() => scanPrefix(this.#store, this.#prefix))
     const present = new Map(entries.map((entry) => [entry.key, entry.text]))
     const lost = this.#acknowledged.filter((key) => present.get(key) !== demoValue(key)).length
-    await this.#store.deletePrefix(this.#prefix)
+    await this.#patiently(() => this.#store.deletePrefix(this.#prefix))
     return {
       acknowledged: this.#acknowledged.length,
       unknown: this.#unknown,
@@ -58,9 +63,23 @@ export class WriteLoad {
     return `${loadPrefix}${this.#run}/`
   }
 
+  /** Again, until it succeeds or a slow cluster had its time. */
+  async #patiently<T>(ask: () => Promise<T>): Promise<T> {
+    const deadline = performance.now() + checkTimeoutMs
+    for (;;) {
+      try {
+        return await ask()
+      } catch (error) {
+        if (performance.now() > deadline) throw error
+        await sleep(1000)
+      }
+    }
+  }
+
   async #write(): Promise<void> {
     for (let number = 0; !this.#stopped; number++) {
       const key = `${this.#prefix}${number.toString().padStart(8, '0')}`
+      const begun = performance.now()
       try {
         await this.#store.put(key, demoValue(key))
         this.#acknowledged.push(key)
@@ -71,7 +90,7 @@ export class WriteLoad {
         if ((error as { code?: string }).code === 'STORE_UNKNOWN_OUTCOME') this.#unknown++
         else this.#refused++
       }
-      await new Promise((resolve) => setTimeout(resolve, pauseMs))
+      await sleep(Math.min(pauseMsMax, Math.max(pauseMsMin, 2 * (performance.now() - begun))))
     }
   }
 }
