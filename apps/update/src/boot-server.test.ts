@@ -11,7 +11,7 @@ import { fetchChannel, fetchRelease, haltChannel, renewCertificate, sendReport }
 
 const servers: Server[] = []
 afterEach(() => {
-  for (const server of servers.splice(0)) server.close()
+  for (const server of servers.splice(0)) server.close().closeAllConnections()
 })
 
 const now = new Date()
@@ -57,7 +57,7 @@ async function bootServer(answers: Record<string, { status?: number; body: strin
     storeEndpoints: [],
   })
   const identity = { ca: ca.certificate, cert: machine.certificate, key: machine.key }
-  return { link: { facts, tls: () => identity }, asked, identity, bootTlsUrl }
+  return { link: { facts, tls: () => identity }, asked, identity, bootTlsUrl, server }
 }
 
 const channel = {
@@ -65,6 +65,24 @@ const channel = {
   manifestUrl: 'http://10.9.9.9/assets/releases/0.2.0/manifest.json',
   state: 'rolling',
 }
+
+test('looks share one connection, and a renewed certificate gets one of its own', async () => {
+  const { link, server, identity } = await bootServer({
+    '/v1/channels/default': { body: JSON.stringify(channel) },
+  })
+  let connections = 0
+  server.on('secureConnection', () => connections++)
+  for (let look = 0; look < 3; look++) await fetchChannel(link)
+  expect(connections).toBe(1)
+  const renewed = await issueCertificate(ca, {
+    ...{ commonName: 'node1', names: [], use: ['client'], days: 5, now },
+  })
+  await fetchChannel({
+    ...link,
+    tls: () => ({ ...identity, cert: renewed.certificate, key: renewed.key }),
+  })
+  expect(connections).toBe(2)
+})
 
 test('channel, manifest, reports and halts go over TLS, as this machine, whatever host the channel names', async () => {
   const manifest = JSON.stringify({

@@ -1,5 +1,5 @@
 import { readdir, readFile } from 'node:fs/promises'
-import { request } from 'node:https'
+import { Agent, request } from 'node:https'
 import { join } from 'node:path'
 import type { MachineTls } from '@kiln/pki/machine'
 import { verifyManifest } from '@kiln/pki/release'
@@ -15,6 +15,8 @@ import * as z from 'zod'
 
 const answerBytesMax = 256 * 1024
 const timeoutMs = 10_000
+/** Longer than the time between two looks, so that they share a connection: a handshake costs more than all that is asked. */
+const agent = new Agent({ keepAlive: true, maxSockets: 4, timeout: 60_000 })
 /** A download may be slow, but not silent for longer than this. */
 const silenceMs = 30_000
 
@@ -152,7 +154,13 @@ async function call(link: BootLink, url: URL, method: 'GET' | 'POST', body?: obj
   return await new Promise((resolve, reject) => {
     const fail = (cause: unknown): void =>
       reject(new Fault('BOOT_SERVER_UNREACHABLE', `asking ${url}`, { cause }))
-    const options = { method, ...tls, timeout: timeoutMs, headers: { 'content-type': 'application/json' } }
+    const options = {
+      method,
+      agent,
+      ...tls,
+      timeout: timeoutMs,
+      headers: { 'content-type': 'application/json' },
+    }
     const sent = request(url, options, (response) => {
       const chunks: Buffer[] = []
       let length = 0
