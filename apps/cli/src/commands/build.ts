@@ -17,7 +17,7 @@ export async function buildEverything(options: {
 
 /** `kiln build`. */
 export async function build(context: CommandContext): Promise<void> {
-  await ensurePackages(context, ['gcc', 'libc6-dev'])
+  await ensurePackages(context, { only: ['gcc', 'libc6-dev'] })
   const { buildBundles } = await import('../bundle/build-bundles.ts')
   await buildBundles({ rootDir: requireRepository(), say: (line) => context.print(line) })
 }

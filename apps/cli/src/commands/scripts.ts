@@ -1,6 +1,7 @@
 import { spawn } from 'node:child_process'
 import { join } from 'node:path'
 import { Fault } from '@kiln/service'
+import { installWhatCan } from '../lab/host-setup.ts'
 import { requireRepository } from '../programs.ts'
 import type { CommandContext } from './context.ts'
 
@@ -20,6 +21,12 @@ export const conformances: Readonly<Record<string, string>> = {
   podman: 'apps/oci-cli/src/conformance/podman.ts',
 }
 
+/** Debian packages of the host that a script uses. */
+const packages: Readonly<Record<string, readonly string[]>> = {
+  [conformances['ignition']!]: ['btrfs-progs', 'bzip2', 'dosfstools', 'fdisk', 'xfsprogs'],
+  [conformances['oci']!]: ['busybox-static', 'gcc', 'jq', 'libc6-dev', 'python3'],
+}
+
 /** Members under load and faults, and a check of what clients were told. */
 export const verifications: Readonly<Record<string, string>> = { kv: 'apps/kv/src/verify/main.ts' }
 
@@ -28,11 +35,15 @@ export async function runScript(
   scripts: Readonly<Record<string, string>>,
   name: string,
   argv: readonly string[],
-  { signal, environment }: CommandContext,
+  context: CommandContext,
 ): Promise<number> {
+  const { signal, environment } = context
   const path = Object.hasOwn(scripts, name) ? scripts[name] : undefined
   if (!path) throw new Fault('USAGE', `there is no ${name}; there are ${Object.keys(scripts).join(', ')}`)
   const script = join(requireRepository(), path)
+  const only = packages[path]
+  // Without them the script itself says what it left out and why.
+  if (only) await installWhatCan(context, { only })
   const args = ['--disable-warning=ExperimentalWarning', script, ...argv]
   return await new Promise((resolve, reject) => {
     const child = spawn(process.execPath, args, { stdio: 'inherit', env: environment })

@@ -1,8 +1,8 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { describeError, Fault } from '@kiln/service'
-import { ensurePackages } from '../lab/host-setup.ts'
+import { Fault } from '@kiln/service'
+import { installWhatCan } from '../lab/host-setup.ts'
 import { requireRepository } from '../programs.ts'
 import { table } from '../progress/table.ts'
 import type { CommandContext } from './context.ts'
@@ -21,7 +21,7 @@ export async function test(
 ): Promise<number> {
   const root = requireRepository()
   const started = performance.now()
-  if (!options.fast) await installPackages(context)
+  if (!options.fast) await installWhatCan(context)
   const outcomes: PartOutcome[] = []
   for (const lanes of testStages(root, process.execPath, options.seeds)) {
     const done = await Promise.all(
@@ -40,15 +40,6 @@ export async function test(
   const seconds = (performance.now() - started) / 1000
   for (const line of closingLines(outcomes, seconds)) context.print(line)
   return outcomes.some(({ failed }) => failed > 0) || outcomes.every(({ passed }) => passed === 0) ? 1 : 0
-}
-
-/** Parts that lack packages say so themselves, so a host that cannot install them is no failure here. */
-async function installPackages(context: CommandContext): Promise<void> {
-  try {
-    await ensurePackages(context)
-  } catch (error) {
-    context.print(describeError(error))
-  }
 }
 
 /** The table of parts, why what was skipped was, what failed, what needed a second try, and the line that counts everything, which is the last. */

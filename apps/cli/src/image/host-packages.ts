@@ -19,15 +19,26 @@ const needed: Readonly<Record<string, HostPackage>> = {
   'qemu-utils': { why: 'qemu-img: disks of the virtual machines', file: '/usr/bin/qemu-img' },
 }
 
+/** Debian packages that only tests use: without them cases are skipped. */
+const neededByTests: Readonly<Record<string, HostPackage>> = {
+  'btrfs-progs': { why: 'mkfs.btrfs: cases of Ignition', file: '/usr/sbin/mkfs.btrfs' },
+  bzip2: { why: 'disk images of the cases of Ignition', file: '/usr/bin/bunzip2' },
+  'busybox-static': { why: 'root of the containers in tests', file: '/usr/bin/busybox' },
+  cpio: { why: 'reads what we wrote', file: '/usr/bin/cpio' },
+  jq: { why: 'cases of the OCI runtime', file: '/usr/bin/jq' },
+  python3: { why: 'cases of the OCI runtime', file: '/usr/bin/python3' },
+  xfsprogs: { why: 'mkfs.xfs: cases of Ignition', file: '/usr/sbin/mkfs.xfs' },
+}
+
 /** Name of each Debian package the image needs on the host, and why. */
 export const hostPackages: ReadonlyMap<string, string> = new Map(
   Object.entries(needed).map(([name, { why }]) => [name, why]),
 )
 
-/** Those of {@link hostPackages} that are not installed. */
-export async function missingHostPackages(): Promise<string[]> {
+/** Those of {@link hostPackages} that are not installed, and with `tests` those that only tests use. */
+export async function missingHostPackages(options: { tests?: boolean } = {}): Promise<string[]> {
   const missing: string[] = []
-  for (const [name, { file }] of Object.entries(needed)) {
+  for (const [name, { file }] of Object.entries(options.tests ? { ...needed, ...neededByTests } : needed)) {
     await access(file).catch(() => missing.push(name))
   }
   return missing

@@ -1,6 +1,6 @@
 import { execFile } from 'node:child_process'
 import { promisify } from 'node:util'
-import { Fault } from '@kiln/service'
+import { describeError, Fault } from '@kiln/service'
 import { findProgram, missingMachinePackages } from '@kiln/vm'
 import { missingHostPackages } from '../image/host-packages.ts'
 import type { StepReport } from '../progress/steps.ts'
@@ -18,13 +18,13 @@ export type PackageHost = {
   aptGet(args: string[]): Promise<void>
 }
 
-export function packageHost(environment: NodeJS.ProcessEnv): PackageHost {
+export function packageHost(environment: NodeJS.ProcessEnv, options: { tests?: boolean } = {}): PackageHost {
   const searchPath = environment['PATH'] ?? ''
   return {
     root: process.getuid?.() === 0,
     apt: findProgram('apt-get', searchPath) !== undefined,
     missing: async () =>
-      [...new Set([...(await missingHostPackages()), ...missingMachinePackages(searchPath)])].sort(),
+      [...new Set([...(await missingHostPackages(options)), ...missingMachinePackages(searchPath)])].sort(),
     aptGet: async (args) => {
       const env = { ...environment, DEBIAN_FRONTEND: 'noninteractive' }
       await run('apt-get', args, { env, maxBuffer: outputBytesMax })
@@ -32,12 +32,29 @@ export function packageHost(environment: NodeJS.ProcessEnv): PackageHost {
   }
 }
 
-/** For commands that print lines and nothing else. `only` names the packages that matter to the command; all by default. */
+type Wanted = { only?: readonly string[]; tests?: boolean }
+
+/** For tests: what lacks packages says so itself, so a host that cannot install them is no failure. */
+export async function installWhatCan(
+  context: { environment: NodeJS.ProcessEnv; print(text: string): void },
+  wanted: Wanted = {},
+): Promise<void> {
+  try {
+    await ensurePackages(context, { ...wanted, tests: true })
+  } catch (error) {
+    context.print(describeError(error))
+  }
+}
+
+/**
+ * For commands that print lines and nothing else. `only` names the packages that matter to the command, all by default; `tests` adds
+ * those that tests use.
+ */
 export async function ensurePackages(
   context: { environment: NodeJS.ProcessEnv; print(text: string): void },
-  only?: readonly string[],
+  { only, tests }: Wanted = {},
 ): Promise<void> {
-  const host = packageHost(context.environment)
+  const host = packageHost(context.environment, { tests })
   const say = (text: string): void => context.print(text)
   const missing = async (): Promise<string[]> =>
     (await host.missing()).filter((name) => only?.includes(name) ?? true)
