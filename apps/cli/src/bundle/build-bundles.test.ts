@@ -3,7 +3,8 @@ import { mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, expect, test } from 'vitest'
-import { bundleProgram, isPartOf } from './build-bundles.ts'
+import { bundleProgram } from './build-bundles.ts'
+import { isPartOf } from './parts.ts'
 
 let folder: string
 
@@ -48,6 +49,11 @@ console.log(loaded.some((name) => name.includes('undici')))
 `,
   })
   expect(run().split('\n')).toEqual(['true function a/b', 'false'])
+})
+
+test('the command line starts where no package of npm is', { timeout: 60_000 }, async () => {
+  await bundleProgram(join(folder, 'lib'), 'kiln-x', join(import.meta.dirname, '../main.ts'))
+  expect(run('--version')).toMatch(/^\d+\.\d+\.\d+/)
 })
 
 test('parts are known by their names', () => {

@@ -1,8 +1,9 @@
-import { chmod, copyFile, mkdir, readdir, rename, rm, symlink, writeFile } from 'node:fs/promises'
-import { basename, join } from 'node:path'
+import { chmod, copyFile, mkdir, rename, rm, symlink, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
 import { buildNative } from '@kiln/linux'
 import { Fault } from '@kiln/service'
-import { build, type OutputFile } from 'esbuild'
+import { build } from 'esbuild'
+import { placeParts } from './parts.ts'
 import { englishOnly, lazyBuiltins, nativeAddons } from './plugins.ts'
 
 /** Our programs and the package each starts in. */
@@ -87,25 +88,6 @@ export async function bundleProgram(libDir: string, name: string, entry: string)
   })
   await placeParts(libDir, name, outputFiles)
   return outputFiles.reduce((sum, { contents }) => sum + contents.byteLength, 0)
-}
-
-/** Whether a file of the libraries' folder is a part of this program: its entry, or what that loads at once or when needed. */
-export function isPartOf(program: string, file: string): boolean {
-  return file.startsWith(program) && /^(-[A-Z0-9]{8})?\.mjs$/.test(file.slice(program.length))
-}
-
-/** The entry comes last, and the parts of an earlier build go after it: the program can be started at every moment. */
-async function placeParts(libDir: string, program: string, parts: readonly OutputFile[]): Promise<void> {
-  const entry = `${program}.mjs`
-  const entryLast = parts.toSorted((a, b) => Number(a.path.endsWith(entry)) - Number(b.path.endsWith(entry)))
-  for (const { path, contents } of entryLast) {
-    const unfinished = `${path}.${process.pid}`
-    await writeFile(unfinished, contents)
-    await rename(unfinished, path)
-  }
-  const names = new Set(parts.map(({ path }) => basename(path)))
-  for (const file of await readdir(libDir))
-    if (isPartOf(program, file) && !names.has(file)) await rm(join(libDir, file))
 }
 
 /** The launcher prefers the pinned Node beside the bundles to whatever the machine has. */
