@@ -104,7 +104,7 @@ export async function demo(
       signal: context.signal,
     })
   } catch (error) {
-    await load?.stop().catch(() => undefined)
+    await load?.abandon()
     if (options.endOnFailure) await stopLabHost(state, 0)
     throw error
   } finally {

@@ -43,9 +43,14 @@ export class WriteLoad {
     return this.#acknowledged.length
   }
 
-  async stop(): Promise<LoadResult> {
+  /** Ends the writing without a look at what is there: the cluster may be why. */
+  async abandon(): Promise<void> {
     this.#stopped = true
     await this.#working
+  }
+
+  async stop(): Promise<LoadResult> {
+    await this.abandon()
     const entries = await this.#patiently(() => scanPrefix(this.#store, this.#prefix))
     const present = new Map(entries.map((entry) => [entry.key, entry.text]))
     const lost = this.#acknowledged.filter((key) => present.get(key) !== demoValue(key)).length
