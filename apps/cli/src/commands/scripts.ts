@@ -43,7 +43,7 @@ export async function runScript(
   const script = join(requireRepository(), path)
   const only = packages[path]
   // Without them the script itself says what it left out and why.
-  if (only) await installWhatCan(context, { only })
+  if (only) await installWhatCan(context, only)
   const args = ['--disable-warning=ExperimentalWarning', script, ...argv]
   return await new Promise((resolve, reject) => {
     const child = spawn(process.execPath, args, { stdio: 'inherit', env: environment })

@@ -32,15 +32,13 @@ export function packageHost(environment: NodeJS.ProcessEnv, options: { tests?: b
   }
 }
 
-type Wanted = { only?: readonly string[]; tests?: boolean }
-
-/** For tests: what lacks packages says so itself, so a host that cannot install them is no failure. */
+/** For tests: what lacks packages says so itself, so a host that cannot install them is no failure. `only` as in `ensurePackages`. */
 export async function installWhatCan(
   context: { environment: NodeJS.ProcessEnv; print(text: string): void },
-  wanted: Wanted = {},
+  only?: readonly string[],
 ): Promise<void> {
   try {
-    await ensurePackages(context, { ...wanted, tests: true })
+    await ensurePackages(context, { only, tests: true })
   } catch (error) {
     context.print(describeError(error))
   }
@@ -52,7 +50,7 @@ export async function installWhatCan(
  */
 export async function ensurePackages(
   context: { environment: NodeJS.ProcessEnv; print(text: string): void },
-  { only, tests }: Wanted = {},
+  { only, tests }: { only?: readonly string[]; tests?: boolean } = {},
 ): Promise<void> {
   const host = packageHost(context.environment, { tests })
   const say = (text: string): void => context.print(text)
