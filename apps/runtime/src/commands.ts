@@ -192,7 +192,7 @@ export function podTable(pods: PodStatus[]): string[] {
     ...pods.map((pod) => [
       pod.name,
       pod.phase,
-      `${pod.containers.filter((container) => container.state === 'running').length}/${pod.containers.length}`,
+      readyCount(pod),
       String(pod.containers.reduce((sum, container) => sum + container.restarts, 0)),
       pod.address ?? '-',
       pod.source,
@@ -206,6 +206,13 @@ export function podTable(pods: PodStatus[]): string[] {
       .join('  ')
       .trimEnd(),
   )
+}
+
+/** `1/2`: containers that are ready, of those that go on running. */
+function readyCount({ containers }: PodStatus): string {
+  const main = containers.filter(({ init }) => !init)
+  const ready = main.filter((container) => container.ready ?? container.state === 'running')
+  return `${ready.length}/${main.length}`
 }
 
 function podLines(pod: PodStatus): string[] {

@@ -1,21 +1,20 @@
-import { existsSync, readFileSync, watch } from 'node:fs'
-import { mkdir, writeFile } from 'node:fs/promises'
+import { existsSync, watch } from 'node:fs'
+import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { EtcdClient } from '@kiln/etcd-api'
-import { encodePlan, type RunningRecord } from '@kiln/linux'
 import { readMachineTls } from '@kiln/pki/machine'
-import { describeError, Fault, type Log, type RunningDaemon, systemClock } from '@kiln/service'
+import { containersOf } from '@kiln/schemas'
+import { describeError, type Log, type RunningDaemon, systemClock } from '@kiln/service'
 import { type RuntimeApi, serveApi } from './api.ts'
-import { containerGroup, logFile, runningFile } from './container-plan.ts'
-import { bootId, journalRuns, openFilesMax, placePod, systemdRuns, whyNoPods } from './host.ts'
+import { logFile } from './container-plan.ts'
+import { bootId, journalRuns, placePod, systemdRuns, whyNoPods } from './host.ts'
 import { openImages } from './images.ts'
 import { Manager } from './manager.ts'
 import { openNetwork } from './network.ts'
 import { podNetworkOf } from './network-plan.ts'
 import { followPodFiles } from './pod-files.ts'
 import { openKernel, podPaths } from './pod-kernel.ts'
-import { planProcess, resolveUser } from './pod-process.ts'
 import { openRecords } from './pod-record.ts'
 import { openPublisher, type Publisher, publicationOf } from './publication.ts'
 import { type Machine, readMachine, type Settings } from './settings.ts'
@@ -62,6 +61,7 @@ export async function startRuntime(
     journal: journalRuns(),
     network,
     treeOf: (image) => images.treeOf(image),
+    listImages: () => images.list(),
     place: (unit, stopSeconds) => placePod({ cgroupRoot: settings.cgroupRoot, unit, systemd, stopSeconds }),
   })
   let publisher: Publisher | undefined
@@ -90,7 +90,7 @@ export async function startRuntime(
     manager.want('file', new Map([...pods].map(([name, { manifest }]) => [name, manifest])), problems),
   )
   const collect = (olderThanMs: number): Promise<string[]> =>
-    images.collect(manager.imagesInUse(), olderThanMs)
+    images.collect(() => manager.imagesInUse(), olderThanMs)
   const collecting = setInterval(() => {
     collect(keepImagesMs).catch((error: unknown) =>
       log.warn({ error: describeError(error) }, 'unused images cannot be removed'),
@@ -118,7 +118,7 @@ export async function startRuntime(
     }),
     logs: (name) => {
       const { manifest } = manager.record(name)
-      const containers = manifest.spec.containers.map((container) => container.name)
+      const containers = containersOf(manifest).map((container) => container.name)
       const paths = podPaths(settings, name)
       const all = containers.flatMap((container) => [
         `${logFile(paths, container)}.1`,
@@ -126,7 +126,10 @@ export async function startRuntime(
       ])
       return { journal: journalRuns(), files: all.filter((file) => existsSync(file)), containers }
     },
-    planExec: (name, wanted) => planExec(settings, machine, manager, images, wanted, name, systemd),
+    planExec: async (name, wanted) => ({
+      planFile: await kernel.planExec(manager.record(name), wanted),
+      initPath: settings.initPath,
+    }),
   }
   const server = await serveApi({ socket: settings.socket, api, log })
   const store = connectStore(settings, machine)
@@ -163,55 +166,4 @@ export async function startRuntime(
 function connectStore(settings: Settings, machine: Machine): EtcdClient | undefined {
   if (machine.storeEndpoints.length === 0) return undefined
   return new EtcdClient({ endpoints: machine.storeEndpoints, tls: () => readMachineTls(settings.pkiDir) })
-}
-
-/** A plan that enters a running container with the rights of its own process. */
-async function planExec(
-  settings: Settings,
-  machine: Machine,
-  manager: Manager,
-  images: Awaited<ReturnType<typeof openImages>>,
-  wanted: { container?: string | undefined; args: string[] },
-  name: string,
-  systemd: boolean,
-): Promise<{ planFile: string; initPath: string }> {
-  const record = manager.record(name)
-  const { manifest } = record
-  const container = manifest.spec.containers.find(
-    (each) => each.name === (wanted.container ?? manifest.spec.containers[0]?.name),
-  )
-  if (!container) throw new Fault('POD_NOT_FOUND', `pod ${name} has no container ${wanted.container}`)
-  const paths = podPaths(settings, name)
-  const state = record.containers[container.name]?.state
-  const image = (await images.list()).find(
-    (each) => each.chainId === record.containers[container.name]?.chainId,
-  )
-  if (state?.kind !== 'running' || !image)
-    throw new Fault('POD_NOT_RUNNING', `container ${container.name} of pod ${name} does not run`)
-  const running = JSON.parse(readFileSync(runningFile(paths, container.name), 'utf8')) as RunningRecord
-  const user = await resolveUser(images.treeOf(image), image.config, manifest, container)
-  const process = planProcess(manifest, container, image.config, user, {
-    machineId: machine.id,
-    hostIp: machine.address,
-    podIp: manifest.spec.hostNetwork ? machine.address : record.address,
-    uid: record.uid,
-    filesMax: openFilesMax(),
-  })
-  const groups = record.unit
-    ? placePod({ cgroupRoot: settings.cgroupRoot, unit: record.unit, systemd, stopSeconds: 0 }).groups
-    : undefined
-  const planFile = join(paths.run, `exec-${Date.now()}.plan`)
-  const plan = encodePlan({
-    kind: 'exec',
-    id: `${name}/${container.name}`,
-    join: {
-      pid: running.pid,
-      startTime: running.startTime,
-      namespaces: ['mount', 'pid', 'network', 'ipc', 'uts', ...(groups ? (['cgroup'] as const) : [])],
-    },
-    ...(groups ? { cgroup: containerGroup(groups, container.name) } : {}),
-    process: { ...process, args: wanted.args },
-  })
-  await writeFile(planFile, plan, { mode: 0o600 })
-  return { planFile, initPath: settings.initPath }
 }

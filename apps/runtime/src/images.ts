@@ -26,9 +26,15 @@ export type Images = {
   acquire(reference: string, policy: PullPolicy): Promise<StoredImage>
   treeOf(image: StoredImage): string
   list(): Promise<StoredImage[]>
-  /** Forgets images that no pod names and that are older than `olderThanMs`, and removes trees nobody uses. */
-  collect(inUse: { references: Set<string>; chains: Set<string> }, olderThanMs: number): Promise<string[]>
+  /**
+   * Forgets images that no pod names and that are older than `olderThanMs`, and removes trees nobody uses. Asks again before each what
+   * pods use; pulls wait until it is done.
+   */
+  collect(inUse: () => ImagesInUse, olderThanMs: number): Promise<string[]>
 }
+
+/** References that pods name, and chain ids of the trees that containers run on. */
+export type ImagesInUse = { references: Set<string>; chains: Set<string> }
 
 export async function openImages(input: {
   folder: string
@@ -44,6 +50,7 @@ export async function openImages(input: {
   const downloads = join(input.folder, 'downloads')
   await mkdir(downloads, { recursive: true })
   const pending = new Map<string, Promise<StoredImage>>()
+  let collecting: Promise<unknown> = Promise.resolve()
   const architecture = process.arch === 'arm64' ? 'arm64' : 'amd64'
 
   const pull = async (reference: string): Promise<StoredImage> => {
@@ -105,22 +112,28 @@ export async function openImages(input: {
     })
   }
 
+  const removeUnused = async (inUse: () => ImagesInUse, olderThanMs: number): Promise<string[]> => {
+    const removed: string[] = []
+    for (const image of await store.list()) {
+      const age = Date.now() - Date.parse(image.importedAt)
+      if (inUse().references.has(image.reference) || age < olderThanMs) continue
+      await store.remove(image.reference)
+      removed.push(image.reference)
+    }
+    await store.collect(inUse().chains)
+    await removeOld(downloads, olderThanMs)
+    return removed
+  }
+
   return {
     treeOf: (image) => store.treeOf(image),
     list: () => store.list(),
     collect: async (inUse, olderThanMs) => {
       // A tree that is being made has no record yet.
       if (pending.size > 0) return []
-      const removed: string[] = []
-      for (const image of await store.list()) {
-        const age = Date.now() - Date.parse(image.importedAt)
-        if (inUse.references.has(image.reference) || age < olderThanMs) continue
-        await store.remove(image.reference)
-        removed.push(image.reference)
-      }
-      await store.collect(inUse.chains)
-      await removeOld(downloads, olderThanMs)
-      return removed
+      const work = removeUnused(inUse, olderThanMs)
+      collecting = work.catch(() => undefined)
+      return await work
     },
     acquire: async (reference, policy) => {
       const present = await store.get(reference)
@@ -132,7 +145,7 @@ export async function openImages(input: {
         )
       const known = pending.get(reference)
       if (known) return known
-      const pulling = pull(reference).finally(() => pending.delete(reference))
+      const pulling = collecting.then(() => pull(reference)).finally(() => pending.delete(reference))
       pending.set(reference, pulling)
       try {
         return await pulling

@@ -48,6 +48,8 @@ function setUp(options: { refusal?: Fault; records?: PodRecord[] } = {}) {
       signal: async (record, container) => {
         running.delete(key(record, container))
       },
+      exec: async () => undefined,
+      planExec: async () => '/nonexistent',
       forget: async () => undefined,
       close: async (record) => {
         sandboxes.delete(record.uid)

@@ -1,5 +1,6 @@
-import type { PodManifest, PodStatus } from '@kiln/schemas'
+import { containersOf, type PodManifest, type PodStatus } from '@kiln/schemas'
 import { describeError, Fault, type Log } from '@kiln/service'
+import type { ImagesInUse } from './images.ts'
 import type { Network } from './network.ts'
 import { freeAddress, type PodNetwork } from './network-plan.ts'
 import { Pod, type PodPorts } from './pod.ts'
@@ -170,9 +171,9 @@ export class Manager {
   }
 
   /** What images must stay. */
-  imagesInUse(): { references: Set<string>; chains: Set<string> } {
+  imagesInUse(): ImagesInUse {
     const records = [...this.#pods.values()].map((pod) => pod.record)
-    const references = records.flatMap(({ manifest }) => manifest.spec.containers.map(({ image }) => image))
+    const references = records.flatMap(({ manifest }) => containersOf(manifest).map(({ image }) => image))
     const chains = records.flatMap(({ containers }) =>
       Object.values(containers).flatMap(({ chainId }) => chainId ?? []),
     )

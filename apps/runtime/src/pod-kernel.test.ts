@@ -1,4 +1,4 @@
-import { existsSync, mkdtempSync, readdirSync, readFileSync, readlinkSync } from 'node:fs'
+import { existsSync, mkdtempSync, readdirSync, readFileSync, readlinkSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -88,6 +88,7 @@ async function runtime(folder: string): Promise<Manager> {
     podPidsDefault: 100,
     network: noNetwork,
     treeOf: (each) => images.treeOf(each),
+    listImages: () => images.list(),
     place: undefined,
   })
   const manager = new Manager({
@@ -192,6 +193,50 @@ onHost('a new daemon takes up a running pod with the same process, and sees it e
   const ended = await until(second, (status) => status?.phase === 'Failed')
   expect(ended?.containers[0]?.lastExit).toMatchObject({ code: 137, signal: 9 })
 })
+
+onHost(
+  'an init container prepares a volume, and a probe in the container says when it is ready',
+  async () => {
+    const folder = newFolder()
+    const manager = await runtime(folder)
+    const base = shellPod('sleep 1000').spec.containers[0]!
+    const shared = { name: 'shared', mountPath: '/shared' }
+    const probe = { exec: { command: ['test', '-e', '/shared/ready'] }, periodSeconds: 1, timeoutSeconds: 30 }
+    const volumeMounts = [...base.volumeMounts, shared]
+    await manager.run(
+      shellPod('', {
+        volumes: [
+          { name: 'usr', hostPath: { path: '/usr' } },
+          { name: 'shared', emptyDir: {} },
+        ],
+        initContainers: [
+          {
+            name: 'first',
+            image: base.image,
+            command: ['sh', '-c', 'echo made > /shared/file'],
+            volumeMounts,
+          },
+        ],
+        containers: [
+          {
+            name: 'main',
+            image: base.image,
+            command: ['sh', '-c', 'cat /shared/file; sleep 1000'],
+            volumeMounts,
+            readinessProbe: probe,
+            lifecycle: { postStart: { exec: { command: ['touch', '/shared/hooked'] } } },
+          },
+        ],
+      }),
+    )
+    await until(manager, () => logOf(folder).includes('made'))
+    const volume = join(folder, 'state/pods/hello/volumes/shared')
+    await until(manager, () => existsSync(join(volume, 'hooked')))
+    expect(manager.statuses()[0]).toMatchObject({ phase: 'Running', ready: false })
+    writeFileSync(join(volume, 'ready'), '')
+    await until(manager, (status) => status?.ready === true)
+  },
+)
 
 onHost(
   'a container that fails is restarted with its exit code kept, and what ignores TERM is killed',

@@ -14,7 +14,7 @@ import {
   startPlan,
 } from '@kiln/linux'
 import type { StoredImage } from '@kiln/oci'
-import type { PodContainer, PodManifest } from '@kiln/schemas'
+import { containersOf, type PodContainer, type PodManifest } from '@kiln/schemas'
 import { Fault } from '@kiln/service'
 import {
   containerGroup,
@@ -34,7 +34,8 @@ import {
 } from './container-plan.ts'
 import { openFilesMax, type Placement, preparePlace } from './host.ts'
 import type { Network } from './network.ts'
-import { planProcess, resolveUser } from './pod-process.ts'
+import { planExec, runExec } from './pod-exec.ts'
+import { type PodFacts, planProcess, resolveUser } from './pod-process.ts'
 import type { PodRecord } from './pod-record.ts'
 import type { Exit } from './restart-policy.ts'
 
@@ -53,6 +54,13 @@ export type PodKernel = {
   /** How an attempt is: running, ended, or gone without a trace. */
   observe(record: PodRecord, container: string, attempt: number): Promise<{ pid: number } | Exit | 'gone'>
   signal(record: PodRecord, container: string, signal: 'TERM' | 'KILL'): Promise<void>
+  /** Runs a program in a running container; fails unless it ends with 0 in time. */
+  exec(record: PodRecord, container: string, command: readonly string[], timeoutMs: number): Promise<void>
+  /** Writes the plan of a program for a running container; its file is the caller's. */
+  planExec(
+    record: PodRecord,
+    wanted: { container?: string | undefined; args: readonly string[] },
+  ): Promise<string>
   /** After the exit is in the record. */
   forget(record: PodRecord, container: string, attempt: number): Promise<void>
   /** Ends whatever of the pod still runs, and removes all but its state. */
@@ -70,6 +78,7 @@ export type KernelSettings = {
   podPidsDefault: number
   network: Network
   treeOf(image: StoredImage): string
+  listImages(): Promise<StoredImage[]>
   /** Absent on a machine without cgroup v2, in tests. */
   place: ((unit: string, stopSeconds: number) => Placement) | undefined
 }
@@ -103,8 +112,33 @@ export function openKernel(settings: KernelSettings): PodKernel {
     return { pid: running.pid, startTime: running.startTime }
   }
 
+  const factsOf = (record: PodRecord): PodFacts => ({
+    machineId: settings.machineId,
+    hostIp: settings.machineAddress,
+    podIp: record.manifest.spec.hostNetwork ? settings.machineAddress : record.address,
+    uid: record.uid,
+    filesMax: openFilesMax(),
+  })
+
+  const planned: PodKernel['planExec'] = async (record, wanted) =>
+    await planExec(
+      {
+        record,
+        paths: pathsOf(record),
+        groups: placeOf(record)?.groups,
+        facts: factsOf(record),
+        images: await settings.listImages(),
+        treeOf: settings.treeOf,
+      },
+      wanted,
+    )
+
   return {
     findSandbox,
+    planExec: planned,
+
+    exec: async (record, container, command, timeoutMs) =>
+      await runExec(settings.initPath, await planned(record, { container, args: command }), timeoutMs),
 
     openSandbox: async (record) => {
       const paths = pathsOf(record)
@@ -128,14 +162,7 @@ export function openKernel(settings: KernelSettings): PodKernel {
       const groups = placeOf(record)?.groups
       const tree = settings.treeOf(image)
       const user = await resolveUser(tree, image.config, pod, container)
-      const facts = {
-        machineId: settings.machineId,
-        hostIp: settings.machineAddress,
-        podIp: pod.spec.hostNetwork ? settings.machineAddress : record.address,
-        uid,
-        filesMax: openFilesMax(),
-      }
-      const process = planProcess(pod, container, image.config, user, facts)
+      const process = planProcess(pod, container, image.config, user, factsOf(record))
       await prepareFolders(pod, container, paths)
       // A pod of the same name may have left one.
       await rm(exitFile(paths, pod.metadata.name, container.name, attempt), { force: true })
@@ -202,7 +229,7 @@ export function openKernel(settings: KernelSettings): PodKernel {
       const paths = pathsOf(record)
       const placement = placeOf(record)
       const sandbox = await findSandbox(record)
-      for (const container of placement ? [] : record.manifest.spec.containers) {
+      for (const container of placement ? [] : containersOf(record.manifest)) {
         const running = await readJson<RunningRecord>(runningFile(paths, container.name))
         if (running) await signalProcess(settings.initPath, running, 'KILL')
       }

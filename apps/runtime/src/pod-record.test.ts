@@ -32,6 +32,16 @@ test('a record reads back as written, and one that cannot be read is left alone'
   expect(readdirSync(join(folder, 'pods'))).toEqual(['torn'])
 })
 
+test('a pod of an older program, whose manifests had fewer fields, is still the same pod', async () => {
+  const folder = mkdtempSync(join(tmpdir(), 'kiln-records-'))
+  const record = recordOf('one')
+  const { initContainers: _new, ...spec } = record.manifest.spec
+  const older = { ...record, manifest: { ...record.manifest, spec }, hash: 'of fewer fields' }
+  mkdirSync(join(folder, 'pods/one'), { recursive: true })
+  writeFileSync(join(folder, 'pods/one/pod.json'), JSON.stringify(older))
+  expect(await openRecords(folder, log).load()).toEqual([record])
+})
+
 test('exits are kept for the attempts of this boot that nobody has accounted for', async () => {
   const folder = mkdtempSync(join(tmpdir(), 'kiln-records-'))
   const records = openRecords(folder, log)

@@ -79,7 +79,8 @@ export function openRecords(stateDir: string, log: Log): Records {
           const { pod, problems } = parsePod(record.manifest)
           if (record.formatVersion !== 1 || !pod || pod.metadata.name !== name)
             throw new Error(problems[0]?.message ?? 'another format or name')
-          records.push({ ...record, manifest: pod })
+          // What a newer program adds to a manifest by itself makes it no other pod.
+          records.push({ ...record, manifest: pod, hash: manifestHash(pod) })
         } catch (error) {
           // A folder without a readable record never ran anything: the record is written first.
           log.warn({ pod: name, error }, 'pod record is unreadable and left alone')

@@ -1,7 +1,14 @@
-import type { ContainerStatus, PodManifest, PodStatus, ServiceRecord } from '@kiln/schemas'
+import {
+  type ContainerStatus,
+  containersOf,
+  type PodContainer,
+  type PodManifest,
+  type PodStatus,
+  type ServiceRecord,
+} from '@kiln/schemas'
 import type { PortMapping } from './network-plan.ts'
 import type { PodRecord, PodSource } from './pod-record.ts'
-import { type ContainerState, phaseOf } from './restart-policy.ts'
+import { type ContainerState, podPhase } from './restart-policy.ts'
 
 export const serviceLabel = 'kiln.dev/service'
 
@@ -9,16 +16,20 @@ export type StatusFacts = {
   machineId: string
   machineAddress: string | undefined
   pids: ReadonlyMap<string, number>
+  /** Names of containers whose probes say that they are ready. */
+  ready: ReadonlySet<string>
 }
 
 /** What the runtime says about a pod, from its record. Pure. */
 export function podStatus(record: PodRecord, facts: StatusFacts): PodStatus {
   const { manifest } = record
-  const containers = manifest.spec.containers.map(({ name, image }): ContainerStatus => {
+  const init = new Set(manifest.spec.initContainers.map(({ name }) => name))
+  const containers = containersOf(manifest).map(({ name, image }): ContainerStatus => {
     const entry = record.containers[name]!
     const pid = facts.pids.get(name)
     return {
       ...containerStatus(name, image, entry.state),
+      ...(init.has(name) ? { init: true } : { ready: pid !== undefined && facts.ready.has(name) }),
       // Recorded as running before it is started, and running once it was seen.
       ...(entry.state.kind === 'running' && pid === undefined
         ? { state: 'waiting', reason: 'Creating' }
@@ -27,16 +38,18 @@ export function podStatus(record: PodRecord, facts: StatusFacts): PodStatus {
       ...(entry.state.kind === 'running' && pid !== undefined ? { pid } : {}),
     }
   })
-  const states = manifest.spec.containers.map(({ name }) => record.containers[name]!.state)
-  const running = states.some((state) => state.kind === 'running')
+  const statesOf = (list: readonly PodContainer[]): ContainerState[] =>
+    list.map(({ name }) => record.containers[name]!.state)
+  const running = containers.some((container) => container.state === 'running')
   const address = manifest.spec.hostNetwork ? facts.machineAddress : record.address
   const worst = containers.find((container) => container.code !== undefined)
+  const phase = podPhase(statesOf(manifest.spec.initContainers), statesOf(manifest.spec.containers))
   return {
     formatVersion: 1,
     ...identity(manifest, facts.machineId, record.source),
     uid: record.uid,
-    phase: record.stopped ? (running ? 'Running' : 'Stopped') : phaseOf(states),
-    ready: !record.stopped && containers.every((container) => container.state === 'running'),
+    phase: record.stopped ? (running ? 'Running' : 'Stopped') : phase,
+    ready: !record.stopped && containers.every((container) => container.ready ?? true),
     ...(worst ? { code: worst.code, message: worst.message } : {}),
     ...(address === undefined ? {} : { address }),
     containers,

@@ -1,8 +1,9 @@
 import type { ProcessId } from '@kiln/linux'
 import type { StoredImage } from '@kiln/oci'
-import type { PodContainer, PodStatus } from '@kiln/schemas'
+import { containersOf, type PodContainer, type PodStatus } from '@kiln/schemas'
 import { describeError, Fault, type Log } from '@kiln/service'
 import type { Images } from './images.ts'
+import { PodCares } from './pod-cares.ts'
 import type { PodKernel } from './pod-kernel.ts'
 import type { ContainerRecord, PodRecord, Records } from './pod-record.ts'
 import { podStatus } from './pod-status.ts'
@@ -15,6 +16,7 @@ import {
   step,
   type WaitReason,
 } from './restart-policy.ts'
+import { initToRepeat, isOver, whoseTurn } from './start-order.ts'
 
 /** Wall time, as it is compared with what other boots have written. */
 export type WallClock = { now(): number; after(ms: number, fn: () => void): () => void }
@@ -61,6 +63,7 @@ export class Pod {
   #cancelTimer: (() => void) | undefined
   #sandbox: ProcessId | undefined
   readonly #pids = new Map<string, number>()
+  readonly #cares: PodCares
   /** Images that are here or on their way, for the next attempt. */
   readonly #images = new Map<string, StoredImage | 'pulling'>()
 
@@ -69,7 +72,8 @@ export class Pod {
     this.#ports = ports
     this.#log = ports.log.child({ pod: record.manifest.metadata.name })
     this.#goal = record.stopped ? 'stop' : 'run'
-    for (const { name } of record.manifest.spec.containers) record.containers[name] ??= { state: created }
+    this.#cares = new PodCares(record, { ...ports, log: this.#log, changed: () => this.wake() })
+    for (const { name } of containersOf(record.manifest)) record.containers[name] ??= { state: created }
     if (record.bootId !== ports.bootId) this.#enterNewBoot()
   }
 
@@ -86,6 +90,7 @@ export class Pod {
       machineId: this.#ports.machineId,
       machineAddress: this.#ports.machineAddress,
       pids: this.#pids,
+      ready: this.#cares.ready,
     })
   }
 
@@ -111,7 +116,7 @@ export class Pod {
     this.#killAtMs = undefined
     this.#asked.clear()
     this.record.stopped = false
-    for (const { name } of this.record.manifest.spec.containers) this.#apply(name, { kind: 'reset' })
+    for (const { name } of containersOf(this.record.manifest)) this.#apply(name, { kind: 'reset' })
     await this.#save()
     this.wake()
   }
@@ -159,6 +164,7 @@ export class Pod {
     this.#left = true
     this.#cancelTimer?.()
     await this.#round
+    this.#cares.close()
   }
 
   async #work(): Promise<void> {
@@ -180,17 +186,15 @@ export class Pod {
 
   #nextLookMs(): number {
     const now = this.#ports.clock.now()
-    let next = Number.POSITIVE_INFINITY
-    for (const [name, { state }] of this.#containers()) {
-      if (state.kind === 'running') next = Math.min(next, lookMs)
-      else if (
-        state.kind === 'waiting' &&
-        this.#goal === 'run' &&
-        !this.#suspended &&
-        this.#images.get(name) !== 'pulling'
-      )
-        next = Math.min(next, state.dueMs - now)
+    let next = this.running ? lookMs : Number.POSITIVE_INFINITY
+    if (this.#goal === 'run' && !this.#suspended) {
+      for (const { name } of whoseTurn(this.record)) {
+        const { state } = this.record.containers[name]!
+        if (state.kind === 'waiting' && this.#images.get(name) !== 'pulling')
+          next = Math.min(next, state.dueMs - now)
+      }
     }
+    next = Math.min(next, this.#cares.nextMs - now)
     if (this.#killAtMs !== undefined) next = Math.min(next, this.#killAtMs - now)
     // A wall clock that was set back must not keep a container waiting for years.
     return Math.max(10, Math.min(next, this.#goal === 'run' ? backOffMostMs : lookMs))
@@ -205,12 +209,14 @@ export class Pod {
       const seen = await kernel.observe(this.record, name, state.attempt)
       if (seen !== 'gone' && 'pid' in seen) {
         this.#pids.set(name, seen.pid)
+        this.#cares.begin(name, state.startedAtMs)
         continue
       }
       // What is ended for a reboot has not done its work, whatever its code.
       const interrupted = this.#goal === 'run' && this.#asked.has(name)
       const exit: Exit = seen === 'gone' || interrupted ? this.#lostExit() : seen
       this.#pids.delete(name)
+      this.#cares.end(name)
       this.#apply(name, { kind: 'exited', exit })
       this.#log.info(
         { container: name, code: exit.code, signal: exit.signal, oom: exit.oomKilled },
@@ -223,22 +229,22 @@ export class Pod {
 
   async #runRound(): Promise<void> {
     const now = this.#ports.clock.now()
-    const waiting = this.#containers().filter(
-      ([, { state }]) =>
-        state.kind === 'waiting' && (state.dueMs <= now || state.dueMs > now + backOffMostMs),
-    )
+    await this.#cares.endUnhealthy(now)
+    if (!this.#sandbox) for (const { name } of initToRepeat(this.record)) this.#apply(name, { kind: 'reset' })
+    const waiting = whoseTurn(this.record).filter(({ name }) => {
+      const { state } = this.record.containers[name]!
+      return state.kind === 'waiting' && (state.dueMs <= now || state.dueMs > now + backOffMostMs)
+    })
     const ready: [PodContainer, StoredImage][] = []
-    for (const [name] of waiting) {
-      const container = this.record.manifest.spec.containers.find((each) => each.name === name)!
-      const image = this.#images.get(name)
+    for (const container of waiting) {
+      const image = this.#images.get(container.name)
       if (image === undefined) this.#pull(container)
       else if (image !== 'pulling') ready.push([container, image])
     }
     if (ready.length > 0 && (await this.#ensureSandbox(ready.map(([{ name }]) => name)))) {
       for (const [container, image] of ready) await this.#startContainer(container, image)
     }
-    const over = this.#containers().every(([, { state }]) => state.kind === 'exited')
-    if (over && this.record.unit !== undefined) await this.#close()
+    if (isOver(this.record) && this.record.unit !== undefined) await this.#close()
   }
 
   #pull(container: PodContainer): void {
@@ -304,6 +310,7 @@ export class Pod {
     const { kernel, clock } = this.#ports
     this.#images.delete(name)
     this.#asked.delete(name)
+    this.#cares.expect(name)
     this.#apply(name, { kind: 'attempted' })
     const { attempt } = this.record.containers[name]!.state
     // Written before the start: after a crash in between, the running file tells whether it happened.
@@ -338,7 +345,8 @@ export class Pod {
     for (const [name] of running) {
       if (!kill && this.#asked.has(name)) continue
       this.#asked.add(name)
-      await kernel.signal(this.record, name, kill ? 'KILL' : 'TERM')
+      if (kill) await kernel.signal(this.record, name, 'KILL')
+      else await this.#cares.askToEnd(name, this.#killAtMs! - clock.now())
     }
     if (kill) this.#killAtMs = clock.now() + 1000
     if (running.length > 0) return
@@ -371,6 +379,7 @@ export class Pod {
     for (const [name, { state }] of this.#containers()) {
       if (state.kind !== 'running') continue
       await this.#ports.kernel.signal(this.record, name, 'KILL')
+      this.#cares.end(name)
       this.#apply(name, { kind: 'exited', exit: this.#lostExit() })
     }
   }
@@ -416,13 +425,16 @@ export class Pod {
 
   #apply(name: string, event: ContainerEvent): void {
     const entry = this.record.containers[name]!
-    const policy = this.#goal === 'run' ? this.record.manifest.spec.restartPolicy : 'Never'
+    const { initContainers, restartPolicy } = this.record.manifest.spec
+    const isInit = initContainers.some((container) => container.name === name)
+    const wanted = isInit && restartPolicy === 'Always' ? 'OnFailure' : restartPolicy
+    const policy = this.#goal === 'run' ? wanted : 'Never'
     const state = step(entry.state, event, policy, this.#ports.clock.now())
     this.record.containers[name] = { ...entry, state }
   }
 
   #containers(): [string, ContainerRecord][] {
-    return this.record.manifest.spec.containers.map(({ name }) => [name, this.record.containers[name]!])
+    return containersOf(this.record.manifest).map(({ name }) => [name, this.record.containers[name]!])
   }
 
   #lostExit(): Exit {

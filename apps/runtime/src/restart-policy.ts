@@ -114,3 +114,15 @@ export function phaseOf(states: ContainerState[]): Phase {
     return 'Running'
   return 'Pending'
 }
+
+/** A container that runs before the others has done its work. */
+export const hasSucceeded = (state: ContainerState): boolean =>
+  state.kind === 'exited' && state.lastExit?.code === 0
+
+/** The phase with containers that run before the others: until they are done the pod is pending, and one that failed for good is the end. */
+export function podPhase(init: ContainerState[], main: ContainerState[]): Phase {
+  if (init.some((state) => state.kind === 'exited' && !hasSucceeded(state))) return 'Failed'
+  return init.every(hasSucceeded) || main.some((state) => state.kind !== 'waiting')
+    ? phaseOf(main)
+    : 'Pending'
+}

@@ -61,6 +61,7 @@ export {
 } from './oci.ts'
 export {
   ContainerStatus,
+  containersOf,
   PodContainer,
   PodManifest,
   type PodProblem,
@@ -68,6 +69,7 @@ export {
   type PodVolume,
   parsePod,
 } from './pod.ts'
+export type { PodAction, Probe } from './pod-actions.ts'
 export {
   ChannelAnswer,
   ChannelChange,

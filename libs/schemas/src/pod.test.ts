@@ -27,13 +27,58 @@ test('what is not supported is refused by name and path, all at once', () => {
   const document = pod({
     hostPID: true,
     containers: [
-      { name: 'web', image: 'oci:/x', livenessProbe: {}, ports: [{ containerPort: 80, hostIP: '1.2.3.4' }] },
+      { name: 'web', image: 'oci:/x', stdin: true, ports: [{ containerPort: 80, hostIP: '1.2.3.4' }] },
     ],
   })
   expect(problems(document)).toEqual([
     'spec.containers[0].ports[0].hostIP is not supported by kiln-runtime',
-    'spec.containers[0].livenessProbe is not supported by kiln-runtime',
+    'spec.containers[0].stdin is not supported by kiln-runtime',
     'spec.hostPID is not supported by kiln-runtime',
+  ])
+})
+
+test('probes and hooks have the defaults of Kubernetes, do one thing, and name ports that exist', () => {
+  const { pod: parsed } = parsePod(
+    container({
+      ports: [{ name: 'http', containerPort: 80 }],
+      readinessProbe: { httpGet: { port: 'http' } },
+      lifecycle: { preStop: { sleep: { seconds: 5 } } },
+    }),
+  )
+  expect(parsed?.spec.containers[0]?.readinessProbe).toEqual({
+    httpGet: { path: '/', port: 'http', scheme: 'HTTP', httpHeaders: [] },
+    initialDelaySeconds: 0,
+    periodSeconds: 10,
+    timeoutSeconds: 1,
+    successThreshold: 1,
+    failureThreshold: 3,
+  })
+  const exec = { command: ['true'] }
+  const header = { name: 'x', value: 'a\r\nb: c' }
+  expect(
+    problems(
+      container({
+        startupProbe: { exec, successThreshold: 2 },
+        livenessProbe: { tcpSocket: { port: 'nope' } },
+        readinessProbe: { exec, grpc: { port: 1 } },
+        lifecycle: { preStop: { httpGet: { port: 80, httpHeaders: [header] } } },
+      }),
+    ),
+  ).toEqual([
+    'spec.containers[0].readinessProbe needs exactly one of exec, httpGet, tcpSocket, grpc',
+    'spec.containers[0].lifecycle.preStop.httpGet.httpHeaders[0].value must be the value of a header',
+    'spec.containers[0].livenessProbe.tcpSocket.port names no port of the container',
+    'spec.containers[0].startupProbe.successThreshold must be 1',
+  ])
+})
+
+test('containers that run before the others have no probes, and no name twice', () => {
+  const first = { name: 'first', image: 'oci:/x' }
+  expect(parsePod(pod({ initContainers: [first] })).pod?.spec.initContainers[0]?.name).toBe('first')
+  const probed = { ...first, name: 'web', livenessProbe: { exec: { command: ['true'] } } }
+  expect(problems(pod({ initContainers: [probed] }))).toEqual([
+    'spec.initContainers[0].livenessProbe is not for a container that runs before the others',
+    'spec.containers[0].name is used by two containers',
   ])
 })
 

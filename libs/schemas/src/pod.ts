@@ -1,5 +1,6 @@
 import * as z from 'zod'
 import { HostName, SegmentName } from './network-names.ts'
+import { Lifecycle, type PodAction, Probe } from './pod-actions.ts'
 import { parseQuantity } from './quantity.ts'
 
 /** Quantity with a lower bound, as written; numbers are what YAML makes of `cpu: 1`. */
@@ -98,6 +99,10 @@ export const PodContainer = z.strictObject({
   resources: Resources,
   volumeMounts: z.array(VolumeMount).max(64).default([]),
   securityContext: ContainerSecurity.optional(),
+  startupProbe: Probe.optional(),
+  livenessProbe: Probe.optional(),
+  readinessProbe: Probe.optional(),
+  lifecycle: Lifecycle.optional(),
 })
 export type PodContainer = z.output<typeof PodContainer>
 
@@ -122,7 +127,12 @@ const Volume = z
   })
 export type PodVolume = z.output<typeof Volume>
 
+/** What only makes sense beside a pod's containers, not before them. */
+const notBefore = ['startupProbe', 'livenessProbe', 'readinessProbe', 'lifecycle'] as const
+
 const PodSpec = z.strictObject({
+  /** Run one after the other, each to its end, before the containers. */
+  initContainers: z.array(PodContainer).max(32).default([]),
   containers: z.array(PodContainer).min(1).max(32),
   restartPolicy: z.enum(['Always', 'OnFailure', 'Never']).default('Always'),
   terminationGracePeriodSeconds: z.number().int().min(0).max(3600).default(30),
@@ -167,10 +177,22 @@ export const PodManifest = z
     const problem = (path: (string | number)[], message: string): void =>
       context.addIssue({ code: 'custom', path, message })
     const volumes = new Set(pod.spec.volumes.map((volume) => volume.name))
-    const names = pod.spec.containers.map((container) => container.name)
-    for (const [index, container] of pod.spec.containers.entries()) {
-      const at = ['spec', 'containers', index]
-      if (names.indexOf(container.name) !== index) problem([...at, 'name'], 'is used by two containers')
+    const names = new Set<string>()
+    for (const [container, at] of containersWithPaths(pod.spec)) {
+      if (names.has(container.name)) problem([...at, 'name'], 'is used by two containers')
+      names.add(container.name)
+      if (at[1] === 'initContainers') {
+        for (const field of notBefore)
+          if (container[field]) problem([...at, field], 'is not for a container that runs before the others')
+      }
+      for (const [path, named] of namedPorts(container)) {
+        if (!container.ports.some(({ name }) => name === named))
+          problem([...at, ...path], 'names no port of the container')
+      }
+      for (const probe of ['startupProbe', 'livenessProbe'] as const) {
+        if ((container[probe]?.successThreshold ?? 1) !== 1)
+          problem([...at, probe, 'successThreshold'], 'must be 1')
+      }
       for (const [mountIndex, mount] of container.volumeMounts.entries()) {
         if (!volumes.has(mount.name)) problem([...at, 'volumeMounts', mountIndex, 'name'], 'names no volume')
       }
@@ -182,6 +204,38 @@ export const PodManifest = z
     }
   })
 export type PodManifest = z.output<typeof PodManifest>
+
+function containersWithPaths(spec: z.output<typeof PodSpec>): [PodContainer, (string | number)[]][] {
+  return (['initContainers', 'containers'] as const).flatMap((list) =>
+    spec[list].map((container, index): [PodContainer, (string | number)[]] => [
+      container,
+      ['spec', list, index],
+    ]),
+  )
+}
+
+/** Ports that probes and hooks give by name. */
+function namedPorts(container: PodContainer): [string[], string][] {
+  const { startupProbe, livenessProbe, readinessProbe, lifecycle } = container
+  const actions: [string[], PodAction | undefined][] = [
+    [['startupProbe'], startupProbe],
+    [['livenessProbe'], livenessProbe],
+    [['readinessProbe'], readinessProbe],
+    [['lifecycle', 'postStart'], lifecycle?.postStart],
+    [['lifecycle', 'preStop'], lifecycle?.preStop],
+  ]
+  return actions.flatMap(([path, action]) =>
+    (['httpGet', 'tcpSocket'] as const).flatMap((kind): [string[], string][] => {
+      const port = action?.[kind]?.port
+      return typeof port === 'string' ? [[[...path, kind, 'port'], port]] : []
+    }),
+  )
+}
+
+/** All containers of a pod: those that run before the others first, in their order. */
+export function containersOf(pod: PodManifest): PodContainer[] {
+  return [...pod.spec.initContainers, ...pod.spec.containers]
+}
 
 /** A problem of a pod document at a path such as `spec.containers[0].image`. */
 export type PodProblem = { path: string; message: string }
@@ -221,6 +275,10 @@ export const ContainerStatus = z.looseObject({
   code: z.string().optional(),
   message: z.string().max(4096).optional(),
   restarts: z.number().int().min(0),
+  /** It runs, and its readiness probe, if it has one, says so. */
+  ready: z.boolean().optional(),
+  /** It runs before the containers of the pod. */
+  init: z.literal(true).optional(),
   pid: z.number().int().optional(),
   startedAt: z.iso.datetime().optional(),
   lastExit: z
@@ -245,7 +303,7 @@ export const PodStatus = z.looseObject({
   uid: z.string(),
   /** `Refused` is ours: a pod that this machine cannot or may not run, with code and message. */
   phase: z.enum(['Pending', 'Running', 'Succeeded', 'Failed', 'Stopped', 'Refused']),
-  /** All containers run. */
+  /** All containers are ready. */
   ready: z.boolean(),
   code: z.string().optional(),
   message: z.string().max(4096).optional(),
