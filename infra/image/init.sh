@@ -11,6 +11,7 @@ export PATH=/bin:/usr/sbin:/usr/bin DM_DISABLE_UDEV=1 HOME=/
 mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev
+ln -s /proc/self/fd /dev/fd # bash scripts such as clevis have no other way to <(...)
 mount -t tmpfs -o mode=0755,nosuid,nodev run /run
 exec </dev/console >/dev/console 2>&1
 
@@ -100,6 +101,10 @@ leave_usr() {
   umount /sysusr
 }
 
+# load_from MODPROBE: the program by which the kernel itself loads what it lacks (file systems, RAID levels, ciphers). While
+# the agent runs that is the image's, since the initramfs has few modules.
+load_from() { echo "$1" >/proc/sys/kernel/modprobe; }
+
 # NIC 0 as the boot ROM had it: ip=ADDRESS::GATEWAY:MASK::INTERFACE:off:DNS, the NIC found by its MAC if one is given.
 configure_network() {
   address=$(echo "$arg_ip" | cut -d: -f1) gateway=$(echo "$arg_ip" | cut -d: -f3)
@@ -158,9 +163,14 @@ network_install() {
   report fetch done
   raise_clock
   enter_usr
+  modprobe=$(cat /proc/sys/kernel/modprobe)
+  printf '#!/bin/sh\nexec chroot /agent /usr/sbin/modprobe "$@"\n' >/run/modprobe
+  chmod 0755 /run/modprobe
+  load_from /run/modprobe
   chroot /agent /usr/bin/kiln-ignition --platform "$arg_platform" --stage all --root /sysroot \
     --config-cache /run/kiln/ignition.json --disk auto --image /run/image/usr.img --boot-url "$arg_boot"
   code=$?
+  load_from "$modprobe"
   # 1: the agent has said why on its last line; the machine waits here for someone to read it.
   [ "$code" -ne 1 ] || while :; do sleep 3600; done
   # Anything else: it was killed or could not even start, as with an image that was damaged on its way into memory.
@@ -169,6 +179,15 @@ network_install() {
   dmsetup remove image
   losetup -d /dev/loop0
   umount /run/image
+  [ ! -e /run/kiln/restart ] || restart
+}
+
+# The install is complete, and the disk's boot entry has other arguments than this kernel.
+restart() {
+  echo "kiln: restarting, for the kernel arguments of the config"
+  sync
+  echo b >/proc/sysrq-trigger
+  sleep 60
 }
 
 # Boots what is on the disk: disk_boot SLOT

@@ -172,7 +172,9 @@ test('programs that are missing are named with the place that needs them, before
     },
   }
   expect(
-    missingTools(config, () => false).map(({ path, message }) => `${path} ${message.split(',')[0]}`),
+    missingTools(config, () => false, { installs: false }).map(
+      ({ path, message }) => `${path} ${message.split(',')[0]}`,
+    ),
   ).toEqual([
     '$.storage.raid.0 RAID needs mdadm',
     '$.storage.luks.0 LUKS needs cryptsetup',
@@ -180,5 +182,8 @@ test('programs that are missing are named with the place that needs them, before
     '$.storage.filesystems.0.format a file system of format xfs needs mkfs.xfs',
     '$.kernelArguments a change of kernel arguments needs ignition-kargs-helper',
   ])
-  expect(missingTools(config, () => true)).toEqual([])
+  expect(missingTools(config, () => true, { installs: false })).toEqual([])
+  expect(
+    missingTools({ ...version, kernelArguments: { shouldExist: ['a'] } }, () => false, { installs: true }),
+  ).toEqual([])
 })

@@ -14,8 +14,8 @@ import {
   installLayout,
   mayInstall,
 } from './install-layout.ts'
-import { applyLuks, type LuksVolume } from './luks.ts'
-import { applyRaid } from './raid.ts'
+import { applyLuks, closeLuks, type LuksVolume } from './luks.ts'
+import { applyRaid, stopRaid } from './raid.ts'
 import type { Run } from './run.ts'
 import { keepUnfinishedRoot, refuseInstalledRoot, takeUpFolder } from './unfinished-root.ts'
 
@@ -56,6 +56,20 @@ export async function runDisks({ config, configHash }: Fetched, run: Run): Promi
   if (install) await formatInstall(install, filesystems, run)
   await applyFilesystems(filesystems, run)
   return { install, volumes }
+}
+
+/**
+ * Lets go of volumes and arrays after an install. The booting system opens them itself, as at every later boot: what it
+ * finds open was never announced to its udev, and nothing would wait for it.
+ */
+export async function releaseDisks(
+  { config }: Pick<Fetched, 'config'>,
+  { install, volumes }: Disks,
+  run: Run,
+): Promise<void> {
+  if (!install) return
+  await closeLuks(volumes, run)
+  await stopRaid(config, run)
 }
 
 /** Places of the partitions on a disk that an earlier process has partitioned. */

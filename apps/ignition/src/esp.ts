@@ -1,6 +1,12 @@
-import { mkdirSync, readdirSync, rmSync, statfsSync } from 'node:fs'
+import { mkdirSync, readdirSync, rmSync, statfsSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
-import type { ReleaseManifest } from '@kiln/schemas'
+import {
+  changedArguments,
+  type IgnitionConfig,
+  type KernelArgumentChanges,
+  kernelArgumentsFile,
+  type ReleaseManifest,
+} from '@kiln/schemas'
 import { atomicWrite, Fault } from '@kiln/service'
 import type { InstallDisk } from './disks-stage.ts'
 import { fetchReleasePart, type Release } from './release.ts'
@@ -10,12 +16,17 @@ import type { Run } from './run.ts'
 export const firstGeneration = 1
 const bootLoaderPath = 'EFI/BOOT/BOOTX64.EFI'
 const mountPoint = '/run/kiln/esp'
+/** Tells the initramfs to restart the machine after the install: it runs with other arguments than the disk's entry has. */
+const restartMark = '/run/kiln/restart'
 
 /** The boot entry of a first install: uncounted, for slot a (docs/reference/seams.md, "ESP"). */
-export function firstEntry(manifest: ReleaseManifest): { name: string; contents: string } {
+export function firstEntry(
+  manifest: ReleaseManifest,
+  changes: KernelArgumentChanges | undefined,
+): { name: string; contents: string } {
   const { version, kernelArguments, usrRootHash, usrHashOffset } = manifest
   const options = [
-    ...kernelArguments,
+    ...(changes ? changedArguments(kernelArguments, changes) : kernelArguments),
     `kiln.usr.hash=${usrRootHash}`,
     `kiln.usr.offset=${usrHashOffset}`,
     'kiln.slot=a',
@@ -35,9 +46,18 @@ export function firstEntry(manifest: ReleaseManifest): { name: string; contents:
 
 const loaderConfig = 'timeout 0\neditor no\n'
 
-/** Kernel, initramfs, loader.conf and entry; without the boot loader itself the firmware does not start them. */
-export async function writeBootFiles(install: InstallDisk, release: Release, run: Run): Promise<void> {
+/**
+ * Kernel, initramfs, loader.conf, entry, and what the config changes of the kernel's arguments, for later updates; without the boot
+ * loader itself the firmware does not start them.
+ */
+export async function writeBootFiles(
+  install: InstallDisk,
+  release: Release,
+  config: Pick<IgnitionConfig, 'kernelArguments'>,
+  run: Run,
+): Promise<void> {
   const { version } = release.manifest
+  const changes = changesOf(config)
   await withEsp(install, run, async (esp) => {
     rmSync(join(esp, 'loader/entries'), { recursive: true, force: true })
     const needed = release.manifest.parts
@@ -47,7 +67,10 @@ export async function writeBootFiles(install: InstallDisk, release: Release, run
     for (const name of ['vmlinuz', 'initrd']) {
       await put(esp, `kiln/${version}/${name}`, await fetchReleasePart(release, name, run))
     }
-    const entry = firstEntry(release.manifest)
+    const entry = firstEntry(release.manifest, changes)
+    const changesPath = join(esp, kernelArgumentsFile)
+    if (changes) await atomicWrite(changesPath, `${JSON.stringify(changes)}\n`)
+    else rmSync(changesPath, { force: true })
     await put(esp, 'loader/loader.conf', loaderConfig)
     await put(esp, `loader/entries/${entry.name}`, entry.contents)
     for (const name of readdirSync(join(esp, 'kiln'))) {
@@ -55,6 +78,18 @@ export async function writeBootFiles(install: InstallDisk, release: Release, run
     }
   })
   run.reporter.say(`image: boot files of ${version} on the ESP`)
+  if (changes && install.EFI.device) {
+    run.reporter.say('image: the machine restarts after the install, for its kernel arguments')
+    writeFileSync(restartMark, '')
+  }
+}
+
+function changesOf({
+  kernelArguments,
+}: Pick<IgnitionConfig, 'kernelArguments'>): KernelArgumentChanges | undefined {
+  const { shouldExist = [], shouldNotExist = [] } = kernelArguments ?? {}
+  if (shouldExist.length === 0 && shouldNotExist.length === 0) return undefined
+  return { formatVersion: 1, shouldExist, shouldNotExist }
 }
 
 /** Puts the boot loader where the firmware looks: the step that makes the disk bootable. */

@@ -5,6 +5,7 @@ import { readConfigText } from './config-source.ts'
 import { impossibleParts } from './impossible-values.ts'
 import { tellJournal } from './journal-message.ts'
 import { writeAttributes } from './machine-attributes.ts'
+import { installs } from './options.ts'
 import { emptyConfig, mergeRendered, renderConfig, settingsOfRendered } from './render-config.ts'
 import { missingTools } from './required-tools.ts'
 import type { Run } from './run.ts'
@@ -32,7 +33,10 @@ export async function fetchConfig(run: Run): Promise<Fetched> {
   if (found) await render(found, 'user')
   else run.warn('fetch: no config was found; the machine is set up without one')
   await writeAttributes(run)
-  const refused = [...impossibleParts(config), ...missingTools(config, run.hasProgram)]
+  const refused = [
+    ...impossibleParts(config),
+    ...missingTools(config, run.hasProgram, { installs: installs(options) }),
+  ]
   if (refused.length > 0) throw new ConfigInvalid('the config', refused)
   return { config, userConfigProvided: found !== undefined, configHash: hashOf(config) }
 }

@@ -168,6 +168,23 @@ test('a machine is installed into a folder and a disk image, and every stage is 
   expect(at.commands).toEqual([])
 })
 
+test('kernel arguments of the config are in the entry, and on the ESP for later updates', async () => {
+  const kernelArguments = { shouldExist: ['debug', 'console=ttyS0'], shouldNotExist: ['quiet'] }
+  const at = machine({ config: config({ kernelArguments }) })
+  expect(await at.ignite()).toBe(0)
+  expect(read(at, 'boot/loader/entries/kiln-1-1.2.3.conf')).toMatch(
+    /^options console=ttyS0 debug kiln\.usr\.hash=/m,
+  )
+  expect(JSON.parse(read(at, 'boot/kiln-arguments.json'))).toEqual({ formatVersion: 1, ...kernelArguments })
+})
+
+test('kernel arguments that say what is booted are refused before anything is touched', async () => {
+  const at = machine({ config: config({ kernelArguments: { shouldExist: ['kiln.slot=b'] } }) })
+  expect(await at.ignite()).toBe(1)
+  expect(at.said.at(-1)).toMatch(/\$\.kernelArguments\.shouldExist.*KERNEL_ARGUMENT_REFUSED: kiln\.slot=b/)
+  expect(existsSync(at.disk)).toBe(false)
+})
+
 test('an invalid config stops the machine before anything is touched, with the place on the last line', async () => {
   const at = machine({
     config: '{\n "ignition": {"version": "3.4.0"},\n "storage": {"files": [{"path": "x"}]}\n}',
@@ -190,7 +207,6 @@ test('an invalid config stops the machine before anything is touched, with the p
 test.each<[string, object, RegExp]>([
   ['RAID', { storage: { raid: [{ name: 'md', level: 'raid1', devices: ['/dev/a', '/dev/b'] }] } }, /RAID/],
   ['LUKS', { storage: { luks: [{ name: 'x', device: '/dev/a' }] } }, /LUKS/],
-  ['kernel arguments', { kernelArguments: { shouldExist: ['x'] } }, /kernel arguments/],
   ['a unit in a folder', { systemd: { units: [{ name: '../a.service', contents: '[Unit]' }] } }, /slash/],
   ['an impossible id', { passwd: { users: [{ name: 'a', uid: -1 }] } }, /-1 is not between/],
   [

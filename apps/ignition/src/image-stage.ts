@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto'
 import { closeSync, fsyncSync, openSync, readSync, statSync, writeSync } from 'node:fs'
+import type { IgnitionConfig } from '@kiln/schemas'
 import { assert, Fault } from '@kiln/service'
 import type { PartitionPlace } from './disk-port.ts'
 import type { InstallDisk } from './disks-stage.ts'
@@ -10,10 +11,15 @@ import type { Run } from './run.ts'
 const chunkBytes = 4 * 1024 * 1024
 
 /** Writes the image to slot A and the boot files to the ESP; nothing is bootable before `enableBoot`. */
-export async function runImage(install: InstallDisk, release: Release | undefined, run: Run): Promise<void> {
+export async function runImage(
+  install: InstallDisk,
+  release: Release | undefined,
+  config: IgnitionConfig,
+  run: Run,
+): Promise<void> {
   const image = run.options.image
   if (image !== undefined) await writeImage(image, install['USR-A'], release, run)
-  if (release) await writeBootFiles(install, release, run)
+  if (release) await writeBootFiles(install, release, config, run)
 }
 
 async function writeImage(

@@ -104,6 +104,11 @@ async function reusable(
   return true
 }
 
+/** Closes what `applyLuks` opened, last first: volumes may lie in each other. */
+export async function closeLuks(volumes: readonly LuksVolume[], run: Run): Promise<void> {
+  for (const { name } of volumes.toReversed()) await run.command('cryptsetup', ['luksClose', name])
+}
+
 /** Keys that stay and crypttab(5), for the system to open the volumes at every boot. */
 export function writeCrypttab(volumes: LuksVolume[], target: TargetRoot): void {
   if (volumes.length === 0) return

@@ -48,6 +48,13 @@ async function applyArray(raid: Raid, uuid: string, run: Run): Promise<void> {
   await run.devices.resolve(`/dev/md/${raid.name}`)
 }
 
+/** Stops the arrays of a config; the system assembles them at every boot. */
+export async function stopRaid(config: IgnitionConfig, run: Run): Promise<void> {
+  for (const { name } of (config.storage?.raid ?? []).toReversed()) {
+    await run.command('mdadm', ['--stop', `/dev/md/${name}`])
+  }
+}
+
 /** UUID of the array a device belongs to, as mdadm writes it. */
 async function memberOf(device: string, run: Run): Promise<string | undefined> {
   const { code, stdout } = await run.command('mdadm', ['--examine', '--export', device], { accepted: [0, 1] })

@@ -28,8 +28,15 @@ function isExecutable(path: string): boolean {
   }
 }
 
-/** Programs that a config needs and this machine does not have. Known before anything is touched. */
-export function missingTools(config: IgnitionConfig, has: HasProgram): IgnitionProblem[] {
+/**
+ * Programs that a config needs and this machine does not have. Known before anything is touched. An install of Kiln writes the kernel's
+ * arguments itself.
+ */
+export function missingTools(
+  config: IgnitionConfig,
+  has: HasProgram,
+  { installs }: { installs: boolean },
+): IgnitionProblem[] {
   const problems: IgnitionProblem[] = []
   const need = (path: string, program: string, what: string): void => {
     if (has(program)) return
@@ -46,7 +53,8 @@ export function missingTools(config: IgnitionConfig, has: HasProgram): IgnitionP
     const tool = mkfsTools[format ?? '']
     if (tool) need(`$.storage.filesystems.${index}.format`, tool, `a file system of format ${format}`)
   }
-  if (kernelArguments?.shouldExist?.length || kernelArguments?.shouldNotExist?.length) {
+  const changes = [...(kernelArguments?.shouldExist ?? []), ...(kernelArguments?.shouldNotExist ?? [])]
+  if (changes.length > 0 && !installs) {
     need('$.kernelArguments', kargsHelper, 'a change of kernel arguments')
   }
   return problems

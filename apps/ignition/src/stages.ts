@@ -4,7 +4,7 @@ import type { IgnitionConfig } from '@kiln/schemas'
 import { Fault } from '@kiln/service'
 import { journalPath, madePath } from './apply-journal.ts'
 import { clearState, noProgress, readState, writeCache, writeState } from './config-cache.ts'
-import { findInstallDisk, type InstallDisk, runDisks } from './disks-stage.ts'
+import { findInstallDisk, type InstallDisk, releaseDisks, runDisks } from './disks-stage.ts'
 import { enableBoot, firstGeneration } from './esp.ts'
 import { type Fetched, fetchConfig } from './fetch-stage.ts'
 import { runFiles } from './files-stage.ts'
@@ -48,6 +48,7 @@ export async function runAll(run: Run, at: (stage: string) => void): Promise<voi
     throw error
   }
   await runUmount(mounted, run)
+  await releaseDisks(fetched, { install, volumes }, run)
   await run.reporter.done('files', release && installedSystem(release))
 }
 
@@ -59,7 +60,7 @@ async function installImage(
   if (!install) return undefined
   run.reporter.running('image')
   const release = await fetchRelease(await releaseKeysOf(config, run), run)
-  await runImage(install, release, run)
+  await runImage(install, release, config, run)
   await run.reporter.done('image')
   return release
 }

@@ -1,5 +1,11 @@
-import { mkdir, readdir, rename, rm } from 'node:fs/promises'
+import { mkdir, readdir, readFile, rename, rm } from 'node:fs/promises'
 import { join } from 'node:path'
+import {
+  changedArguments,
+  KernelArgumentChanges,
+  kernelArgumentsFile,
+  type ReleaseManifest,
+} from '@kiln/schemas'
 import { atomicWrite, Fault, syncDirectory } from '@kiln/service'
 import {
   blessedEntryName,
@@ -24,6 +30,24 @@ export async function removeEntries(espDir: string, entries: Entry[]): Promise<v
   const files = [...entries.map((entry) => entry.file), ...waiting]
   for (const file of files) await rm(join(entriesDir(espDir), file), { force: true })
   if (files.length > 0) await syncDirectory(entriesDir(espDir))
+}
+
+/** Arguments of a release's kernel, with what the machine's config changes of them (written at the install). */
+export async function argumentsFor(manifest: ReleaseManifest, espDir: string): Promise<string[]> {
+  const path = join(espDir, kernelArgumentsFile)
+  const text = await readFile(path, 'utf8').catch((error: NodeJS.ErrnoException) => {
+    if (error.code === 'ENOENT') return undefined
+    throw error
+  })
+  if (text === undefined) return manifest.kernelArguments
+  try {
+    return changedArguments(manifest.kernelArguments, KernelArgumentChanges.parse(JSON.parse(text)))
+  } catch (cause) {
+    throw new Fault('KERNEL_ARGUMENTS_DAMAGED', `${path} is not what the install wrote`, {
+      cause,
+      remedy: 'write it anew: {"formatVersion":1,"shouldExist":[...],"shouldNotExist":[...]}, or remove it',
+    })
+  }
 }
 
 /** Versions whose kernels lie on the ESP. */

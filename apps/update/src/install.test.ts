@@ -210,3 +210,21 @@ test('blessing drops the counter, once or twice', async () => {
   await blessEntry(ports.espDir, 2)
   expect((await readEntries(ports.espDir)).map((entry) => entry.file)).toContain('kiln-2-0.2.0.conf')
 })
+
+test('what the config changed of the kernel arguments holds for every later release', async () => {
+  const ports = machine(served)
+  const path = join(ports.espDir, 'kiln-arguments.json')
+  writeFileSync(
+    path,
+    JSON.stringify({ formatVersion: 1, shouldExist: ['debug'], shouldNotExist: ['console=ttyS0'] }),
+  )
+  await installRelease(release, to, ports)
+  const file = join(ports.espDir, 'loader/entries/kiln-2-0.2.0+2.conf.staged')
+  expect(readFileSync(file, 'utf8')).toMatch(/^options debug kiln\.slot=b /m)
+
+  writeFileSync(path, '{"formatVersion":1')
+  await expect(installRelease(release, to, ports)).rejects.toMatchObject({
+    code: 'KERNEL_ARGUMENTS_DAMAGED',
+    remedy: expect.stringContaining('shouldExist'),
+  })
+})

@@ -8,6 +8,7 @@ import type { SignedRelease } from './boot-server.ts'
 import type { Booted, Slot } from './decide.ts'
 import { entriesToRemove, entryText, kernelsToRemove, stagedEntryName } from './entries.ts'
 import {
+  argumentsFor,
   readEntries,
   readKernelFolders,
   removeEntries,
@@ -74,7 +75,7 @@ export async function installRelease(
       slot: to.slot,
       usrRootHash: manifest.usrRootHash,
       usrHashOffset: manifest.usrHashOffset,
-      kernelArguments: manifest.kernelArguments,
+      kernelArguments: await argumentsFor(manifest, ports.espDir),
       bootUrl: ports.bootUrl,
       machine: ports.machine,
     }),

@@ -27,6 +27,12 @@ export {
 } from './ignition-parse.ts'
 export { ignitionNewest, ignitionVersions } from './ignition-versions.ts'
 export {
+  changedArguments,
+  KernelArgumentChanges,
+  kernelArgumentsFile,
+  reservedArguments,
+} from './kernel-arguments.ts'
+export {
   type ClusterMember,
   clientUrl,
   initialClusterText,
