@@ -6,8 +6,12 @@ import type { Story } from './story.ts'
 const programs: Record<string, string> = {
   'dnsmasq-base': 'dnsmasq',
   iproute2: 'ip',
+  swtpm: 'swtpm',
 }
-const files: Record<string, string> = { ipxe: '/usr/lib/ipxe/snponly.efi' }
+const files: Record<string, string> = {
+  ipxe: '/usr/lib/ipxe/snponly.efi',
+  'tang-common': '/usr/libexec/tangd',
+}
 
 export type Host = {
   root: boolean

@@ -19,12 +19,14 @@ import {
 import { BootServerProcess } from './boot-server-process.ts'
 import { runOnConsole, type ShellResult } from './console-shell.ts'
 import type { StoryContext } from './story.ts'
+import { sleep } from './waiting.ts'
 
 /** Memory of a lab's machine with what QEMU needs beside it. */
 export const labMemoryMiB = 1_224
 const guestMemoryMiB = 1_024
 const diskBytes = 6 * 1024 * 1024 * 1024
 const signedDays = 30
+const reasonMs = 3_000
 
 /** The one machine of a lab; numbers beside those of `kiln up` (docs/reference/seams.md). */
 export const labMachine = {
@@ -41,6 +43,9 @@ export type LabOptions = {
   config?: string
   /** False: no group knows the machine. */
   assigned?: boolean
+  /** Image files of further disks, and the socket of a TPM. */
+  dataDisks?: readonly string[]
+  tpmSocketPath?: string
   disk?: { kind: 'file' } | { kind: 'forgetful'; seed: number }
   /** A tap in a network namespace of the story's; else QEMU's user network and our switch. */
   tap?: { namespace: string; interfaceName: string; hostAddress: string; machineAddress: string }
@@ -121,6 +126,8 @@ export class MachineLab {
         disk: disk
           ? { kind: 'nbd', socketPath: disk.socketPath }
           : { kind: 'file', path: join(folder, 'disk.raw') },
+        ...(options.dataDisks ? { dataDisks: options.dataDisks } : {}),
+        ...(options.tpmSocketPath ? { tpmSocketPath: options.tpmSocketPath } : {}),
         nics,
         socketFolder: folder,
         serialLogPath,
@@ -133,6 +140,7 @@ export class MachineLab {
       lab.console.close()
       await lab.pullPlug()
     })
+    context.keepJournal({ name: labMachine.name, shell: (command, each) => lab.shell(command, each) })
     await lab.stage(options.image)
     return lab
   }
@@ -189,7 +197,13 @@ export class MachineLab {
     pattern: RegExp,
     options: { timeoutMs: number; since?: number; signal: AbortSignal; failOn?: RegExp },
   ): Promise<string> {
-    return await this.console.waitFor(pattern, { failOn: /status=failed/, ...options })
+    try {
+      return await this.console.waitFor(pattern, { failOn: /status=failed/, ...options })
+    } catch (error) {
+      // The reason is the line after the one that says it failed.
+      if (!options.signal.aborted) await sleep(reasonMs, options.signal)
+      throw error
+    }
   }
 
   async shell(command: string, options: { signal: AbortSignal; timeoutMs?: number }): Promise<ShellResult> {
@@ -239,10 +253,16 @@ async function openDisk(options: LabOptions, folder: string): Promise<ForgetfulD
       seed: options.disk.seed,
     })
   }
-  const file = openSync(path, 'w')
-  ftruncateSync(file, diskBytes)
-  closeSync(file)
+  makeDisk(path, diskBytes)
   return undefined
+}
+
+/** An empty disk in a sparse file. Answers its path. */
+export function makeDisk(path: string, sizeBytes: number): string {
+  const file = openSync(path, 'w')
+  ftruncateSync(file, sizeBytes)
+  closeSync(file)
+  return path
 }
 
 /** NIC 0 in QEMU's own network, NIC 1 on a switch that nobody else is at. */

@@ -1,4 +1,12 @@
-import { appendFileSync, copyFileSync, existsSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs'
+import {
+  appendFileSync,
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { ConsoleWatch } from './console-watch.ts'
@@ -6,7 +14,7 @@ import type { Fixtures } from './fixtures.ts'
 import { kiln } from './kiln-command.ts'
 import type { Figure } from './report.ts'
 import type { Stage } from './runner.ts'
-import type { Story, StoryContext } from './story.ts'
+import type { JournalShell, Story, StoryContext } from './story.ts'
 
 export type StageSettings = {
   /** Folder with a folder for each story. */
@@ -29,6 +37,7 @@ export function prepareStage(story: Story, signal: AbortSignal, settings: StageS
   const figures: Figure[] = []
   const kept = new Map<string, string>()
   const closers: (() => Promise<void>)[] = []
+  const journals = new Map<string, JournalShell>()
   const say = (line: string): void => {
     const seconds = Math.round((settings.nowMs() - began) / 1000)
     const text = `${seconds.toString().padStart(5)} s  ${line}`
@@ -47,6 +56,7 @@ export function prepareStage(story: Story, signal: AbortSignal, settings: StageS
     },
     watch: (console) => consoles.add(console),
     keep: ({ name, path }) => void kept.set(name, path),
+    keepJournal: ({ name, shell }) => void journals.set(name, shell),
     onEnd: (close) => void closers.push(close),
     async cluster() {
       if (!story.fixture) throw new Error(`${story.name} names no fixture`)
@@ -66,6 +76,9 @@ export function prepareStage(story: Story, signal: AbortSignal, settings: StageS
       }
       const { cluster, fresh } = await settings.fixtures.get(story.fixture, signal)
       if (fresh) say(`booted, ${cluster.upSeconds} s`)
+      for (const { name } of cluster.machines) {
+        context.keepJournal({ name, shell: (command, options) => cluster.shell(name, command, options) })
+      }
       return cluster
     },
     async image(version, variant = 'normal') {
@@ -88,6 +101,7 @@ export function prepareStage(story: Story, signal: AbortSignal, settings: StageS
       const problems: unknown[] = []
       // Before the folders that they are in go.
       if (failed) {
+        await saveJournals(journals, folder)
         for (const [name, path] of kept) if (existsSync(path)) copyFileSync(path, join(folder, name))
       }
       for (const close of closers.reverse()) await close().catch((error: unknown) => problems.push(error))
@@ -96,4 +110,17 @@ export function prepareStage(story: Story, signal: AbortSignal, settings: StageS
       if (problems.length > 0) throw problems[0]
     },
   }
+}
+
+const journalTimeoutMs = 60_000
+const journalCommand = 'journalctl -b --no-pager -n 800 -o short-monotonic'
+
+/** What the machines' services said; a machine that does not answer has nothing to keep. */
+async function saveJournals(journals: ReadonlyMap<string, JournalShell>, folder: string): Promise<void> {
+  const options = { signal: AbortSignal.timeout(journalTimeoutMs), timeoutMs: journalTimeoutMs }
+  const save = async ([name, shell]: [string, JournalShell]): Promise<void> => {
+    const { output } = await shell(journalCommand, options)
+    writeFileSync(join(folder, `${name}.journal.log`), output)
+  }
+  await Promise.allSettled([...journals].map(save))
 }

@@ -3,6 +3,7 @@ import { badHang, badPanic, badUnhealthy } from './stories/bad-image.ts'
 import { badVerity } from './stories/bad-verity.ts'
 import { lostLeader } from './stories/cluster.ts'
 import { corruptPart } from './stories/corrupt-part.ts'
+import { dataDisks } from './stories/data-disks.ts'
 import { dnsmasqTap } from './stories/dnsmasq-tap.ts'
 import { fullDisk } from './stories/full-disk.ts'
 import { install } from './stories/install.ts'
@@ -29,5 +30,6 @@ export const stories: readonly Story[] = [
   badVerity,
   update,
   powerCut,
+  dataDisks,
   dnsmasqTap,
 ]

@@ -25,6 +25,12 @@ export type Story = {
   run(context: StoryContext): Promise<void>
 }
 
+/** Runs a command in a machine. */
+export type JournalShell = (
+  command: string,
+  options: { signal: AbortSignal; timeoutMs: number },
+) => Promise<{ output: string }>
+
 export type StoryContext = {
   /** Output folder of this story. */
   folder: string
@@ -44,6 +50,8 @@ export type StoryContext = {
   watch(console: { name: string; path: string }): void
   /** A log kept in the story's folder if it fails. */
   keep(log: { name: string; path: string }): void
+  /** A machine whose journal is kept if the story fails, read through its console. */
+  keepJournal(machine: { name: string; shell: JournalShell }): void
   /** Called when the story ends, last first. */
   onEnd(close: () => Promise<void>): void
 }

@@ -1,9 +1,8 @@
-import { spawn } from 'node:child_process'
-import { closeSync, openSync } from 'node:fs'
 import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { kilnBoot, runCommand } from '../kiln-command.ts'
 import { labMachine, labMemoryMiB, MachineLab } from '../machine-lab.ts'
+import { startBeside } from '../side-process.ts'
 import type { Story, StoryContext } from '../story.ts'
 import { expect } from '../waiting.ts'
 
@@ -75,21 +74,8 @@ async function networkNamespace(context: StoryContext): Promise<string> {
 }
 
 function startDnsmasq(context: StoryContext, namespace: string, config: string): void {
-  const logPath = join(context.folder, 'dnsmasq.log')
-  const log = openSync(logPath, 'a')
-  const child = spawn(
-    'ip',
-    [
-      ...['netns', 'exec', namespace, 'dnsmasq', '--no-daemon', `--conf-file=${config}`],
-      ...['--user=root', '--leasefile-ro', '--log-facility=-'],
-    ],
-    { stdio: ['ignore', log, log] },
-  )
-  closeSync(log)
-  context.onEnd(async () => {
-    if (child.exitCode !== null || child.signalCode !== null) return
-    const ended = new Promise((resolve) => child.once('exit', resolve))
-    child.kill('SIGTERM')
-    await ended
-  })
+  startBeside(context, 'dnsmasq', [
+    ...(['ip', 'netns', 'exec', namespace, 'dnsmasq', '--no-daemon'] as const),
+    ...[`--conf-file=${config}`, '--user=root', '--leasefile-ro', '--log-facility=-'],
+  ])
 }

@@ -6,6 +6,9 @@ import type { Story, StoryContext } from '../story.ts'
 import { expect, until } from '../waiting.ts'
 import { secondVersion } from './update.ts'
 
+/** What the config changes of the kernel's arguments; every slot must boot with it. */
+const kernelArguments = { shouldExist: ['kiln_story=power-cut'], shouldNotExist: ['tsc=nowatchdog'] }
+
 /** Unsynced bytes that only the writing of an image leaves at once. */
 const imageWriteBytes = 2 * 1024 * 1024
 
@@ -20,7 +23,11 @@ export const powerCut: Story = {
   async run(context) {
     const { signal, say, figure } = context
     const [first, second] = [await context.image('0.1.0'), await context.image(secondVersion)]
-    const lab = await MachineLab.open(context, { image: first, disk: { kind: 'forgetful', seed: 20_240 } })
+    const lab = await MachineLab.open(context, {
+      image: first,
+      config: JSON.stringify({ ignition: { version: '3.4.0' }, kernelArguments }),
+      disk: { kind: 'forgetful', seed: 20_240 },
+    })
 
     await lab.powerOn()
     await lab.seen(/MARK:image .*status=running/, { timeoutMs: 180_000, signal })
@@ -32,6 +39,7 @@ export const powerCut: Story = {
     await lab.seen(/MARK:ready .*slot=a/, { timeoutMs: 500_000, since: mark, signal })
     figure('install after the cut', `${Math.round((performance.now() - began) / 1000)} s`)
     await sameImage(lab, 'A', first, signal)
+    await sameArguments(lab, signal)
 
     await lab.stage(second)
     await lab.publish(secondVersion)
@@ -50,6 +58,7 @@ export const powerCut: Story = {
     })
     figure('update after the cut', `${Math.round((performance.now() - again) / 1000)} s`)
     await sameImage(lab, 'B', second, signal)
+    await sameArguments(lab, signal)
     const record = await lab.boot.record(labMachine.bootMac)
     expect(record?.version === secondVersion, `the boot server knows of ${record?.version}`)
   },
@@ -60,6 +69,13 @@ async function unsynced(lab: MachineLab, signal: StoryContext['signal']): Promis
   await until('an image is being written', { timeoutMs: 180_000, signal, intervalMs: 10 }, () =>
     lab.unsyncedBytes > imageWriteBytes ? true : undefined,
   )
+}
+
+async function sameArguments(lab: MachineLab, signal: AbortSignal): Promise<void> {
+  const { output } = await lab.shell('cat /proc/cmdline', { signal })
+  const has = (word: string): boolean => output.split(/\s+/).includes(word)
+  expect(kernelArguments.shouldExist.every(has), `the kernel has what should exist: ${output}`)
+  expect(!kernelArguments.shouldNotExist.some(has), `the kernel has not what should not exist: ${output}`)
 }
 
 /** The slot holds the image of the release, byte for byte, as the machine itself reads it. */

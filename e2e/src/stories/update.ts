@@ -11,7 +11,7 @@ export const update: Story = {
   name: 'update',
   summary: 'a second image goes over three machines one at a time, while a client writes to the store',
   budgetSeconds: 480,
-  timeoutSeconds: 1_400,
+  timeoutSeconds: 1_900,
   needs: ['vms'],
   fixture: 'three-machines',
   async run(context) {
@@ -28,7 +28,7 @@ export const update: Story = {
 
     const began = performance.now()
     await publish(cluster, folder, signal)
-    const statuses = await settled(cluster, secondVersion, { timeoutMs: 1_300_000, signal })
+    const statuses = await settled(cluster, secondVersion, { timeoutMs: 1_800_000, signal })
     const verdict = await writer.finish()
     figure('update of three', `${Math.round((performance.now() - began) / 1000)} s`)
     figure('acknowledged', `${verdict.acknowledged}, lost ${verdict.lost.length}`)

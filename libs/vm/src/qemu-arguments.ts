@@ -29,6 +29,10 @@ export type MachineSpec = {
   accelerator: 'tcg' | 'kvm'
   firmware: MachineFirmware
   disk?: MachineDisk
+  /** Further disks, image files; the guest sees them in this order. */
+  dataDisks?: readonly string[]
+  /** Socket of a TPM 2.0 emulator (swtpm). */
+  tpmSocketPath?: string
   nics: MachineNic[]
   /** Folder for sockets; short, since a unix socket's path has at most 107 bytes. */
   socketFolder: string
@@ -72,6 +76,8 @@ export function qemuArguments(spec: MachineSpec): string[] {
     ['-device', 'virtio-rng-pci'],
     ...firmwareArguments(spec.firmware),
     ...diskArguments(spec.disk),
+    ...(spec.dataDisks ?? []).flatMap(dataDiskArguments),
+    ...tpmArguments(spec.tpmSocketPath),
     ...spec.nics.flatMap((nic, index) => nicArguments(nic, index)),
     ...serialPortArguments(spec),
     ...(spec.incomingPath ? [['-incoming', `exec:cat ${quoteForShell(spec.incomingPath)}`]] : []),
@@ -83,6 +89,23 @@ function firmwareArguments(firmware: MachineFirmware): string[][] {
   return [
     ['-drive', `if=pflash,unit=0,format=raw,readonly=on,file=${escapeOption(firmware.codePath)}`],
     ['-drive', `if=pflash,unit=1,format=raw,file=${escapeOption(firmware.varsPath)}`],
+  ]
+}
+
+function tpmArguments(socketPath: string | undefined): string[][] {
+  if (socketPath === undefined) return []
+  return [
+    ['-chardev', `socket,id=tpm0,path=${escapeOption(socketPath)}`],
+    ['-tpmdev', 'emulator,id=tpm0,chardev=tpm0'],
+    ['-device', 'tpm-crb,tpmdev=tpm0'],
+  ]
+}
+
+function dataDiskArguments(path: string, index: number): string[][] {
+  const id = `data${index}`
+  return [
+    ['-drive', `if=none,id=${id},format=raw,file=${escapeOption(path)},cache=unsafe,discard=unmap`],
+    ['-device', `virtio-blk-pci,drive=${id},serial=kiln-${id}`],
   ]
 }
 
