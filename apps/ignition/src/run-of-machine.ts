@@ -7,6 +7,7 @@ import { sendHttp } from './http-request.ts'
 import { parseKernelArguments } from './kernel-arguments.ts'
 import { cloudIdentity } from './machine-attributes.ts'
 import type { Options } from './options.ts'
+import { proxyOfEnvironment } from './proxy-rules.ts'
 import { createReporter } from './reporter.ts'
 import { programsOf } from './required-tools.ts'
 import type { Run } from './run.ts'
@@ -55,7 +56,7 @@ export function createRun(
       identity: () => cloudIdentity(options.platform, { http: sendHttp, clock: systemClock, network: true }),
       retrying: ({ url, attempt, problem }) => reporter.say(`fetch: ${url}, try ${attempt}: ${problem}`),
     },
-    settings: defaultFetchSettings,
+    settings: { ...defaultFetchSettings, proxy: proxyOfEnvironment(env) },
     machine,
     privileged: process.getuid?.() === 0,
     acted: () => undefined,

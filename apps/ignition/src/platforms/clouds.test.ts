@@ -35,7 +35,7 @@ function standIn(name: string, { answers = {}, volumes = {}, guestInfo = {}, off
       clock: hurryingClock(),
       network: !offline,
     },
-    settings: defaultFetchSettings,
+    settings: { ...defaultFetchSettings, proxy: { httpProxy: 'http://proxy.invalid' } },
     labels,
     command: async (command, args) => {
       ran.push(command)
@@ -76,6 +76,8 @@ test('aws: every request carries the token, and roles sign for S3', async () => 
   expect(await config()).toBe('config')
   expect(calls[0]).toMatchObject({ method: 'PUT', url: 'http://169.254.169.254/latest/api/token' })
   expect(calls[1]?.headers).toMatchObject({ 'X-aws-ec2-metadata-token': 'token' })
+  // The token is for this machine, and the service on its own link: no proxy has a part in it.
+  expect(calls.map(({ proxy }) => proxy)).toEqual([undefined, undefined])
   expect(await platform.attributes(ports)).toEqual({
     INSTANCE_ID: 'i-1',
     HOSTNAME: 'host',
