@@ -139,6 +139,19 @@ test('azure: user data is base64, and custom data comes from the provisioning di
   expect(older.ran).toEqual(['mount', 'umount'])
 })
 
+test('azure: the managed identity has a token for storage, a machine without one is told so', async () => {
+  const token = '/metadata/identity/oauth2/token'
+  const own = standIn('azure', { answers: { [token]: '{"access_token":"t","expires_in":"86399"}' } })
+  expect(await own.platform.identity?.(own.ports)).toEqual({ azureToken: 't' })
+  const asked = new URL(own.calls[0]!.url)
+  expect(asked.searchParams.get('resource')).toBe('https://storage.azure.com/')
+  expect(own.calls[0]?.headers).toMatchObject({ Metadata: 'true' })
+  const none = standIn('azure', {
+    answers: { [token]: { status: 400, body: '{"error":"invalid_request"}' } },
+  })
+  expect(await none.platform.identity?.(none.ports)).toEqual({})
+})
+
 test('openstack: the config drive needs no network, the service stands in for it', async () => {
   const files = {
     'openstack/latest/user_data': 'drive',
