@@ -127,6 +127,25 @@ export const MachineRecord = z.looseObject({
 })
 export type MachineRecord = z.output<typeof MachineRecord>
 
+/** What a machine that asks the network now would be told. */
+export const NextBoot = z.discriminatedUnion('kind', [
+  z.object({ kind: z.literal('wait'), message: z.string() }),
+  z.object({ kind: z.literal('install'), reinstall: z.boolean() }),
+  z.object({ kind: z.literal('disk') }),
+])
+export type NextBoot = z.output<typeof NextBoot>
+
+/** Answer of `GET /v1/machines/ID/plan`: what an install of the machine would work with. Making it changes nothing. */
+export const MachinePlan = z.object({
+  machine: HostName,
+  next: NextBoot,
+  /** The config it would be served, but for its enrolment ticket. */
+  config: z.looseObject({}),
+  /** Arguments of its kernel; what iPXE fills in stands as `${...}`. */
+  kernelArguments: z.array(z.string()),
+})
+export type MachinePlan = z.output<typeof MachinePlan>
+
 /** Body of `PUT /v1/machines/ID`. */
 export const MachineAssignment = z.strictObject({
   group: SegmentName,
