@@ -116,7 +116,6 @@ machine
     listOf,
     [],
   )
-  .option('--root <dir>', 'root of the system as it is now (default: an empty one)')
   .option('--offline', 'fetch nothing that the config names', false)
   .addOption(stateOption())
   .addOption(jsonOption())

@@ -2,7 +2,6 @@ import { randomUUID } from 'node:crypto'
 import { describePartitionAction, type GptTable, planPartitions } from '@kiln/gpt'
 import type { IgnitionDisk, IgnitionFilesystem } from '@kiln/schemas'
 import { Fault } from '@kiln/service'
-import { listDisks } from './block-disk.ts'
 import type { DiskPort, PartitionPlace } from './disk-port.ts'
 import type { Fetched } from './fetch-stage.ts'
 import { applyFilesystems } from './filesystems.ts'
@@ -71,7 +70,7 @@ export async function findInstallDisk(run: Run): Promise<InstallDisk | undefined
 async function installDevice(run: Run): Promise<string> {
   if (run.options.diskImage !== undefined) return run.options.diskImage
   const named = run.options.disk === 'auto' ? run.kernel.disk : run.options.disk
-  const choice = chooseDisk(named === undefined ? listDisks() : [], named)
+  const choice = chooseDisk(named === undefined ? await run.devices.list() : [], named)
   if (!choice.ok) throw new Fault('DISK_UNCLEAR', choice.reason, { remedy: choice.remedy })
   return choice.device
 }

@@ -6,7 +6,8 @@ import { atomicWrite, Fault } from '@kiln/service'
 import type { Run } from './run.ts'
 import type { TargetRoot } from './target-root.ts'
 
-const ticketPath = '/etc/kiln/enrol.json'
+/** How the machine gets its certificate; gone once it has it. */
+export const ticketPath = '/etc/kiln/enrol.json'
 const factsPath = '/etc/kiln/machine.json'
 const folder = '/etc/kiln/pki'
 const attempts = 8

@@ -45,6 +45,8 @@ async function planned(machine: string, more: object = {}): Promise<{ code: numb
 test('a plan shows the files that the boot server adds and those of the config', async () => {
   const { code, text } = await planned('node1')
   expect(text).toMatch(/^node1 installs itself when it asks the network next:/)
+  for (const label of ['EFI', 'USR-A', 'USR-B', 'ROOT']) expect(text).toContain(` "${label}" at `)
+  expect(text).toMatch(/mkfs\.ext4 .*-L ROOT \/dev\/vda4/)
   expect(text).toContain('create file /etc/kiln/machine.json (0644)')
   expect(text).toContain('create file /etc/hostname (0644)')
   expect(text).toMatch(/create file \/etc\/kiln\/pods.d\//)

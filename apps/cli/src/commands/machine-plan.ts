@@ -15,7 +15,6 @@ export type MachinePlanOptions = {
   machine: string
   /** `[DEVICE=]IMAGE`; without one the machine's own disk, or an empty one. */
   disk: string[]
-  root?: string
   offline: boolean
   json: boolean
   state?: string
@@ -34,11 +33,13 @@ export async function machinePlan(options: MachinePlanOptions, context: CommandC
   try {
     const config = join(folder, 'config.ign')
     await writeFile(config, JSON.stringify(plan.config), { mode: 0o600 })
+    const cmdline = join(folder, 'cmdline')
+    await writeFile(cmdline, plan.kernelArguments.join(' '))
     const own = state.machine(plan.machine).disk
     const disks = options.disk.length > 0 ? options.disk : [existsSync(own) ? own : await emptyDisk(folder)]
     const flags = [
       ...disks.flatMap((disk) => ['--disk', disk]),
-      ...(options.root === undefined ? [] : ['--root', options.root]),
+      ...['--install', '--cmdline', cmdline],
       ...(options.offline ? ['--offline'] : []),
       ...(options.json ? ['--json'] : []),
     ]
