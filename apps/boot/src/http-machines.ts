@@ -4,6 +4,7 @@ import {
   EnrolmentRequest,
   MachineAssignment,
   type MachineRecord,
+  ReinstallRequest,
   RenewalRequest,
   StageReport,
 } from '@kiln/schemas'
@@ -117,12 +118,14 @@ export function machineRoutes(app: FastifyInstance, context: BootContext): void 
         `machine ${record.id} is not assigned, there is nothing to install`,
       )
     }
-    const after = await context.machines.apply(record.id, { kind: 'reinstall-allowed' })
+    const { keep } = body(ReinstallRequest, request.body ?? {})
+    const after = await context.machines.apply(record.id, { kind: 'reinstall-allowed', keep })
     await context.audit.write({
       action: 'machine.reinstall',
       outcome: 'allowed',
       machine: after.id,
       by: 'operator',
+      ...(keep.length > 0 ? { detail: `keeps ${keep.join(', ')}` } : {}),
     })
     return after
   })

@@ -17,7 +17,7 @@ export type MachineEvent =
   /** The config of an install was handed out: from here on the disk may be changed. */
   | { kind: 'config-served' }
   | { kind: 'reported'; at: string; report: StageReport }
-  | { kind: 'reinstall-allowed' }
+  | { kind: 'reinstall-allowed'; keep?: string[] }
   | { kind: 'enrolled'; at: string }
   | { kind: 'alarmed'; at: string; message: string }
 
@@ -91,7 +91,8 @@ export function stepMachine(record: MachineRecord, event: MachineEvent): Machine
     case 'reported':
       return takeReport({ ...record, lastSeenAt: event.at }, event.report)
     case 'reinstall-allowed':
-      return record.state === 'discovered' ? record : { ...record, reinstall: true, attempts: 0 }
+      if (record.state === 'discovered') return record
+      return { ...record, reinstall: true, keep: event.keep?.length ? event.keep : undefined, attempts: 0 }
     case 'enrolled':
       // The disk is already the new one when a machine enrols: a reinstall has happened and is used up.
       return {
@@ -170,5 +171,6 @@ function afterInstall(next: MachineRecord, before: MachineRecord, report: StageR
     installedAt: before.installedAt ?? next.lastSeenAt,
     attempts: 0,
     reinstall: used ? undefined : before.reinstall,
+    keep: used ? undefined : before.keep,
   }
 }

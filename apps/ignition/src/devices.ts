@@ -24,7 +24,11 @@ export function machineDevices(
 ): Devices {
   const resolve = (device: string): Promise<string> => resolveDevice(device, command, clock)
   return {
-    list: async () => listDisks(),
+    list: async () => {
+      if (diskImage === undefined) return listDisks()
+      const { reading, sectors, sectorBytes } = await fileDisk(diskImage, diskSizeMiB).find()
+      return [{ device: diskImage, sizeBytes: sectors * sectorBytes, removable: false, reading }]
+    },
     resolve,
     disk: async (device) =>
       diskImage !== undefined

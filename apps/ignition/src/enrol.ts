@@ -70,7 +70,7 @@ async function request(ticket: EnrolmentTicket, body: object, run: Run): Promise
           'ENROL_REFUSED',
           `kiln-boot refused the enrolment with ${reply.status}: ${text.slice(0, 300)}`,
           {
-            remedy: 'allow the machine to be installed again (kiln machines reinstall)',
+            remedy: 'allow the machine to be installed again (kiln machine reprovision)',
           },
         )
       }

@@ -6,6 +6,7 @@ import { Fault } from '@kiln/service'
 import { isBusy } from './block-disk.ts'
 import { fetchResource } from './fetch-resource.ts'
 import { signaturesOf } from './filesystems.ts'
+import { refuseKept } from './kept-partitions.ts'
 import {
   type CrypttabEntry,
   clevisBind,
@@ -54,6 +55,7 @@ async function applyVolume(luks: Luks, uuid: string, run: Run): Promise<LuksVolu
   try {
     const [found] = await signaturesOf(device, run)
     if (!(await reusable(luks, device, { keyPath, given: given !== undefined, uuid }, run))) {
+      refuseKept(device, 'the config would make a LUKS volume there', run)
       if (isBusy(device)) throw new Fault('DEVICE_IN_USE', `${device} is in use and cannot be formatted`)
       if (found) await run.command('wipefs', ['-a', device])
       await run.command('cryptsetup', luksFormat(luks, device, keyPath, uuid))

@@ -27,6 +27,14 @@ export {
 } from './ignition-parse.ts'
 export { ignitionNewest, ignitionVersions } from './ignition-versions.ts'
 export {
+  installLabels,
+  KeptLabels,
+  keepArgument,
+  keptLabels,
+  keptText,
+  ReinstallRequest,
+} from './kept-labels.ts'
+export {
   type ClusterMember,
   clientUrl,
   initialClusterText,

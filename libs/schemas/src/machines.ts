@@ -1,4 +1,5 @@
 import * as z from 'zod'
+import { KeptLabels } from './kept-labels.ts'
 import { HostName, Mac, SegmentName } from './network-names.ts'
 
 /** What a machine is to the cluster: a store member, or one that only uses the store. */
@@ -115,6 +116,8 @@ export const MachineRecord = z.looseObject({
   lastSeenAt: z.iso.datetime(),
   /** One reinstall is allowed. */
   reinstall: z.boolean().optional(),
+  /** Labels of partitions that the next install leaves as they are; until it is complete. */
+  keep: KeptLabels.optional(),
   /** Configs handed out since the machine was assigned, set to reinstall or last installed. */
   attempts: z.number().int().min(0).optional(),
   /** Installs ever begun; tells the enrolment token of one from that of the next. */

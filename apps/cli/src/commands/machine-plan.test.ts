@@ -8,6 +8,7 @@ import { bootServer } from '../lab/boot-server.ts'
 import type { ServiceProcess } from '../lab/service-process.ts'
 import { createStateFolder, type LabRecord, stateFolder } from '../lab/state-folder.ts'
 import { machinePlan } from './machine-plan.ts'
+import { reprovision } from './machine-reprovision.ts'
 import { planEmbedded, prepareEmbedded } from './up-embedded.ts'
 
 const state = stateFolder(mkdtempSync(join(tmpdir(), 'kiln-plan-test-')), {})
@@ -37,7 +38,7 @@ async function planned(machine: string, more: object = {}): Promise<{ code: numb
     print: (text: string) => void lines.push(text),
     note: () => undefined,
   }
-  const options = { machine, disk: [], offline: false, json: false, state: state.root, ...more }
+  const options = { machine, disk: [], keep: [], offline: false, json: false, state: state.root, ...more }
   const code = await machinePlan(options, context)
   return { code, text: lines.join('\n') }
 }
@@ -64,6 +65,32 @@ test('as JSON a plan is the report of the simulation, with what the machine woul
     outcome: 'applies',
     files: expect.arrayContaining([expect.objectContaining({ path: '/etc/hostname', change: 'create' })]),
   })
+}, 60_000)
+
+test('a reprovision with partitions to keep is shown, then asked for, and is in the record until it is done', async () => {
+  const shown = await planned('node1', { keep: ['DATA'] })
+  expect(shown.code).toBe(1)
+  expect(shown.text).toContain('no disk has a partition labelled DATA')
+  const lines: string[] = []
+  const context = {
+    environment: process.env,
+    signal: new AbortController().signal,
+    live: false,
+    print: (text: string) => void lines.push(text),
+    note: () => undefined,
+  }
+  await reprovision({ machine: 'node1', keep: ['DATA', 'a b'], state: state.root }, context)
+  expect(lines).toEqual(['node1: the next boot installs it again; it keeps DATA, a b'])
+  const [record] = await boot.machines()
+  expect(record).toMatchObject({ reinstall: true, keep: ['DATA', 'a b'] })
+  expect((await boot.plan('node1')).kernelArguments).toContain('kiln.keep=DATA,a%20b')
+  for (const keep of [['ROOT'], ['A', 'A'], ['x'.repeat(37)]]) {
+    await expect(reprovision({ machine: 'node1', keep, state: state.root }, context)).rejects.toMatchObject({
+      code: 'USAGE',
+    })
+  }
+  await reprovision({ machine: 'node1', keep: [], state: state.root }, context)
+  expect((await boot.machines())[0]?.keep).toBeUndefined()
 }, 60_000)
 
 test('a config that would fail or is invalid gives the codes of the simulation', async () => {

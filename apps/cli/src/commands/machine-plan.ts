@@ -3,18 +3,21 @@ import { existsSync } from 'node:fs'
 import { mkdtemp, rm, truncate, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import type { MachinePlan } from '@kiln/schemas'
+import { type KeptLabels, keepArgument, keptText, type MachinePlan } from '@kiln/schemas'
 import { Fault } from '@kiln/service'
 import { BootClient } from '../lab/boot-client.ts'
 import { diskBytes } from '../lab/lab-plan.ts'
 import { requireLab, stateFolder } from '../lab/state-folder.ts'
 import { programCommand } from '../programs.ts'
 import type { CommandContext } from './context.ts'
+import { parseKept } from './machine-reprovision.ts'
 
 export type MachinePlanOptions = {
   machine: string
   /** `[DEVICE=]IMAGE`; without one the machine's own disk, or an empty one. */
   disk: string[]
+  /** Shown as a reprovision that keeps these partitions. */
+  keep: string[]
   offline: boolean
   json: boolean
   state?: string
@@ -28,13 +31,14 @@ const outputBytesMax = 64 * 1024 * 1024
  */
 export async function machinePlan(options: MachinePlanOptions, context: CommandContext): Promise<number> {
   const state = stateFolder(options.state, context.environment)
+  const keep = parseKept(options.keep)
   const plan = await new BootClient(state, requireLab(state)).plan(options.machine)
   const folder = await mkdtemp(join(tmpdir(), 'kiln-plan-'))
   try {
     const config = join(folder, 'config.ign')
     await writeFile(config, JSON.stringify(plan.config), { mode: 0o600 })
     const cmdline = join(folder, 'cmdline')
-    await writeFile(cmdline, plan.kernelArguments.join(' '))
+    await writeFile(cmdline, kernelArguments(plan, keep).join(' '))
     const own = state.machine(plan.machine).disk
     const disks = options.disk.length > 0 ? options.disk : [existsSync(own) ? own : await emptyDisk(folder)]
     const flags = [
@@ -52,6 +56,12 @@ export async function machinePlan(options: MachinePlanOptions, context: CommandC
   } finally {
     await rm(folder, { recursive: true, force: true })
   }
+}
+
+function kernelArguments({ kernelArguments: planned }: MachinePlan, keep: KeptLabels): string[] {
+  if (keep.length === 0) return planned
+  const others = planned.filter((word) => !word.startsWith(`${keepArgument}=`))
+  return [...others, 'kiln.reinstall=1', `${keepArgument}=${keptText(keep)}`]
 }
 
 /** What the machine would really do now, before what an install would do. */

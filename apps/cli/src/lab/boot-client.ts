@@ -47,8 +47,9 @@ export class BootClient {
     await this.#operate('POST', `/v1/channels/${encodeURIComponent(group)}/halt`, { reason })
   }
 
-  async allowReinstall(machine: string): Promise<void> {
-    await this.#operate('POST', `/v1/machines/${encodeURIComponent(machine)}/reinstall`, {})
+  /** Lets a machine install itself once more; partitions with these labels stay as they are. */
+  async allowReinstall(machine: string, keep: readonly string[]): Promise<void> {
+    await this.#operate('POST', `/v1/machines/${encodeURIComponent(machine)}/reinstall`, { keep })
   }
 
   /** What an install of the machine would work with; asking changes nothing. */
