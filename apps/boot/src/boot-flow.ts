@@ -1,4 +1,10 @@
-import { KilnGroup, type MachineAssignment, type MachineRecord, type Profile } from '@kiln/schemas'
+import {
+  type EnrolmentTicket,
+  KilnGroup,
+  type MachineAssignment,
+  type MachineRecord,
+  type Profile,
+} from '@kiln/schemas'
 import { describeError, Fault } from '@kiln/service'
 import { assignmentConflict, proposeAssignment, sameAssignment } from './assignment.ts'
 import type { BootContext } from './boot-context.ts'
@@ -8,7 +14,7 @@ import { type BootImages, diskScript, installScript, plainBootScript, waitScript
 import type { Labels } from './labels.ts'
 import { machineConfig } from './machine-config.ts'
 import { decideBoot } from './machine-state.ts'
-import { storeFacts } from './store-facts.ts'
+import { type StoreFacts, storeFacts } from './store-facts.ts'
 
 export type Bases = { base: string; tlsBase: string }
 
@@ -76,8 +82,6 @@ export async function ignitionConfig(context: BootContext, labels: Labels, bases
 }
 
 async function generatedConfig(context: BootContext, known: MachineRecord, bases: Bases): Promise<object> {
-  const group = groupOf(context, known)
-  const profile = profileOf(context, group)
   const installs = decideBoot(known).kind === 'install'
   if (!installs && known.state !== 'installed') {
     throw new Fault('MACHINE_HELD', decisionText(known))
@@ -90,6 +94,20 @@ async function generatedConfig(context: BootContext, known: MachineRecord, bases
   const record = installs && fresh ? await context.machines.apply(known.id, { kind: 'install-begun' }) : known
   const ticket = installs ? await context.enrolments.ticket(record, new Date()) : undefined
   if (installs) await context.machines.apply(record.id, { kind: 'config-served' })
+  return configOf(context, record, {
+    bases,
+    store,
+    ticket: ticket && { url: `${bases.tlsBase}/v1/enrol`, token: ticket.token, caHash: context.caHash },
+  })
+}
+
+/** The config of a machine from what is known of it. */
+export function configOf(
+  context: BootContext,
+  record: MachineRecord,
+  { bases, store, ticket }: { bases: Bases; store: StoreFacts; ticket: EnrolmentTicket | undefined },
+): object {
+  const group = groupOf(context, record)
   return machineConfig({
     facts: {
       formatVersion: 1,
@@ -104,8 +122,8 @@ async function generatedConfig(context: BootContext, known: MachineRecord, bases
     },
     mac: record.mac,
     group: group.metadata?.kiln ?? KilnGroup.parse({}),
-    profileConfig: profileConfig(context, profile),
-    ticket: ticket && { url: `${bases.tlsBase}/v1/enrol`, token: ticket.token, caHash: context.caHash },
+    profileConfig: profileConfig(context, profileOf(context, group)),
+    ticket,
     kvEnvironment: store.kvEnvironment,
     releaseKeys: context.data.releaseKeys,
   })
@@ -163,20 +181,20 @@ const decisionText = (record: MachineRecord): string => {
   return decision.kind === 'wait' ? decision.message : `machine ${record.id} is ${record.state}`
 }
 
-function groupOf(context: BootContext, record: MachineRecord): RankedGroup {
+export function groupOf(context: BootContext, record: MachineRecord): RankedGroup {
   const group = context.data.catalog.groupsById.get(record.group ?? '')
   if (!group) throw new Fault('GROUP_UNKNOWN', `group ${record.group} of machine ${record.id} does not exist`)
   return group
 }
 
-function profileOf(context: BootContext, group: RankedGroup): Profile {
+export function profileOf(context: BootContext, group: RankedGroup): Profile {
   const profile = context.data.catalog.profiles.get(group.profile)
   if (!profile)
     throw new Fault('PROFILE_UNKNOWN', `profile ${group.profile} of group ${group.id} does not exist`)
   return profile
 }
 
-async function imagesOf(context: BootContext, profile: Profile, base: string): Promise<BootImages> {
+export async function imagesOf(context: BootContext, profile: Profile, base: string): Promise<BootImages> {
   if (!profile.kiln) return requireImages(profile)
   const manifest = await context.releases.manifest(profile.kiln.release, context.data.releaseKeys)
   return releaseImages({ manifest, base, args: profile.kiln.args })

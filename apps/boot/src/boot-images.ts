@@ -1,4 +1,4 @@
-import type { MachineRecord, Profile, ReleaseManifest } from '@kiln/schemas'
+import { keepArgument, keptText, type MachineRecord, type Profile, type ReleaseManifest } from '@kiln/schemas'
 import { type BootImages, ipxeSetting } from './ipxe-script.ts'
 
 /** Kernel, initramfs and arguments of a matchbox profile, as they are; undefined when it boots nothing. */
@@ -55,6 +55,7 @@ export function withMachineArguments(
     ['ignition.platform.id', 'metal'],
   ]
   if (at.reinstall) wanted.push(['kiln.reinstall', '1'])
+  if (at.record.keep?.length) wanted.push([keepArgument, keptText(at.record.keep)])
   const present = new Set(images.args.map((arg) => arg.split('=', 1)[0]))
   const added = wanted.filter(([key]) => !present.has(key)).map(([key, value]) => `${key}=${value}`)
   return { ...images, args: [...images.args, ...added] }

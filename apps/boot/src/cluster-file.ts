@@ -4,6 +4,20 @@ import type { ClusterMember, Group, MachineRecord } from '@kiln/schemas'
 import { atomicWrite, Fault, type Log } from '@kiln/service'
 import { ClusterRecord, planCluster } from './initial-cluster.ts'
 
+export const clusterWaiting = (plan: { expected: number; assigned: string[] }): Fault =>
+  new Fault(
+    'CLUSTER_WAITING',
+    `the store waits for its members: ${plan.assigned.length} of ${plan.expected} assigned`,
+  )
+
+export const initialCluster = (members: ClusterMember[], token: string): ClusterRecord => ({
+  formatVersion: 1,
+  token,
+  createdAt: new Date().toISOString(),
+  members,
+  joined: [],
+})
+
 /** `cluster.json`: the initial cluster, written once and never changed; members that joined later beside it. */
 export class ClusterFile {
   readonly #path: string
@@ -47,18 +61,9 @@ export class ClusterFile {
         case 'no-store':
           return undefined
         case 'waiting':
-          throw new Fault(
-            'CLUSTER_WAITING',
-            `the store waits for its members: ${plan.assigned.length} of ${plan.expected} assigned`,
-          )
+          throw clusterWaiting(plan)
         case 'ready':
-          return this.#write({
-            formatVersion: 1,
-            token: randomBytes(16).toString('hex'),
-            createdAt: new Date().toISOString(),
-            members: plan.members,
-            joined: [],
-          })
+          return this.#write(initialCluster(plan.members, randomBytes(16).toString('hex')))
       }
     })
   }

@@ -4,6 +4,7 @@ import {
   EnrolmentRequest,
   MachineAssignment,
   type MachineRecord,
+  ReinstallRequest,
   RenewalRequest,
   StageReport,
 } from '@kiln/schemas'
@@ -12,9 +13,11 @@ import type { FastifyInstance } from 'fastify'
 import { assignmentConflict, sameAssignment } from './assignment.ts'
 import type { BootContext } from './boot-context.ts'
 import { certifyMachine } from './enrolment.ts'
+import { machinePlan } from './machine-plan.ts'
 import { rateLimit } from './rate-limit.ts'
 import { body } from './request-body.ts'
 import {
+  basesOf,
   callerName,
   callerOf,
   machineRequired,
@@ -48,6 +51,11 @@ export function machineRoutes(app: FastifyInstance, context: BootContext): void 
   }))
   app.get('/v1/machines', () => context.machines.list())
   app.get<{ Params: { id: string } }>('/v1/machines/:id', (request) => known(context, request.params.id))
+
+  app.get<{ Params: { id: string } }>('/v1/machines/:id/plan', async (request) => {
+    await requireOperator(context, request, 'machine.plan')
+    return machinePlan(context, known(context, request.params.id), basesOf(context, request))
+  })
 
   app.post<{ Params: { id: string } }>(
     '/v1/machines/:id/report',
@@ -110,12 +118,14 @@ export function machineRoutes(app: FastifyInstance, context: BootContext): void 
         `machine ${record.id} is not assigned, there is nothing to install`,
       )
     }
-    const after = await context.machines.apply(record.id, { kind: 'reinstall-allowed' })
+    const { keep } = body(ReinstallRequest, request.body ?? {})
+    const after = await context.machines.apply(record.id, { kind: 'reinstall-allowed', keep })
     await context.audit.write({
       action: 'machine.reinstall',
       outcome: 'allowed',
       machine: after.id,
       by: 'operator',
+      ...(keep.length > 0 ? { detail: `keeps ${keep.join(', ')}` } : {}),
     })
     return after
   })

@@ -41,6 +41,16 @@ test('an installed machine starts from its disk, and a second install cannot beg
   expect(after(installed, begun)).toEqual(installed)
 })
 
+test('what a reinstall keeps stays known until it is complete, also when the machine has enrolled', () => {
+  const keeping = after(installed, { kind: 'reinstall-allowed', keep: ['DATA'] })
+  expect(keeping).toMatchObject({ reinstall: true, keep: ['DATA'] })
+  const midway = after(keeping, begun, served, report('fetch', 'running', 'b2'), enrolled)
+  expect(midway.reinstall).toBeUndefined()
+  expect(midway.keep).toEqual(['DATA'])
+  expect(after(midway, report('files', 'done', 'b2')).keep).toBeUndefined()
+  expect(after(keeping, allowed).keep).toBeUndefined()
+})
+
 test('a failure is kept with its place and the next boot installs again', () => {
   const failed = stepMachine(installing, {
     kind: 'reported',

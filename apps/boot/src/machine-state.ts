@@ -1,4 +1,10 @@
-import { type MachineAssignment, type MachineRecord, machineStages, type StageReport } from '@kiln/schemas'
+import {
+  type MachineAssignment,
+  type MachineRecord,
+  machineStages,
+  type NextBoot,
+  type StageReport,
+} from '@kiln/schemas'
 
 /** What happens to a machine, as kiln-boot sees it. `at` is ISO time. */
 export type MachineEvent =
@@ -11,15 +17,9 @@ export type MachineEvent =
   /** The config of an install was handed out: from here on the disk may be changed. */
   | { kind: 'config-served' }
   | { kind: 'reported'; at: string; report: StageReport }
-  | { kind: 'reinstall-allowed' }
+  | { kind: 'reinstall-allowed'; keep?: string[] }
   | { kind: 'enrolled'; at: string }
   | { kind: 'alarmed'; at: string; message: string }
-
-/** What a machine that asks the network how to boot should do. */
-export type BootDecision =
-  | { kind: 'wait'; message: string }
-  | { kind: 'install'; reinstall: boolean }
-  | { kind: 'disk' }
 
 /** Configs in a row that may be handed out without an install coming of it, before the machine is held. */
 export const attemptsMax = 10
@@ -37,7 +37,7 @@ export function discovered(at: { id: string; mac: string; uuid: string; now: str
 }
 
 /** An installed disk is never installed again unless the machine was set to it. */
-export function decideBoot(record: MachineRecord): BootDecision {
+export function decideBoot(record: MachineRecord): NextBoot {
   switch (record.state) {
     case 'discovered':
       return { kind: 'wait', message: record.message ?? 'not assigned yet' }
@@ -51,7 +51,7 @@ export function decideBoot(record: MachineRecord): BootDecision {
   }
 }
 
-function attemptsLeft(record: MachineRecord, install: BootDecision): BootDecision {
+function attemptsLeft(record: MachineRecord, install: NextBoot): NextBoot {
   if ((record.attempts ?? 0) < attemptsMax) return install
   return {
     kind: 'wait',
@@ -91,7 +91,8 @@ export function stepMachine(record: MachineRecord, event: MachineEvent): Machine
     case 'reported':
       return takeReport({ ...record, lastSeenAt: event.at }, event.report)
     case 'reinstall-allowed':
-      return record.state === 'discovered' ? record : { ...record, reinstall: true, attempts: 0 }
+      if (record.state === 'discovered') return record
+      return { ...record, reinstall: true, keep: event.keep?.length ? event.keep : undefined, attempts: 0 }
     case 'enrolled':
       // The disk is already the new one when a machine enrols: a reinstall has happened and is used up.
       return {
@@ -170,5 +171,6 @@ function afterInstall(next: MachineRecord, before: MachineRecord, report: StageR
     installedAt: before.installedAt ?? next.lastSeenAt,
     attempts: 0,
     reinstall: used ? undefined : before.reinstall,
+    keep: used ? undefined : before.keep,
   }
 }

@@ -117,8 +117,9 @@ export function basesOf(context: BootContext, request: FastifyRequest): { base: 
   const host = request.headers.host ?? ''
   const parsed = /^([A-Za-z0-9.-]{1,253}|\[[0-9a-fA-F:.]{2,45}\])(:\d{1,5})?$/.exec(host)
   if (!parsed) throw new Fault('HOST_INVALID', 'the request does not say which host it was sent to')
+  const plain = overTls(request) ? `${parsed[1]}:${context.settings.address.port}` : host
   return {
-    base: publicUrl ?? `http://${host}`,
+    base: publicUrl ?? `http://${plain}`,
     tlsBase: publicTlsUrl ?? `https://${parsed[1]}:${context.tlsPort()}`,
   }
 }

@@ -45,6 +45,24 @@ export function planJoin(
   return { remove: former.map((member) => member.id), add: waiting === undefined }
 }
 
+/** The place of a machine as far as it is known without asking the running store, which may know of other members. */
+export function knownPlace(record: MachineRecord, cluster: ClusterRecord, installs: boolean): MemberPlace {
+  const known = [...cluster.members, ...cluster.joined]
+  if (needsJoin(record, cluster, installs)) {
+    const machine = memberOf(record)
+    return { members: [...known.filter(({ name }) => name !== machine.name), machine], state: 'existing' }
+  }
+  const initial = cluster.members.some((member) => member.name === record.name)
+  return record.role === 'store' && initial
+    ? { members: cluster.members, state: 'new' }
+    : { members: known, state: 'existing' }
+}
+
+const memberOf = (record: MachineRecord): ClusterMember => ({
+  name: record.name ?? record.id,
+  address: record.address ?? '',
+})
+
 /** Members from `cluster.json`, and from the running store where a machine joins it. */
 export function storeMembership(at: {
   cluster: ClusterFile
@@ -54,14 +72,8 @@ export function storeMembership(at: {
 }): StoreMembership {
   return {
     async place(record, cluster, installs) {
-      const known = [...cluster.members, ...cluster.joined]
-      if (!needsJoin(record, cluster, installs)) {
-        const initial = cluster.members.some((member) => member.name === record.name)
-        return record.role === 'store' && initial
-          ? { members: cluster.members, state: 'new' }
-          : { members: known, state: 'existing' }
-      }
-      const machine = { name: record.name ?? record.id, address: record.address ?? '' }
+      if (!needsJoin(record, cluster, installs)) return knownPlace(record, cluster, installs)
+      const machine = memberOf(record)
       const api = at.connect(at.endpointsOf(cluster, machine.address))
       try {
         const listed = await join(api, machine, at.log)

@@ -9,6 +9,8 @@ import { down } from './commands/down.ts'
 import { image } from './commands/image.ts'
 import { withAddress } from './commands/kv-program.ts'
 import { labHost, simulatedMachine } from './commands/lab-host.ts'
+import { machinePlan } from './commands/machine-plan.ts'
+import { reprovision } from './commands/machine-reprovision.ts'
 import { machines } from './commands/machines.ts'
 import { createKey, signRelease } from './commands/release.ts'
 import { runProgram } from './commands/run-program.ts'
@@ -102,6 +104,34 @@ program
   .addOption(stateOption())
   .addOption(jsonOption())
   .action((options) => machines(options, context))
+
+const machine = program.command('machine').description('one machine of the boot server')
+const listOf = (value: string, before: string[]): string[] => [...before, value]
+machine
+  .command('plan')
+  .argument('<name>')
+  .description('what an install would change: partitions, file systems, files, units; on copies')
+  .option(
+    '--disk <image>',
+    "[DEVICE=]IMAGE, once for each disk (default: the machine's, or an empty one)",
+    listOf,
+    [],
+  )
+  .option('--keep <label>', 'show a reprovision that keeps this partition, once for each', listOf, [])
+  .option('--offline', 'fetch nothing that the config names', false)
+  .addOption(stateOption())
+  .addOption(jsonOption())
+  .action(async (name, options) => {
+    process.exitCode = await machinePlan({ ...options, machine: name }, context)
+  })
+
+machine
+  .command('reprovision')
+  .argument('<name>')
+  .description('let its next boot install it again, over what it has')
+  .option('--keep <label>', 'a partition that stays as it is, once for each', listOf, [])
+  .addOption(stateOption())
+  .action((name, options) => reprovision({ ...options, machine: name }, context))
 
 program
   .command('console')

@@ -26,6 +26,7 @@ function recorded(answers: Record<string, { code?: number; stdout?: string }> = 
     return { code, stdout }
   }
   const devices: Run['devices'] = {
+    list: async () => [],
     resolve: async (device) => device.replace('/dev/disk/by-partlabel/', '/dev/null/'),
     disk: async () => {
       throw new Error('no disk is asked for')

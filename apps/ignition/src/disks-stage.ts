@@ -1,8 +1,15 @@
 import { randomUUID } from 'node:crypto'
-import { describePartitionAction, type GptTable, planPartitions } from '@kiln/gpt'
-import type { IgnitionDisk, IgnitionFilesystem } from '@kiln/schemas'
+import {
+  describePartitionAction,
+  type FoundDisk,
+  type GptTable,
+  lostPartitions,
+  type PartitionPlan,
+  planAround,
+  planPartitions,
+} from '@kiln/gpt'
+import { type IgnitionDisk, type IgnitionFilesystem, installLabels } from '@kiln/schemas'
 import { Fault } from '@kiln/service'
-import { listDisks } from './block-disk.ts'
 import type { DiskPort, PartitionPlace } from './disk-port.ts'
 import type { Fetched } from './fetch-stage.ts'
 import { applyFilesystems } from './filesystems.ts'
@@ -10,10 +17,10 @@ import {
   chooseDisk,
   definesInstallLayout,
   hasInstallLayout,
-  installLabels,
   installLayout,
   mayInstall,
 } from './install-layout.ts'
+import { findKept, type Kept, pathsOfKept, refused } from './kept-partitions.ts'
 import { applyLuks, closeLuks, type LuksVolume } from './luks.ts'
 import { applyRaid, stopRaid } from './raid.ts'
 import type { Run } from './run.ts'
@@ -26,11 +33,13 @@ export type InstallDisk = Record<(typeof installLabels)[number], PartitionPlace>
 export type Disks = { install: InstallDisk | undefined; volumes: LuksVolume[] }
 
 /** Partitions and formats the disks: partitions, RAID, LUKS, file systems. */
-export async function runDisks({ config, configHash }: Fetched, run: Run): Promise<Disks> {
+export async function runDisks({ config, configHash }: Fetched, plain: Run): Promise<Disks> {
+  const kept = await findKept(config, plain)
+  const run = { ...plain, kept: await pathsOfKept(kept, plain) }
   const tables = new Map<string, { port: DiskPort; table: GptTable }>()
   for (const disk of config.storage?.disks ?? []) {
     const port = await run.devices.disk(disk.device)
-    tables.set(port.name, { port, table: await applyPartitions(disk, port, run) })
+    tables.set(port.name, { port, table: await applyPartitions(disk, port, kept, run) })
   }
   let install: InstallDisk | undefined
   const filesystems = [...(config.storage?.filesystems ?? [])]
@@ -47,7 +56,7 @@ export async function runDisks({ config, configHash }: Fetched, run: Run): Promi
           },
         )
       }
-      tables.set(port.name, { port, table: await applyInstallLayout(port, run) })
+      tables.set(port.name, { port, table: await applyInstallLayout(port, kept, run) })
     }
     install = await placesOf([...tables.values()])
   }
@@ -85,30 +94,53 @@ export async function findInstallDisk(run: Run): Promise<InstallDisk | undefined
 async function installDevice(run: Run): Promise<string> {
   if (run.options.diskImage !== undefined) return run.options.diskImage
   const named = run.options.disk === 'auto' ? run.kernel.disk : run.options.disk
-  const choice = chooseDisk(named === undefined ? listDisks() : [], named)
+  const choice = chooseDisk(named === undefined ? await run.devices.list() : [], named)
   if (!choice.ok) throw new Fault('DISK_UNCLEAR', choice.reason, { remedy: choice.remedy })
   return choice.device
 }
 
-async function applyInstallLayout(port: DiskPort, run: Run): Promise<GptTable> {
+async function applyInstallLayout(port: DiskPort, kept: Kept[], run: Run): Promise<GptTable> {
   const found = await port.find()
   if (!mayInstall(found.reading, run.kernel.reinstall)) {
     throw new Fault('DISK_NOT_EMPTY', `${port.name} has partitions that are not Kiln's`, {
       remedy: 'empty the disk, set the machine to reinstall, or partition it in the config with wipeTable',
     })
   }
-  return applyPartitions({ ...installLayout(port.name), wipeTable: run.kernel.reinstall }, port, run)
+  const layout = installLayout(port.name)
+  const stay = keptOn(port, kept)
+  if (stay.length === 0) return applyPartitions({ ...layout, wipeTable: run.kernel.reinstall }, port, [], run)
+  return writePlan(planAround(layout.partitions ?? [], stay, found, newGuid), found, { port, stay }, run)
 }
 
-async function applyPartitions(disk: IgnitionDisk, port: DiskPort, run: Run): Promise<GptTable> {
+const newGuid = (): string => randomUUID().toUpperCase()
+const keptOn = (port: DiskPort, kept: Kept[]) =>
+  kept.filter(({ disk }) => disk === port.name).map(({ partition }) => partition)
+
+async function applyPartitions(
+  disk: IgnitionDisk,
+  port: DiskPort,
+  kept: Kept[],
+  run: Run,
+): Promise<GptTable> {
   const found = await port.find()
   const spec = { wipeTable: disk.wipeTable, partitions: disk.partitions ?? [] }
   if (!disk.wipeTable && spec.partitions.length === 0 && found.reading.kind === 'table')
     return found.reading.table
-  const plan = planPartitions(spec, found, () => randomUUID().toUpperCase())
+  return writePlan(planPartitions(spec, found, newGuid), found, { port, stay: keptOn(port, kept) }, run)
+}
+
+/** Says what a plan does, and does it, if every partition that is to stay stays. */
+async function writePlan(
+  plan: PartitionPlan,
+  found: FoundDisk,
+  { port, stay }: { port: DiskPort; stay: ReturnType<typeof keptOn> },
+  run: Run,
+): Promise<GptTable> {
   if (!plan.ok) {
     throw new Fault('PARTITIONS_REFUSED', `${port.name}: ${plan.refusals.join('; ')}`)
   }
+  const lost = lostPartitions(stay, plan.table)
+  if (lost.length > 0) throw refused(`${port.name}: ${lost.join('; ')}, and is to be kept`)
   for (const action of plan.actions) {
     run.reporter.say(`disks: ${port.name}: ${describePartitionAction(action, found.sectorBytes)}`)
   }

@@ -6,7 +6,8 @@ import { atomicWrite, Fault } from '@kiln/service'
 import type { Run } from './run.ts'
 import type { TargetRoot } from './target-root.ts'
 
-const ticketPath = '/etc/kiln/enrol.json'
+/** How the machine gets its certificate; gone once it has it. */
+export const ticketPath = '/etc/kiln/enrol.json'
 const factsPath = '/etc/kiln/machine.json'
 const folder = '/etc/kiln/pki'
 const attempts = 8
@@ -69,7 +70,7 @@ async function request(ticket: EnrolmentTicket, body: object, run: Run): Promise
           'ENROL_REFUSED',
           `kiln-boot refused the enrolment with ${reply.status}: ${text.slice(0, 300)}`,
           {
-            remedy: 'allow the machine to be installed again (kiln machines reinstall)',
+            remedy: 'allow the machine to be installed again (kiln machine reprovision)',
           },
         )
       }

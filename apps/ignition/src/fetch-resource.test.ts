@@ -2,7 +2,13 @@ import { createHash } from 'node:crypto'
 import { gzipSync } from 'node:zlib'
 import type { IgnitionResource } from '@kiln/schemas'
 import { expect, test } from 'vitest'
-import { defaultFetchSettings, type FetchSettings, fetchResource, shown } from './fetch-resource.ts'
+import {
+  defaultFetchSettings,
+  type Fetcher,
+  type FetchSettings,
+  fetchResource,
+  shown,
+} from './fetch-resource.ts'
 import type { HttpCall } from './http-request.ts'
 import { type Answer, answering, hurryingClock } from './simulated-run.ts'
 import type { TftpCall } from './tftp-request.ts'
@@ -144,4 +150,79 @@ test('an object is asked for again in the region that the answer names', async (
     'https://bucket.s3.eu-west-1.amazonaws.com/key',
   ])
   expect((await fetchFrom({ source: 's3://bucket/none' })).outcome).toBe('RESOURCE_NOT_FOUND')
+})
+
+const blob = 'https://account.blob.core.windows.net/container/blob'
+
+/** Fetches with the token that an Azure machine has, if it has one. */
+async function fetchBlob(
+  resource: IgnitionResource,
+  answer: (call: HttpCall) => Answer,
+  azureToken?: string,
+) {
+  const calls: HttpCall[] = []
+  const asked: string[] = []
+  const fetcher: Fetcher = {
+    http: async (call) => {
+      const { host, pathname } = new URL(call.url)
+      return answering({ [pathname]: answer({ ...call, url: `${host}${pathname}` }) }, calls)(call)
+    },
+    clock: hurryingClock(),
+    network: true,
+    identity: async (cloud) => {
+      asked.push(cloud)
+      return { azureToken }
+    },
+  }
+  const outcome = await fetchResource(resource, fetcher, defaultFetchSettings).then(
+    (bytes) => bytes.toString(),
+    (error: Error) => error,
+  )
+  const tokens = calls.map(({ headers }) => headers?.['Authorization'])
+  return { outcome, tokens, asked, calls }
+}
+
+test('a private blob is read with the managed identity, a public one without', async () => {
+  const secured = (call: HttpCall): Answer =>
+    call.headers?.['Authorization'] === 'Bearer t' ? { status: 200, body: 'private' } : { status: 404 }
+  const own = await fetchBlob({ source: blob }, secured, 't')
+  expect([own.outcome, own.tokens]).toEqual(['private', ['Bearer t']])
+  expect(own.calls[0]?.headers).toMatchObject({ 'x-ms-version': '2023-11-03' })
+  const anybody = await fetchBlob({ source: blob }, () => ({ status: 200, body: 'public' }))
+  expect([anybody.outcome, anybody.tokens]).toEqual(['public', [undefined]])
+  const elsewhere = await fetchBlob({ source: 'https://host/container/blob' }, secured, 't')
+  expect([elsewhere.tokens, elsewhere.asked]).toEqual([[undefined], []])
+})
+
+test('an identity that may not read a blob is tried without, and the remedy is said when that fails too', async () => {
+  const publicOnly = (call: HttpCall): Answer =>
+    call.headers?.['Authorization'] ? { status: 403 } : { status: 200, body: 'public' }
+  const anybody = await fetchBlob({ source: blob }, publicOnly, 't')
+  expect([anybody.outcome, anybody.tokens]).toEqual(['public', ['Bearer t', undefined]])
+  const nobody = await fetchBlob({ source: blob }, () => ({ status: 403 }), 't')
+  expect(nobody.outcome).toMatchObject({
+    code: 'RESOURCE_REFUSED',
+    remedy: expect.stringContaining('Reader'),
+  })
+})
+
+test("the config's own Authorization goes first, and no token follows a redirect", async () => {
+  const httpHeaders = [{ name: 'authorization', value: 'mine' }]
+  const mine = await fetchBlob({ source: blob, httpHeaders }, () => ({ status: 200, body: 'x' }), 't')
+  expect(mine.calls[0]?.headers).toMatchObject({ authorization: 'mine' })
+  expect(mine.tokens).toEqual([undefined])
+  const away = (call: HttpCall): Answer =>
+    call.url.startsWith('other')
+      ? { status: 200, body: 'x' }
+      : { status: 302, headers: { location: 'https://other/x' } }
+  expect((await fetchBlob({ source: blob }, away, 't')).tokens).toEqual(['Bearer t', undefined])
+  const calls: HttpCall[] = []
+  const moved = {
+    '/bucket/key': { status: 302, headers: { location: 'https://other/y' } },
+    '/y': { status: 200 },
+  }
+  const identity = async () => ({ gcpToken: 'g' })
+  const fetcher = { http: answering(moved, calls), clock: hurryingClock(), network: true, identity }
+  await fetchResource({ source: 'gs://bucket/key' }, fetcher, defaultFetchSettings)
+  expect(calls.map(({ headers }) => headers?.['Authorization'])).toEqual(['Bearer g', undefined])
 })

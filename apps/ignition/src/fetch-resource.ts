@@ -3,7 +3,7 @@ import { readFile } from 'node:fs/promises'
 import { decodeDataUrl, type IgnitionConfig, type IgnitionResource } from '@kiln/schemas'
 import { type Clock, Fault, version } from '@kiln/service'
 import type { Http, HttpReply } from './http-request.ts'
-import type { CloudIdentity } from './object-store.ts'
+import type { CloudIdentity, ObjectCloud } from './object-store.ts'
 import { type ProxySettings, proxyFor } from './proxy-rules.ts'
 import type { Tftp } from './tftp-request.ts'
 
@@ -24,8 +24,8 @@ export type Fetcher = {
   clock: Clock
   /** False in fetch-offline: anything beyond data URLs and files is `NEEDS_NETWORK`. */
   network: boolean
-  /** What this instance may show a cloud's object store. */
-  identity?: () => Promise<CloudIdentity>
+  /** What this instance may show the object store of a cloud; nothing to that of another one. */
+  identity?: (cloud: ObjectCloud) => Promise<CloudIdentity>
   /** Told of every config that was read. */
   configRead?: (what: { source: string; referenced: boolean }) => void | Promise<void>
   retrying?: (what: { url: string; attempt: number; problem: string }) => void
@@ -101,7 +101,9 @@ async function fetchRaw(
       if (!fetcher.network) throw new Fault('NEEDS_NETWORK', `${shown(source)} needs the network`)
       const headers: Record<string, string> = { 'User-Agent': `Ignition/${version}`, ...extraHeaders }
       const own = headersOf(resource.httpHeaders ?? [])
-      return getWithRetries(source, { headers, own }, fetcher, settings)
+      const get = (shownToo: Record<string, string> = {}): Promise<Buffer> =>
+        getWithRetries(source, { headers, own: overriding(shownToo, own) }, fetcher, settings)
+      return withIdentity(source, get, fetcher)
     }
     case 'tftp':
       if (!fetcher.network) throw new Fault('NEEDS_NETWORK', `${shown(source)} needs the network`)
@@ -136,17 +138,46 @@ export async function fetchUrl(
   }
 }
 
+/**
+ * A blob of Azure is asked for with the machine's managed identity, if there is one. One that may not read it is no worse
+ * than none: anybody may read a public blob.
+ */
+async function withIdentity(
+  source: string,
+  get: (headers?: Record<string, string>) => Promise<Buffer>,
+  fetcher: Fetcher,
+): Promise<Buffer> {
+  if (!fetcher.identity || !/^https:\/\/[^/]*\.blob\./i.test(source)) return get()
+  const { cloudOf, objectRequest } = await import('./object-store.ts')
+  const cloud = cloudOf(source)
+  const identity = cloud && (await fetcher.identity(cloud))
+  if (!identity?.azureToken) return get()
+  try {
+    return await get(objectRequest(source, identity, new Date()).headers)
+  } catch (error) {
+    if (!(error instanceof Fault) || error.code !== 'RESOURCE_REFUSED') throw error
+    return get().catch((cause: unknown) => {
+      throw new Fault('RESOURCE_REFUSED', `${error.message}, and without the machine's identity too`, {
+        cause,
+        remedy: "give the machine's managed identity the role Storage Blob Data Reader",
+      })
+    })
+  }
+}
+
 /** An object of a cloud's store; a bucket that turns out to be in another region is asked again there. */
 async function fetchObject(source: string, fetcher: Fetcher, settings: FetchSettings): Promise<Buffer> {
-  const { objectRequest, regionOfAnswer } = await import('./object-store.ts')
-  const identity = (await fetcher.identity?.()) ?? {}
+  const { cloudOf, objectRequest, regionOfAnswer } = await import('./object-store.ts')
+  const cloud = cloudOf(source)
+  const identity = (cloud && (await fetcher.identity?.(cloud))) ?? {}
   let region: string | undefined
   const get = (): Promise<Buffer> => {
     const { url, headers } = objectRequest(source, identity, new Date(), region)
     const seen = (reply: HttpReply): void => {
       region ??= regionOfAnswer(reply.headers)
     }
-    const sent = { headers: { 'User-Agent': `Ignition/${version}`, ...headers }, own: {}, seen }
+    // What shows who we are is for the store alone, not for wherever it points to.
+    const sent = { headers: { 'User-Agent': `Ignition/${version}` }, own: headers, seen }
     return getWithRetries(url, sent, fetcher, settings)
   }
   try {

@@ -8,6 +8,7 @@ import {
   parseWipefs,
   planFilesystem,
 } from './filesystem-plan.ts'
+import { refuseKept } from './kept-partitions.ts'
 import type { Run } from './run.ts'
 
 /** `blkid -p` finds nothing, and finds more than one thing. */
@@ -53,6 +54,7 @@ async function plan(spec: IgnitionFilesystem, index: number, run: Run): Promise<
     if (action.kind === 'refuse') {
       throw new Fault('FILESYSTEM_REFUSED', action.reason, { remedy: 'set wipeFilesystem to replace it' })
     }
+    if (action.kind !== 'keep') refuseKept(device, 'the config would make a file system there', run)
     if (action.kind !== 'keep' && isBusy(device)) {
       throw new Fault('DEVICE_IN_USE', `${device} is in use and cannot be formatted`, {
         remedy: 'unmount it, or take it out of the config',

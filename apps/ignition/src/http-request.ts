@@ -2,6 +2,7 @@ import { type ClientRequest, type IncomingMessage, request as plainRequest } fro
 import type { RequestOptions } from 'node:https'
 import { Fault } from '@kiln/service'
 import { throughProxy } from './http-proxy.ts'
+import { withScheme } from './proxy-rules.ts'
 
 export type HttpReply = { status: number; headers: IncomingMessage['headers']; body: Buffer }
 
@@ -32,7 +33,7 @@ export type Http = (call: HttpCall) => Promise<HttpReply>
 export const sendHttp: Http = async (call) => {
   const url = new URL(call.url)
   const secure = url.protocol === 'https:'
-  const proxied = call.proxy ? await throughProxy(url, proxyUrl(call.proxy), call) : undefined
+  const proxied = call.proxy ? await throughProxy(url, new URL(withScheme(call.proxy)), call) : undefined
   // What is asked of the proxy in the clear goes to the proxy with its own scheme.
   const overTls = proxied && !proxied.tunnel ? proxied.options.protocol === 'https:' : secure
   const send = overTls ? (await import('node:https')).request : plainRequest
@@ -71,9 +72,6 @@ export const sendHttp: Http = async (call) => {
     request.end(call.body)
   })
 }
-
-/** A proxy may be given without its scheme. */
-const proxyUrl = (text: string): URL => new URL(/^https?:\/\//i.test(text) ? text : `http://${text}`)
 
 function collect(reply: IncomingMessage, bytesMax: number, request: ClientRequest): Promise<HttpReply> {
   return new Promise((resolve, reject) => {

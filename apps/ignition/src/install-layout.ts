@@ -1,8 +1,5 @@
 import { type GptReading, partitionTypes } from '@kiln/gpt'
-import type { IgnitionConfig, IgnitionDisk } from '@kiln/schemas'
-
-/** Labels every installed machine's disk has (docs/reference/seams.md). */
-export const installLabels = ['EFI', 'USR-A', 'USR-B', 'ROOT'] as const
+import { type IgnitionConfig, type IgnitionDisk, installLabels } from '@kiln/schemas'
 
 /** The disk of an installed machine when the config does not say otherwise. */
 export function installLayout(device: string): IgnitionDisk {

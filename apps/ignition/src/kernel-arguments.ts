@@ -1,3 +1,5 @@
+import { keepArgument, keptLabels } from '@kiln/schemas'
+
 /** What the kernel command line tells the agent (docs/reference/seams.md). */
 export type KernelArguments = {
   configUrl: string | undefined
@@ -7,6 +9,8 @@ export type KernelArguments = {
   usrHash: string | undefined
   disk: string | undefined
   reinstall: boolean
+  /** Labels of partitions that must come out of this run as they are. */
+  keep: string[]
 }
 
 export function parseKernelArguments(cmdline: string): KernelArguments {
@@ -23,5 +27,6 @@ export function parseKernelArguments(cmdline: string): KernelArguments {
     usrHash: values.get('kiln.usr.hash'),
     disk: values.get('kiln.disk'),
     reinstall: values.get('kiln.reinstall') === '1',
+    keep: keptLabels(values.get(keepArgument) ?? ''),
   }
 }

@@ -6,6 +6,7 @@ import { Fault } from '@kiln/service'
 import { isBusy } from './block-disk.ts'
 import { fetchResource } from './fetch-resource.ts'
 import { signaturesOf } from './filesystems.ts'
+import { refuseKept } from './kept-partitions.ts'
 import {
   type CrypttabEntry,
   clevisBind,
@@ -15,6 +16,7 @@ import {
   needsNetworkAtBoot,
   withCrypttabEntries,
 } from './luks-plan.ts'
+import { settingsOfRendered } from './render-config.ts'
 import type { Run } from './run.ts'
 import type { TargetRoot } from './target-root.ts'
 
@@ -26,9 +28,17 @@ const wrongKey = 2
 /** What the files stage must know of a volume: its line in crypttab and, when it stays, its key (base64). */
 export type LuksVolume = { name: string; uuid: string; key: string | undefined; netdev: boolean }
 
-/** Formats or reuses the volumes of a config and opens them below /dev/mapper. */
-export async function applyLuks(config: IgnitionConfig, configHash: string, run: Run): Promise<LuksVolume[]> {
+/**
+ * Formats or reuses the volumes of a config and opens them below /dev/mapper. Key files are fetched as the config says:
+ * with its authorities, timeouts and proxies.
+ */
+export async function applyLuks(
+  config: IgnitionConfig,
+  configHash: string,
+  plain: Run,
+): Promise<LuksVolume[]> {
   const volumes: LuksVolume[] = []
+  const run = { ...plain, settings: await settingsOfRendered(config, plain.fetcher, plain.settings) }
   for (const [index, luks] of (config.storage?.luks ?? []).entries()) {
     try {
       volumes.push(await applyVolume(luks, volumeUuid(configHash, luks.name), run))
@@ -54,6 +64,7 @@ async function applyVolume(luks: Luks, uuid: string, run: Run): Promise<LuksVolu
   try {
     const [found] = await signaturesOf(device, run)
     if (!(await reusable(luks, device, { keyPath, given: given !== undefined, uuid }, run))) {
+      refuseKept(device, 'the config would make a LUKS volume there', run)
       if (isBusy(device)) throw new Fault('DEVICE_IN_USE', `${device} is in use and cannot be formatted`)
       if (found) await run.command('wipefs', ['-a', device])
       await run.command('cryptsetup', luksFormat(luks, device, keyPath, uuid))

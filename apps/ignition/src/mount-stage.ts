@@ -10,7 +10,7 @@ import { openTargetRoot } from './target-root.ts'
 
 const mountable = ['ext4', 'xfs', 'btrfs', 'vfat']
 /** Lays out ROOT, /usr and the /etc overlay; the initramfs uses the same script (infra/image/mount-root.sh). */
-const mountRoot = '/usr/lib/kiln/mount-root'
+export const mountRoot = '/usr/lib/kiln/mount-root'
 /** `umount` says so when there is nothing mounted. */
 const notMounted = 32
 

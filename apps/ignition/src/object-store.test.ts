@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest'
-import { objectRequest } from './object-store.ts'
+import { cloudOf, objectRequest } from './object-store.ts'
 
 const now = new Date('2026-01-02T03:04:05Z')
 const urlOf = (source: string, region?: string): string => objectRequest(source, {}, now, region).url
@@ -30,4 +30,19 @@ test('credentials sign, a token is sent', () => {
   expect(headers['Authorization']).toContain('Credential=A/20260102/eu-west-1/s3/aws4_request')
   const gs = objectRequest('gs://b/k', { gcpToken: 't' }, now)
   expect(gs.headers).toEqual({ Authorization: 'Bearer t' })
+})
+
+test.each([
+  ['s3://b/k', 'aws'],
+  ['arn:aws:s3:::b/k', 'aws'],
+  ['gs://b/k', 'gcp'],
+  ['https://account.blob.core.windows.net/container/some/blob', 'azure'],
+  ['https://account.blob.core.windows.net/container/blob?sv=1&sig=2', undefined],
+  ['https://account.blob.core.windows.net/container', undefined],
+  ['http://account.blob.core.windows.net/container/blob', undefined],
+  ['https://account.blob.core.windows.net.evil.test/container/blob', undefined],
+  ['https://evil.test/account.blob.core.windows.net/blob', undefined],
+  ['https://user@evil.test:1/a', undefined],
+])('%s is an object of %s', (source, cloud) => {
+  expect(cloudOf(source)).toBe(cloud)
 })

@@ -7,7 +7,31 @@ export type CloudIdentity = {
   awsCredentials?: AwsCredentials | undefined
   /** Bearer token of the instance's service account. */
   gcpToken?: string | undefined
+  /** Bearer token of the instance's managed identity, for storage. */
+  azureToken?: string | undefined
 }
+
+/** Clouds with an object store that asks who an instance is. */
+export type ObjectCloud = 'aws' | 'azure' | 'gcp'
+
+/** The cloud that keeps what a source names; undefined for anything that is no object. */
+export function cloudOf(source: string): ObjectCloud | undefined {
+  if (/^(s3|arn):/i.test(source)) return 'aws'
+  if (/^gs:/i.test(source)) return 'gcp'
+  return isAzureBlob(source) ? 'azure' : undefined
+}
+
+/** `https://ACCOUNT.blob.core.windows.net/CONTAINER/BLOB`; a query is a signature that needs no other identity. */
+function isAzureBlob(source: string): boolean {
+  if (!/^https:/i.test(source) || !URL.canParse(source)) return false
+  const { hostname, pathname, search } = new URL(source)
+  return (
+    /^[a-z0-9-]+\.blob\.core\.windows\.net$/.test(hostname) && /^\/[^/]+\/./.test(pathname) && search === ''
+  )
+}
+
+/** First version of the blob service that takes a token of an identity is 2017-11-09. */
+const blobServiceVersion = '2023-11-03'
 
 /** An object's address over https, with the headers that its store wants. */
 export type ObjectRequest = { url: string; headers: Record<string, string> }
@@ -20,8 +44,8 @@ const domainOfPartition: Record<string, string> = {
 }
 
 /**
- * The request for an object named as `s3://BUCKET/KEY`, `arn:PARTITION:s3:...` or `gs://BUCKET/OBJECT`: signed when the
- * instance has credentials, else as anybody may ask.
+ * The request for an object named as `s3://BUCKET/KEY`, `arn:PARTITION:s3:...`, `gs://BUCKET/OBJECT` or as a blob of
+ * Azure: signed when the instance has credentials, else as anybody may ask.
  */
 export function objectRequest(
   source: string,
@@ -29,6 +53,11 @@ export function objectRequest(
   now: Date,
   region?: string,
 ): ObjectRequest {
+  if (isAzureBlob(source)) {
+    const { azureToken } = identity
+    const headers = { Authorization: `Bearer ${azureToken}`, 'x-ms-version': blobServiceVersion }
+    return { url: source, headers: azureToken ? headers : {} }
+  }
   if (/^gs:/i.test(source)) {
     const { hostname, pathname } = new URL(source)
     const headers = identity.gcpToken ? { Authorization: `Bearer ${identity.gcpToken}` } : undefined

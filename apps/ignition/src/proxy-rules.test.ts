@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest'
-import { proxyFor } from './proxy-rules.ts'
+import { proxyFor, proxyOfEnvironment } from './proxy-rules.ts'
 
 const proxy = 'http://proxy:3128'
 const excluded = (target: string, ...noProxy: string[]): boolean =>
@@ -42,4 +42,25 @@ test.each<[string, string, boolean]>([
   ['http://example.com/', '10.0.0.0/99', false],
 ])('%s and noProxy %j', (target, entry, without) => {
   expect(excluded(target, entry)).toBe(without)
+})
+
+test('the environment names proxies in capitals or small letters, capitals first', () => {
+  expect(proxyOfEnvironment({})).toBeUndefined()
+  expect(proxyOfEnvironment({ HTTP_PROXY: '', NO_PROXY: 'a' })).toBeUndefined()
+  const env = {
+    HTTP_PROXY: 'proxy:3128',
+    http_proxy: 'http://other',
+    https_proxy: 'https://b',
+    no_proxy: 'x, .y',
+  }
+  const settings = proxyOfEnvironment(env)
+  expect(settings).toEqual({ httpProxy: 'proxy:3128', httpsProxy: 'https://b', noProxy: ['x', ' .y'] })
+  expect(proxyFor('http://z/', settings)).toBe('proxy:3128')
+  expect(proxyFor('https://a.y/', settings)).toBeUndefined()
+})
+
+test.each(['socks5://proxy:1080', 'http://', 'a b'])('%s is no proxy, and is not told', (value) => {
+  expect(() => proxyOfEnvironment({ HTTPS_PROXY: value })).toThrow(
+    /^HTTPS_PROXY in the environment is not an address such as http:\/\/proxy:3128$/,
+  )
 })

@@ -1,8 +1,37 @@
 import { BlockList, isIP } from 'node:net'
 import type { IgnitionConfig } from '@kiln/schemas'
+import { Fault } from '@kiln/service'
 
 /** Proxies of a config (Ignition, `ignition.proxy`). */
 export type ProxySettings = NonNullable<IgnitionConfig['ignition']['proxy']>
+
+/**
+ * Proxies of the environment, for what is fetched before a config names its own, and after one that names none:
+ * HTTP_PROXY, HTTPS_PROXY and NO_PROXY, or their names in small letters. Ignition itself has none. Throws `USAGE` for a
+ * proxy that is no http or https address; its value is not told, it may hold a password.
+ */
+export function proxyOfEnvironment(env: Record<string, string | undefined>): ProxySettings | undefined {
+  const named = (name: string): string | undefined => env[name] || env[name.toLowerCase()] || undefined
+  const proxyAt = (name: string): string | undefined => {
+    const value = named(name)
+    if (value === undefined || isProxy(value)) return value
+    throw new Fault('USAGE', `${name} in the environment is not an address such as http://proxy:3128`)
+  }
+  const [httpProxy, httpsProxy, noProxy] = [proxyAt('HTTP_PROXY'), proxyAt('HTTPS_PROXY'), named('NO_PROXY')]
+  if (httpProxy === undefined && httpsProxy === undefined) return undefined
+  return {
+    ...(httpProxy === undefined ? {} : { httpProxy }),
+    ...(httpsProxy === undefined ? {} : { httpsProxy }),
+    ...(noProxy === undefined ? {} : { noProxy: noProxy.split(',') }),
+  }
+}
+
+/** A proxy may be given without its scheme. */
+export const withScheme = (text: string): string =>
+  /^[a-z][a-z0-9+.-]*:\/\//i.test(text) ? text : `http://${text}`
+
+const isProxy = (text: string): boolean =>
+  URL.canParse(withScheme(text)) && Object.hasOwn(portOf, new URL(withScheme(text)).protocol)
 
 const portOf: Record<string, string> = { 'http:': '80', 'https:': '443' }
 

@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto'
 import type { IgnitionConfig } from '@kiln/schemas'
 import { Fault } from '@kiln/service'
+import { refuseKept } from './kept-partitions.ts'
 import type { Run } from './run.ts'
 
 type Raid = NonNullable<NonNullable<IgnitionConfig['storage']>['raid']>[number]
@@ -42,6 +43,7 @@ async function applyArray(raid: Raid, uuid: string, run: Run): Promise<void> {
       accepted: [0, 1],
     })
   } else {
+    for (const device of devices) refuseKept(device, `the config would make array ${raid.name} of it`, run)
     await run.command('mdadm', mdadmCreate(raid, devices, uuid))
     run.reporter.say(`disks: array ${raid.name} of ${devices.join(' ')}`)
   }

@@ -2,11 +2,13 @@ import { readFileSync } from 'node:fs'
 import { systemClock } from '@kiln/service'
 import { runCommand } from './commands.ts'
 import { machineDevices } from './devices.ts'
-import { defaultFetchSettings } from './fetch-resource.ts'
+import { defaultFetchSettings, type Fetcher } from './fetch-resource.ts'
 import { sendHttp } from './http-request.ts'
 import { parseKernelArguments } from './kernel-arguments.ts'
 import { cloudIdentity } from './machine-attributes.ts'
+import type { CloudIdentity } from './object-store.ts'
 import type { Options } from './options.ts'
+import { proxyOfEnvironment } from './proxy-rules.ts'
 import { createReporter } from './reporter.ts'
 import { programsOf } from './required-tools.ts'
 import type { Run } from './run.ts'
@@ -52,10 +54,10 @@ export function createRun(
       http: sendHttp,
       clock: systemClock,
       network: true,
-      identity: () => cloudIdentity(options.platform, { http: sendHttp, clock: systemClock, network: true }),
+      identity: identityOf(options),
       retrying: ({ url, attempt, problem }) => reporter.say(`fetch: ${url}, try ${attempt}: ${problem}`),
     },
-    settings: defaultFetchSettings,
+    settings: { ...defaultFetchSettings, proxy: proxyOfEnvironment(env) },
     machine,
     privileged: process.getuid?.() === 0,
     acted: () => undefined,
@@ -63,5 +65,15 @@ export function createRun(
       if (!said.has(line)) reporter.say(`warning: ${line}`)
       said.add(line)
     },
+  }
+}
+
+/** What the instance shows to its own cloud, asked for once: a token outlives a run. */
+function identityOf({ platform }: Options): Fetcher['identity'] {
+  let known: Promise<CloudIdentity> | undefined
+  return async (cloud) => {
+    if (cloud !== platform) return {}
+    known ??= cloudIdentity(platform, { http: sendHttp, clock: systemClock, network: true })
+    return known
   }
 }

@@ -26,6 +26,8 @@ export type Run = {
   machine: string | undefined
   /** Whether owners of files can be set. */
   privileged: boolean
+  /** Partitions that nothing may be written to: they are kept. */
+  kept?: ReadonlySet<string>
   /** Told after each action that changed something; the simulation cuts the power there. */
   acted(what: string): void
   /** Says a warning once. */

@@ -65,11 +65,23 @@ async function withRoot<T>(device: string, run: Run, look: (root: string) => T):
   }
 }
 
-/** The same for a plain folder: refused when it is installed, emptied when an install did not finish. */
+/**
+ * The same for a plain folder: refused when it is installed, unless the machine is set to reinstall, which removes all
+ * of it; emptied when an install did not finish.
+ */
 export function takeUpFolder(run: Run): void {
   const root = run.options.root
   if (existsSync(join(root, markerPaths.installed))) {
-    throw new Fault('INSTALLED_ALREADY', `${root} is installed`, { remedy: 'remove it to install it again' })
+    if (!run.kernel.reinstall) {
+      throw new Fault('INSTALLED_ALREADY', `${root} is installed`, {
+        remedy: 'set the machine to reinstall to lose it',
+      })
+    }
+    // The marker is below var: it goes last, so that a removal that was cut short begins again.
+    const names = readdirSync(root).filter((name) => name !== 'var')
+    for (const name of [...names, 'var']) rmSync(join(root, name), { recursive: true, force: true })
+    run.reporter.say(`files: ${root} was installed; it is emptied to install it again`)
+    return
   }
   if (!existsSync(join(root, markerPaths.installing))) return
   empty(root, '')

@@ -7,6 +7,7 @@ import {
   ChannelAnswer,
   EnrolmentReply,
   type MachineFacts,
+  MachineRecord,
   type ReleaseManifest,
   type StageReport,
 } from '@kiln/schemas'
@@ -113,6 +114,16 @@ export async function openPart(
     }
   }
   return { offset: ranged ? offset : 0, body: body() }
+}
+
+/** Whether an operator set this machine to be installed again at its next boot. */
+export async function isReprovisioned(link: BootLink): Promise<boolean> {
+  const url = new URL(`/v1/machines/${link.facts.id}`, link.facts.bootTlsUrl)
+  const answer = await call(link, url, 'GET')
+  requireOk(url, answer)
+  const result = MachineRecord.safeParse(parseJson(answer.body))
+  if (!result.success) throw new Fault('BOOT_SERVER_ANSWER', `${url} did not answer with a machine`)
+  return result.data.reinstall === true
 }
 
 /** Tells kiln-boot where this machine is; it may be away, which changes nothing here. */

@@ -18,7 +18,7 @@ const dayMs = 86_400_000
 
 const expiredRemedy =
   "check this machine's clock; if it is right, start kiln-boot with --renew-expired-days N, and the machine renews " +
-  'by itself within the hour, or allow a reinstall (kiln machines reinstall)'
+  'by itself within the hour, or allow a reinstall (kiln machine reprovision)'
 
 export type RenewalPlan = { kind: 'wait'; ms: number } | { kind: 'renew' } | { kind: 'expired' }
 

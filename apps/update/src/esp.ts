@@ -16,6 +16,11 @@ import {
   trialEntryName,
 } from './entries.ts'
 
+const loaderFolder = 'EFI/BOOT'
+/** Where the firmware looks, and what the boot loader is called while it must not be found. */
+const loaderFile = 'BOOTX64.EFI'
+const hiddenLoaderFile = 'reprovision.efi'
+
 const entriesDir = (espDir: string): string => join(espDir, 'loader/entries')
 
 /** Our entries on the ESP. */
@@ -113,4 +118,13 @@ export async function blessEntry(espDir: string, generation: number): Promise<vo
   if (!entry || entry.triesLeft === undefined) return
   await rename(join(entriesDir(espDir), entry.file), join(entriesDir(espDir), blessedEntryName(entry)))
   await syncDirectory(entriesDir(espDir))
+}
+
+/** Hides the boot loader, so that the firmware turns to the network at the next boot. False when it was hidden before. */
+export async function hideBootLoader(espDir: string): Promise<boolean> {
+  const folder = join(espDir, loaderFolder)
+  if (!(await readdir(folder)).includes(loaderFile)) return false
+  await rename(join(folder, loaderFile), join(folder, hiddenLoaderFile))
+  await syncDirectory(folder)
+  return true
 }

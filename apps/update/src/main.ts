@@ -6,9 +6,10 @@ import { certificateLife, readMachineTls } from '@kiln/pki/machine'
 import { MachineFacts } from '@kiln/schemas'
 import { describeError, Fault, loadSettings, runDaemon, systemClock, version } from '@kiln/service'
 import { UpdateAgent } from './agent.ts'
-import { renewCertificate } from './boot-server.ts'
+import { isReprovisioned, renewCertificate } from './boot-server.ts'
 import { CertificateKeeper, describeLife, renewalProblemFile } from './certificate.ts'
 import { keepMachineRecord } from './machine-record.ts'
+import { watchReprovision } from './reprovision.ts'
 import { Settings } from './settings.ts'
 import { loadState, saveState } from './state.ts'
 import { orderEndpoints } from './store.ts'
@@ -27,6 +28,9 @@ Commands:
 Settings come from /usr/lib/kiln/update.toml, /etc/kiln/update.toml, /etc/kiln/update.toml.d/*.toml,
 KILN_UPDATE_* and flags: ${Object.keys(Settings.shape).join(', ')}.
 `
+
+/** Nobody waits for it: a reprovision begins at the next boot. */
+const looksPerReprovisionLook = 6
 
 const [command = 'daemon', ...rest] = process.argv[2]?.startsWith('--')
   ? ['daemon', ...process.argv.slice(2)]
@@ -78,7 +82,17 @@ async function daemon(argv: string[]): Promise<void> {
       renew: (csr) => renewCertificate({ facts, tls }, csr),
       log,
     })
-    const running = Promise.all([agent.run(stopping), certificate.run(stopping)])
+    const reprovision = watchReprovision(
+      {
+        espDir: settings.espDir,
+        lookMs: settings.pollSeconds * looksPerReprovisionLook * 1000,
+        wanted: () => isReprovisioned({ facts, tls }),
+        sleep: pause,
+        log,
+      },
+      stopping,
+    )
+    const running = Promise.all([agent.run(stopping), certificate.run(stopping), reprovision])
     return {
       stop: async () => {
         await running

@@ -1,5 +1,6 @@
 export { crc32 } from './crc32.ts'
 export { guidBytes, guidText, isGuid, partitionTypes } from './guid.ts'
+export { lostPartitions, planAround } from './kept-partitions.ts'
 export {
   type DiskSpec,
   describePartitionAction,

@@ -20,7 +20,7 @@ export function readMachineTls(folder: string): MachineTls {
     } catch (cause) {
       throw new Fault('PKI_UNREADABLE', `cannot read ${path} of this machine's identity`, {
         cause,
-        remedy: 'it is written when the machine enrols: allow a reinstall (kiln machines reinstall)',
+        remedy: 'it is written when the machine enrols: allow a reinstall (kiln machine reprovision)',
       })
     }
   }

@@ -27,6 +27,14 @@ export {
 } from './ignition-parse.ts'
 export { ignitionNewest, ignitionVersions } from './ignition-versions.ts'
 export {
+  installLabels,
+  KeptLabels,
+  keepArgument,
+  keptLabels,
+  keptText,
+  ReinstallRequest,
+} from './kept-labels.ts'
+export {
   changedArguments,
   KernelArgumentChanges,
   kernelArgumentsFile,
@@ -46,11 +54,13 @@ export {
   EnrolmentTicket,
   MachineAssignment,
   MachineFacts,
+  MachinePlan,
   MachineRecord,
   MachineRole,
   MachineStage,
   MachineState,
   machineStages,
+  NextBoot,
   RenewalRequest,
   StageReport,
   StageStatus,

@@ -1,4 +1,5 @@
 import * as z from 'zod'
+import { KeptLabels } from './kept-labels.ts'
 import { HostName, Mac, SegmentName } from './network-names.ts'
 
 /** What a machine is to the cluster: a store member, or one that only uses the store. */
@@ -115,6 +116,8 @@ export const MachineRecord = z.looseObject({
   lastSeenAt: z.iso.datetime(),
   /** One reinstall is allowed. */
   reinstall: z.boolean().optional(),
+  /** Labels of partitions that the next install leaves as they are; until it is complete. */
+  keep: KeptLabels.optional(),
   /** Configs handed out since the machine was assigned, set to reinstall or last installed. */
   attempts: z.number().int().min(0).optional(),
   /** Installs ever begun; tells the enrolment token of one from that of the next. */
@@ -126,6 +129,25 @@ export const MachineRecord = z.looseObject({
   alarmAt: z.iso.datetime().optional(),
 })
 export type MachineRecord = z.output<typeof MachineRecord>
+
+/** What a machine that asks the network now would be told. */
+export const NextBoot = z.discriminatedUnion('kind', [
+  z.object({ kind: z.literal('wait'), message: z.string() }),
+  z.object({ kind: z.literal('install'), reinstall: z.boolean() }),
+  z.object({ kind: z.literal('disk') }),
+])
+export type NextBoot = z.output<typeof NextBoot>
+
+/** Answer of `GET /v1/machines/ID/plan`: what an install of the machine would work with. Making it changes nothing. */
+export const MachinePlan = z.object({
+  machine: HostName,
+  next: NextBoot,
+  /** The config it would be served, but for its enrolment ticket. */
+  config: z.looseObject({}),
+  /** Arguments of its kernel; what iPXE fills in stands as `${...}`. */
+  kernelArguments: z.array(z.string()),
+})
+export type MachinePlan = z.output<typeof MachinePlan>
 
 /** Body of `PUT /v1/machines/ID`. */
 export const MachineAssignment = z.strictObject({

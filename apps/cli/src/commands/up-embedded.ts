@@ -135,7 +135,8 @@ async function startEmbedded(
   return { ...summary, seconds: Math.round((performance.now() - started) / 1000) }
 }
 
-async function planEmbedded(nodes: number): Promise<LabRecord> {
+/** A new embedded cluster of so many machines, at free ports. */
+export async function planEmbedded(nodes: number): Promise<LabRecord> {
   const ports = await freePorts(2 * nodes + 2)
   return {
     formatVersion: 1,
@@ -155,7 +156,8 @@ async function planEmbedded(nodes: number): Promise<LabRecord> {
   }
 }
 
-async function prepareEmbedded(state: StateFolder, lab: LabRecord): Promise<void> {
+/** The boot server's data, two releases and a folder for each machine. */
+export async function prepareEmbedded(state: StateFolder, lab: LabRecord): Promise<void> {
   const key = await releaseKeyOf(state)
   const ignition = labIgnition(demoPods)
   await writeBootData(state, bootDataFiles({ lab, releasePublicKey: key.publicKey, ignition }))

@@ -70,10 +70,15 @@ function machinePaths(folder: string) {
   }
 }
 
-/** What systemd-boot does: takes an entry, counts the try, starts its kernel. False with an empty disk. */
+/** What firmware and systemd-boot do: take an entry, count the try, start its kernel. False without a boot loader. */
 async function bootFromDisk(paths: MachinePaths): Promise<boolean> {
   const entries = join(paths.esp, 'loader/entries')
-  if (!existsSync(join(paths.root, 'var/lib/kiln/installed')) || !existsSync(entries)) return false
+  const needed = [
+    join(paths.root, 'var/lib/kiln/installed'),
+    entries,
+    join(paths.esp, 'EFI/BOOT/BOOTX64.EFI'),
+  ]
+  if (!needed.every((path) => existsSync(path))) return false
   const entry = chooseBootEntry(readdirSync(entries))
   if (!entry) return false
   const name = countedName(entry)

@@ -1,7 +1,7 @@
 import { readFile } from 'node:fs/promises'
 import { request as httpsRequest } from 'node:https'
 import { join } from 'node:path'
-import { ChannelAnswer, MachineRecord } from '@kiln/schemas'
+import { ChannelAnswer, MachinePlan, MachineRecord } from '@kiln/schemas'
 import { Fault } from '@kiln/service'
 import * as z from 'zod'
 import type { LabRecord, StateFolder } from './state-folder.ts'
@@ -47,8 +47,15 @@ export class BootClient {
     await this.#operate('POST', `/v1/channels/${encodeURIComponent(group)}/halt`, { reason })
   }
 
-  async allowReinstall(machine: string): Promise<void> {
-    await this.#operate('POST', `/v1/machines/${encodeURIComponent(machine)}/reinstall`, {})
+  /** Lets a machine install itself once more; partitions with these labels stay as they are. */
+  async allowReinstall(machine: string, keep: readonly string[]): Promise<void> {
+    await this.#operate('POST', `/v1/machines/${encodeURIComponent(machine)}/reinstall`, { keep })
+  }
+
+  /** What an install of the machine would work with; asking changes nothing. */
+  async plan(machine: string): Promise<MachinePlan> {
+    const path = `/v1/machines/${encodeURIComponent(machine)}/plan`
+    return MachinePlan.parse(JSON.parse(await this.#operate('GET', path)))
   }
 
   async assign(
@@ -70,10 +77,10 @@ export class BootClient {
     return await answer.json()
   }
 
-  async #operate(method: string, path: string, body: object): Promise<void> {
+  async #operate(method: string, path: string, body?: object): Promise<string> {
     const read = (name: string): Promise<string> => readFile(join(this.#pki, name), 'utf8')
     const [ca, cert, key] = await Promise.all([read('ca.pem'), read('admin.pem'), read('admin.key')])
-    const payload = JSON.stringify(body)
+    const payload = body === undefined ? '' : JSON.stringify(body)
     const { status, text } = await new Promise<{ status: number; text: string }>((resolve, reject) => {
       const outgoing = httpsRequest(
         {
@@ -101,6 +108,7 @@ export class BootClient {
       outgoing.end(payload)
     })
     if (status >= 300) throw refusal(path, status, text)
+    return text
   }
 }
 

@@ -1,6 +1,10 @@
+import { Fault } from '@kiln/service'
 import { keyAttributes, type Platform, parsedJson, presentAttributes } from './platform.ts'
 
-const instance = 'http://169.254.169.254/metadata/instance'
+const service = 'http://169.254.169.254/metadata'
+const instance = `${service}/instance`
+/** A token for the storage service ("How to use managed identities on a virtual machine to acquire an access token"). */
+const tokenUrl = `${service}/identity/oauth2/token?api-version=2018-02-01&resource=https%3A%2F%2Fstorage.azure.com%2F`
 const headers = { Metadata: 'true' }
 /** Label of the provisioning disk, which has the custom data of older virtual machines. */
 const provisioningLabel = 'rd_rdfe_*'
@@ -44,6 +48,16 @@ export const azure: Platform = {
         IPV4_PUBLIC: address?.publicIpAddress,
       }),
       ...keyAttributes((compute?.publicKeys ?? []).map(({ keyData }) => keyData)),
+    }
+  },
+  async identity(ports) {
+    try {
+      const answer = parsedJson<{ access_token?: string }>(await ports.get(tokenUrl, headers))
+      return { azureToken: answer?.access_token }
+    } catch (error) {
+      // A machine without a managed identity is told so with a 400.
+      if (error instanceof Fault && error.code === 'RESOURCE_REFUSED') return {}
+      throw error
     }
   },
 }

@@ -35,7 +35,7 @@ function standIn(name: string, { answers = {}, volumes = {}, guestInfo = {}, off
       clock: hurryingClock(),
       network: !offline,
     },
-    settings: defaultFetchSettings,
+    settings: { ...defaultFetchSettings, proxy: { httpProxy: 'http://proxy.invalid' } },
     labels,
     command: async (command, args) => {
       ran.push(command)
@@ -76,6 +76,8 @@ test('aws: every request carries the token, and roles sign for S3', async () => 
   expect(await config()).toBe('config')
   expect(calls[0]).toMatchObject({ method: 'PUT', url: 'http://169.254.169.254/latest/api/token' })
   expect(calls[1]?.headers).toMatchObject({ 'X-aws-ec2-metadata-token': 'token' })
+  // The token is for this machine, and the service on its own link: no proxy has a part in it.
+  expect(calls.map(({ proxy }) => proxy)).toEqual([undefined, undefined])
   expect(await platform.attributes(ports)).toEqual({
     INSTANCE_ID: 'i-1',
     HOSTNAME: 'host',
@@ -135,6 +137,19 @@ test('azure: user data is base64, and custom data comes from the provisioning di
   const older = standIn('azure', { volumes: { 'rd_rdfe_stable.1': { 'CustomData.bin': 'custom' } } })
   expect(await older.config()).toBe('custom')
   expect(older.ran).toEqual(['mount', 'umount'])
+})
+
+test('azure: the managed identity has a token for storage, a machine without one is told so', async () => {
+  const token = '/metadata/identity/oauth2/token'
+  const own = standIn('azure', { answers: { [token]: '{"access_token":"t","expires_in":"86399"}' } })
+  expect(await own.platform.identity?.(own.ports)).toEqual({ azureToken: 't' })
+  const asked = new URL(own.calls[0]!.url)
+  expect(asked.searchParams.get('resource')).toBe('https://storage.azure.com/')
+  expect(own.calls[0]?.headers).toMatchObject({ Metadata: 'true' })
+  const none = standIn('azure', {
+    answers: { [token]: { status: 400, body: '{"error":"invalid_request"}' } },
+  })
+  expect(await none.platform.identity?.(none.ports)).toEqual({})
 })
 
 test('openstack: the config drive needs no network, the service stands in for it', async () => {

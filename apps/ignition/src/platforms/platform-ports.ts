@@ -14,7 +14,9 @@ export function platformPorts(of: {
   command: RunCommand
   labels?: string
 }): PlatformPorts {
-  const { fetcher, settings, command, labels = labelsDefault } = of
+  const { fetcher, command, labels = labelsDefault } = of
+  // A metadata service is on the machine's own link, and its answers are for this machine alone.
+  const settings = { ...of.settings, proxy: undefined }
   return {
     command,
     get: (url, headers = {}, method = 'GET') => fetchUrl(url, { headers, method }, fetcher, settings),

@@ -1,21 +1,25 @@
 import { spawnSync } from 'node:child_process'
-import { existsSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs'
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { parseArgs } from 'node:util'
 import type { GptTable } from '@kiln/gpt'
 import { Fault } from '@kiln/service'
 import { fileDisk } from '../file-disk.ts'
+import { parseKernelArguments } from '../kernel-arguments.ts'
 import { parseOptions } from '../options.ts'
+import type { Run } from '../run.ts'
 import { createRun } from '../run-of-machine.ts'
 import type { SimulatedDisk } from './simulated-disks.ts'
 import { type SimulationPlace, type SimulationReport, simulate, simulationText } from './simulation.ts'
 
-const usage = `usage: kiln-ignition simulate CONFIG --disk [DEVICE=]IMAGE... [--root DIR] [--json] [--offline]
+const usage = `usage: kiln-ignition simulate CONFIG --disk [DEVICE=]IMAGE... [--root DIR | --install] [--json] [--offline]
 
 Shows what applying CONFIG (a file or URL) would change, on copies: neither IMAGE nor DIR is written to.
   --disk [DEVICE=]IMAGE  an image of a disk; DEVICE may be left out when the config names one disk
   --root DIR             root of the system as it is now (default: an empty one)
+  --install              as a machine of Kiln installs itself: its partitions too, and a new root
+  --cmdline FILE         with --install: kernel arguments, of which kiln.disk and kiln.reinstall count
   --json                 the report as JSON
   --offline              fetch nothing over the network; a config that needs it fails
 Exit codes: 0 it would apply, 1 it would fail, 7 the config is invalid.
@@ -40,6 +44,11 @@ export async function simulateCommand(
     write(2, `kiln-ignition: simulate needs one CONFIG\n\n${usage}`)
     return 2
   }
+  const problem = contradiction(values)
+  if (problem !== undefined) {
+    write(2, `kiln-ignition: ${problem}\n\n${usage}`)
+    return 2
+  }
   const config = positionals[0]!
   const folder = env[overlayVariable]
   if (values.root !== undefined && folder === undefined) {
@@ -50,12 +59,7 @@ export async function simulateCommand(
   try {
     const after = join(own, 'root')
     mkdirSync(after)
-    const flags = ['--platform', 'file', '--stage', 'all', '--root', after, '--config', config]
-    const run = createRun(
-      parseOptions([...flags, '--state-file', join(own, 'state')], env),
-      env,
-      () => undefined,
-    )
+    const run = runOf(['--root', after, '--config', config, '--state-file', join(own, 'state')], values, env)
     const offline = { ...run, fetcher: { ...run.fetcher, network: !values.offline } }
     const disks: SimulatedDisk[] = []
     for (const [index, given] of values.disk.entries()) {
@@ -72,12 +76,46 @@ export async function simulateCommand(
     // In a user namespace of our own we are called root, but own no other user's files.
     const privileged = folder === undefined ? run.privileged : env[rootVariable] === '1'
     const report = await simulate({ ...offline, privileged }, place)
-    if (values.root === undefined)
+    if (values.install) report.notes.push("files are shown against an empty root, not the image's own /etc")
+    else if (values.root === undefined)
       report.notes.push('no --root was given: files are shown against an empty root')
     write(1, values.json ? `${JSON.stringify(report, null, 2)}\n` : simulationText(report))
     return exitCodes[report.outcome]
   } finally {
     if (folder === undefined) rmSync(own, { recursive: true, force: true })
+  }
+}
+
+function contradiction(given: {
+  root?: string | undefined
+  install: boolean
+  cmdline?: string | undefined
+}): string | undefined {
+  if (given.install && given.root !== undefined)
+    return 'an install makes a new root: --root does not go with it'
+  if (!given.install && given.cmdline !== undefined) return '--cmdline is for --install'
+  return undefined
+}
+
+/** The run that is simulated: of a root that is there, or of an install, which has kernel arguments and an image. */
+function runOf(
+  flags: string[],
+  { install, cmdline }: { install: boolean; cmdline?: string | undefined },
+  env: Record<string, string | undefined>,
+): Run {
+  const run = createRun(
+    parseOptions(['--platform', 'file', '--stage', 'all', ...flags], env),
+    env,
+    () => undefined,
+  )
+  if (!install) return run
+  // The distribution's configs of this host are not those of the image.
+  const systemConfigDir = env['IGNITION_SYSTEM_CONFIG_DIR']
+  const options = { ...run.options, systemConfigDir, image: '/run/image/usr.img' }
+  return {
+    ...run,
+    options,
+    kernel: parseKernelArguments(cmdline === undefined ? '' : readFileSync(cmdline, 'utf8')),
   }
 }
 
@@ -89,6 +127,8 @@ function parse(argv: string[]) {
       options: {
         disk: { type: 'string', multiple: true, default: [] },
         root: { type: 'string' },
+        install: { type: 'boolean', default: false },
+        cmdline: { type: 'string' },
         json: { type: 'boolean', default: false },
         offline: { type: 'boolean', default: false },
         help: { type: 'boolean', short: 'h', default: false },

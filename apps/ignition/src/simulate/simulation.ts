@@ -5,12 +5,14 @@ import type { IgnitionConfig } from '@kiln/schemas'
 import { Fault } from '@kiln/service'
 import { ConfigInvalid } from '../config-invalid.ts'
 import { runDisks } from '../disks-stage.ts'
+import { ticketPath } from '../enrol.ts'
 import { describeFailure } from '../failure.ts'
 import type { Fetched } from '../fetch-stage.ts'
 import { fetchConfig } from '../fetch-stage.ts'
 import { fileDisk } from '../file-disk.ts'
 import { runFiles } from '../files-stage.ts'
 import { runMount } from '../mount-stage.ts'
+import { installs } from '../options.ts'
 import type { Reporter } from '../reporter.ts'
 import type { Run } from '../run.ts'
 import { type RootChange, rootChanges } from './root-changes.ts'
@@ -70,13 +72,16 @@ export async function simulate(real: Run, place: SimulationPlace): Promise<Simul
   let stage = 'fetch'
   try {
     const fetched = await fetchConfig(run)
-    const simulated = { ...fetched, config: withoutDeviceMapper(fetched.config, report.notes) }
-    nameDisks(place.disks, simulated.config)
-    run = { ...run, ...simulatedDisks(place.disks, place.folder, real.command) }
+    const config = withoutTicket(withoutDeviceMapper(fetched.config, report.notes), report.notes)
+    const simulated = { ...fetched, config }
+    nameDisks(place.disks, config, installs(run.options) ? run.kernel.disk : undefined)
+    run = { ...run, ...simulatedDisks(place.disks, place.folder, real.command, run.options.root) }
     stage = 'disks'
-    await runDisks(simulated, run)
+    const { install } = await runDisks(simulated, run)
+    if (install)
+      report.notes.push('the image goes to USR-A and its boot files to EFI: neither is written here')
     stage = 'mount'
-    const mounted = await runMount(simulated, undefined, run)
+    const mounted = await runMount(simulated, install, run)
     stage = 'files'
     await runFiles(simulated, { mounted, volumes: [] }, run)
     report.units = unitsOf(fetched)
@@ -98,8 +103,8 @@ export async function simulate(real: Run, place: SimulationPlace): Promise<Simul
 }
 
 /** A disk that was given without its device is the only one the config names. */
-function nameDisks(disks: SimulatedDisk[], { storage }: IgnitionConfig): void {
-  const named = (storage?.disks ?? []).map(({ device }) => device)
+function nameDisks(disks: SimulatedDisk[], { storage }: IgnitionConfig, system: string | undefined): void {
+  const named = [...(storage?.disks ?? []).map(({ device }) => device), ...(system ? [system] : [])]
   const partitions = (storage?.filesystems ?? []).map(({ device }) => device.replace(/p?\d+$/, ''))
   const candidates = new Set(named.length > 0 ? named : partitions.filter((each) => !each.includes('/by-')))
   for (const disk of disks) candidates.delete(disk.device)
@@ -161,6 +166,15 @@ function withoutDeviceMapper(config: IgnitionConfig, notes: string[]): IgnitionC
     return !above
   })
   return { ...config, storage: { ...storage, raid: [], luks: [], filesystems } }
+}
+
+/** A ticket is good for one certificate: the machine's, not one of a simulation. */
+function withoutTicket(config: IgnitionConfig, notes: string[]): IgnitionConfig {
+  const { storage } = config
+  const files = storage?.files?.filter(({ path }) => path !== ticketPath)
+  if (!storage || !files || files.length === storage.files?.length) return config
+  notes.push('the machine would get its certificate from kiln-boot: that is not simulated')
+  return { ...config, storage: { ...storage, files } }
 }
 
 function unitsOf({ config }: Fetched): SimulationReport['units'] {

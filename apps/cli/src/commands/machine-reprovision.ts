@@ -1,0 +1,26 @@
+import { KeptLabels } from '@kiln/schemas'
+import { Fault } from '@kiln/service'
+import { BootClient } from '../lab/boot-client.ts'
+import { requireLab, stateFolder } from '../lab/state-folder.ts'
+import type { CommandContext } from './context.ts'
+
+/** Labels of `--keep`; those that no machine can keep are a wrong command line. */
+export function parseKept(labels: string[]): KeptLabels {
+  const result = KeptLabels.safeParse(labels)
+  if (result.success) return result.data
+  const [issue] = result.error.issues
+  const label = labels[Number(issue?.path[0])]
+  throw new Fault('USAGE', `--keep${label === undefined ? '' : ` ${label}`}: ${issue?.message}`)
+}
+
+/** `kiln machine reprovision`: the machine's next boot installs it again; partitions that are kept come out as they were. */
+export async function reprovision(
+  options: { machine: string; keep: string[]; state?: string },
+  context: CommandContext,
+): Promise<void> {
+  const keep = parseKept(options.keep)
+  const state = stateFolder(options.state, context.environment)
+  await new BootClient(state, requireLab(state)).allowReinstall(options.machine, keep)
+  const kept = keep.length > 0 ? `; it keeps ${keep.join(', ')}` : ''
+  context.print(`${options.machine}: the next boot installs it again${kept}`)
+}
