@@ -3,7 +3,7 @@ import { mkdir, readdir, readFile } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { join } from 'node:path'
 import { runCommand } from '../kiln-command.ts'
-import { labMemoryMiB, MachineLab, makeDisk } from '../machine-lab.ts'
+import { labMachine, labMemoryMiB, MachineLab, makeDisk } from '../machine-lab.ts'
 import { startBeside } from '../side-process.ts'
 import type { Story, StoryContext } from '../story.ts'
 import { expect, until } from '../waiting.ts'
@@ -25,15 +25,17 @@ const mounts = [
 export const dataDisks: Story = {
   name: 'data-disks',
   summary:
-    'RAID 1 with xfs, LUKS with a key file and btrfs, LUKS by Tang and TPM with ext4: made once, there at every boot',
-  budgetSeconds: 240,
-  timeoutSeconds: 1_000,
+    'RAID 1 with xfs, LUKS with a key file and btrfs, LUKS by Tang and TPM with ext4: made once, there at every boot; a machine installed again keeps a partition',
+  budgetSeconds: 480,
+  timeoutSeconds: 1_600,
   needs: ['vms', 'root'],
   packages: ['tang-common', 'swtpm'],
   memoryMiB: labMemoryMiB,
   async run(context) {
     const { signal, say, figure } = context
-    const disks = [1, 2, 3].map((number) => makeDisk(join(context.scratch, `data${number}.raw`), diskBytes))
+    const disks = [1, 2, 3, 4].map((number) =>
+      makeDisk(join(context.scratch, `data${number}.raw`), diskBytes),
+    )
     const tang = await startTang(context)
     const lab = await MachineLab.open(context, {
       image: await context.image('0.1.0'),
@@ -58,12 +60,36 @@ export const dataDisks: Story = {
     figure('next boot', `${Math.round((performance.now() - again) / 1000)} s`)
     await allMounted(lab, signal)
     for (const { path } of mounts) {
-      const kept = await lab.shell(`cat ${path}/made ${path}/written`, { signal })
-      expect(/made by the config\s+kept/.test(kept.output), `${path} holds what it held: ${kept.output}`)
+      const held = await lab.shell(`cat ${path}/made ${path}/written`, { signal })
+      expect(/made by the config\s+kept/.test(held.output), `${path} holds what it held: ${held.output}`)
     }
+    await reprovision(lab, context)
     const failed = await lab.shell('systemctl --failed --no-legend --plain', { signal })
     expect(failed.output.trim() === '', `no unit failed: ${failed.output}`)
   },
+}
+
+/** Installs the machine again, by another config, and keeps one partition. */
+async function reprovision(lab: MachineLab, { signal, say, figure }: StoryContext): Promise<void> {
+  await lab.shell(`echo kept >${kept.path}/written; sync`, { signal })
+  await lab.configure(JSON.stringify(secondConfig()))
+  await lab.boot.operate('POST', `/v1/machines/${labMachine.name}/reinstall`, { keep: [kept.label] })
+  await until('the disk has no boot loader', { timeoutMs: 180_000, signal, intervalMs: 5_000 }, async () => {
+    const { output } = await lab.shell('ls /boot/EFI/BOOT', { signal })
+    return output.includes('BOOTX64.EFI') ? undefined : true
+  })
+  const mark = lab.console.mark
+  await lab.shell('systemctl reboot', { signal }).catch(() => undefined)
+  const began = performance.now()
+  await lab.seen(/MARK:disks .*status=done/, { timeoutMs: 300_000, since: mark, signal })
+  say('the machine is installed again')
+  await lab.seen(/MARK:ready /, { timeoutMs: 500_000, since: mark, signal })
+  figure('reprovision', `${Math.round((performance.now() - began) / 1000)} s`)
+  const { output } = await lab.shell(`cat ${kept.path}/written /etc/motd; ls /etc/crypttab`, { signal })
+  expect(
+    /^kept\s+the second config\s+ls: /.test(output),
+    `what was kept is there, the rest is new: ${output}`,
+  )
 }
 
 async function allMounted(lab: MachineLab, signal: AbortSignal): Promise<void> {
@@ -82,6 +108,26 @@ async function allMounted(lab: MachineLab, signal: AbortSignal): Promise<void> {
   }
 }
 
+/** A partition that outlives the system. */
+const kept = {
+  path: '/var/lib/kept',
+  device: '/dev/disk/by-partlabel/kept',
+  format: 'ext4',
+  label: 'kept',
+} as const
+const keptDisk = { device: '/dev/vde', partitions: [{ label: kept.label, sizeMiB: 0 }] }
+const keptFilesystem = { device: kept.device, format: kept.format, path: kept.path }
+
+const secondConfig = (): object => ({
+  ignition: { version: '3.4.0' },
+  storage: {
+    disks: [keptDisk],
+    filesystems: [keptFilesystem],
+    files: [{ path: '/etc/motd', overwrite: true, contents: { source: 'data:,the%20second%20config%0A' } }],
+  },
+  systemd: { units: [mountUnit(kept)] },
+})
+
 /** The config of the machine: what an operator would write, as Ignition takes it. */
 function configWith(tang: { url: string; thumbprint: string }): object {
   const partition = (label: string, sizeMiB = 0): object => ({ label, sizeMiB })
@@ -97,6 +143,7 @@ function configWith(tang: { url: string; thumbprint: string }): object {
           wipeTable: true,
           partitions: [partition('secret', 300), partition('bound', 300)],
         },
+        keptDisk,
       ],
       raid: [{ name: 'mirror', level: 'raid1', devices: [part('mirror-1'), part('mirror-2')] }],
       luks: [
@@ -109,17 +156,20 @@ function configWith(tang: { url: string; thumbprint: string }): object {
           clevis: { tang: [tang], tpm2: true, threshold: 2 },
         },
       ],
-      filesystems: mounts.map(({ device, format, path }) => ({ device, format, path, wipeFilesystem: true })),
+      filesystems: [
+        ...mounts.map(({ device, format, path }) => ({ device, format, path, wipeFilesystem: true })),
+        keptFilesystem,
+      ],
       files: mounts.map(({ path }) => ({
         path: `${path}/made`,
         contents: { source: 'data:,made%20by%20the%20config%0A' },
       })),
     },
-    systemd: { units: mounts.map(mountUnit) },
+    systemd: { units: [...mounts, kept].map(mountUnit) },
   }
 }
 
-function mountUnit({ path, device, format }: (typeof mounts)[number]): object {
+function mountUnit({ path, device, format }: Record<'path' | 'device' | 'format', string>): object {
   const remote = path === '/var/lib/bound'
   const target = remote ? 'remote-fs.target' : 'local-fs.target'
   return {
