@@ -11,8 +11,8 @@ export type Caller = {
 type Ask = { path: string; request: Uint8Array }
 type Answer = { bytes: number; status: string }
 
-export function startCaller(url: string): Caller {
-  const worker = new Worker(new URL(import.meta.url), { workerData: { url } })
+export function startCaller(url: string, token?: string): Caller {
+  const worker = new Worker(new URL(import.meta.url), { workerData: { callerUrl: url, token } })
   return {
     call: (path, request) =>
       new Promise((resolve, reject) => {
@@ -27,11 +27,17 @@ export function startCaller(url: string): Caller {
   }
 }
 
-function serve(url: string): void {
+function serve(url: string, token: string | undefined): void {
   const session = http2.connect(url, { settings: { initialWindowSize: 8 << 20 } })
   session.once('connect', () => session.setLocalWindowSize(16 << 20))
   parentPort!.on('message', ({ path, request }: Ask) => {
-    const stream = session.request({ ':method': 'POST', ':path': path, 'content-type': 'application/grpc' })
+    const stream = session.request({
+      ':method': 'POST',
+      ':path': path,
+      'content-type': 'application/grpc',
+      te: 'trailers',
+      ...(token ? { token } : {}),
+    })
     let bytes = 0
     let status = ''
     const noteStatus = (head: http2.IncomingHttpHeaders): void => {
@@ -50,4 +56,4 @@ function serve(url: string): void {
   })
 }
 
-if (parentPort && workerData?.url) serve(workerData.url)
+if (parentPort && workerData?.callerUrl) serve(workerData.callerUrl, workerData.token)

@@ -1,11 +1,14 @@
 import { type ChildProcess, execFile, spawn } from 'node:child_process'
 import { mkdtemp, readFile, rm } from 'node:fs/promises'
+import https from 'node:https'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { EtcdClient } from '@kiln/etcd-api'
+import { enableAuth } from '../testing/auth-calls.ts'
 import { fetchEtcd } from '../testing/etcdctl.ts'
 import { freePorts } from '../testing/member-process.ts'
+import { type TestCertificates, writeTestCertificates } from '../testing/test-certificates.ts'
 
 /** A server that is measured, as processes of its own with their data on disk. */
 export type Subject = {
@@ -19,26 +22,46 @@ export type Subject = {
   rssMiB(): Promise<number>
   /** Syncs of the leader's log so far, from its metrics. */
   syncs(): Promise<number>
+  /** File with the CA, if it has TLS. */
+  ca?: string
+  /** Of a user who may write the keys of the rows, if there are users. */
+  token?: string
   stop(): Promise<void>
 }
 
+export type SubjectOptions = {
+  members: number
+  /** Where the data goes; default the system's for temporary files. */
+  folder?: string | undefined
+  tls?: boolean | undefined
+  users?: boolean
+}
+
 /** The same for both, printed with the figures. */
-export const subjectFlags = ['--quota-backend-bytes=8589934592', '--snapshot-count=100000']
+export const subjectFlags = [
+  '--quota-backend-bytes=8589934592',
+  '--snapshot-count=100000',
+  '--auto-compaction-mode=revision',
+  '--auto-compaction-retention=1000000',
+]
 
 const startTimeoutMs = 60_000
 const ticksPerSecond = 100
 
 export async function startSubject(
   name: Subject['name'],
-  members: number,
-  folder?: string,
+  { members, folder, tls = false, users = false }: SubjectOptions,
 ): Promise<Subject> {
   const parent = await mkdtemp(join(folder ?? tmpdir(), 'kiln-bench-'))
   const program = name === 'etcd' ? [(await fetchEtcd()).etcd] : [process.execPath, kilnKv]
   const ports = await freePorts(members * 2)
   const peerUrl = (at: number): string => `http://127.0.0.1:${ports[at * 2 + 1]}`
   const cluster = Array.from({ length: members }, (_, at) => `m${at}=${peerUrl(at)}`).join(',')
-  const urls = Array.from({ length: members }, (_, at) => `http://127.0.0.1:${ports[at * 2]}`)
+  const urls = Array.from(
+    { length: members },
+    (_, at) => `${tls ? 'https' : 'http'}://127.0.0.1:${ports[at * 2]}`,
+  )
+  const files = tls ? await writeTestCertificates(parent) : undefined
   const children = urls.map((url, at) =>
     spawn(
       program[0]!,
@@ -53,6 +76,7 @@ export async function startSubject(
         `--initial-cluster=${cluster}`,
         '--log-level=error',
         ...subjectFlags,
+        ...(files ? [`--cert-file=${files.cert}`, `--key-file=${files.key}`] : []),
       ],
       { stdio: 'ignore' },
     ),
@@ -62,7 +86,7 @@ export async function startSubject(
     await rm(parent, { recursive: true, force: true })
   }
   try {
-    const leader = await findLeader(urls)
+    const leader = await findLeader(urls, files)
     const { hostname, port } = new URL(leader)
     const pids = children.map(({ pid }) => pid!)
     return {
@@ -72,7 +96,9 @@ export async function startSubject(
       port: Number(port),
       cpuSeconds: () => sum(pids, cpuSecondsOf),
       rssMiB: () => sum(pids, rssMiBOf),
-      syncs: () => syncsOf(leader),
+      syncs: () => syncsOf(leader, files),
+      ...(files ? { ca: files.ca } : {}),
+      ...(users ? { token: await addUsers(leader) } : {}),
       stop,
     }
   } catch (error) {
@@ -83,8 +109,12 @@ export async function startSubject(
 
 const kilnKv = join(import.meta.dirname, '../main.ts')
 
-async function findLeader(urls: readonly string[]): Promise<string> {
-  const client = new EtcdClient({ endpoints: urls, timeoutMs: 5_000 })
+async function findLeader(urls: readonly string[], files?: TestCertificates): Promise<string> {
+  const client = new EtcdClient({
+    endpoints: urls,
+    timeoutMs: 5_000,
+    ...(files ? { tls: await readCertificates(files) } : {}),
+  })
   const deadline = Date.now() + startTimeoutMs
   try {
     for (;;) {
@@ -129,7 +159,45 @@ async function rssMiBOf(pid: number): Promise<number> {
   return Number(/VmRSS:\s+(\d+)/.exec(status)?.[1] ?? 0) / 1024
 }
 
-async function syncsOf(url: string): Promise<number> {
-  const text = await (await fetch(`${url}/metrics`)).text()
+async function syncsOf(url: string, files?: TestCertificates): Promise<number> {
+  const text = files
+    ? await getOverTls(`${url}/metrics`, files)
+    : await (await fetch(`${url}/metrics`)).text()
   return Number(/^etcd_disk_wal_fsync_duration_seconds_count (\S+)$/m.exec(text)?.[1] ?? 0)
+}
+
+async function getOverTls(url: string, files: TestCertificates): Promise<string> {
+  const { ca } = await readCertificates(files)
+  return new Promise((resolve, reject) => {
+    const request = https.get(url, { ca, agent: false }, (response) => {
+      let text = ''
+      response.setEncoding('utf8')
+      response.on('data', (part: string) => {
+        text += part
+      })
+      response.on('end', () => resolve(text))
+    })
+    request.on('error', reject)
+  })
+}
+
+async function readCertificates({ ca, cert, key }: TestCertificates) {
+  const [authority, certificate, secret] = await Promise.all(
+    [ca, cert, key].map((file) => readFile(file, 'utf8')),
+  )
+  return { ca: authority!, cert: certificate!, key: secret! }
+}
+
+/** Users on, and one with a role on the keys of the rows, so that every request is checked; root would not be. */
+async function addUsers(url: string): Promise<string> {
+  const { root } = await enableAuth(url)
+  const outcomes = [
+    await root.roleAdd('bench'),
+    await root.roleGrant('bench', 'k', 'l'),
+    await root.userAdd('bench', 'bench'),
+    await root.userGrant('bench', 'bench'),
+  ]
+  const bad = outcomes.find((outcome) => outcome !== '0 ')
+  if (bad !== undefined) throw new Error(`users could not be set up: ${bad}`)
+  return (await root.authenticate('bench', 'bench')).token
 }

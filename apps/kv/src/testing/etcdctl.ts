@@ -5,10 +5,13 @@ import { promisify } from 'node:util'
 const run = promisify(execFile)
 const fetchScript = resolve(import.meta.dirname, '../../../../infra/trixie/fetch.ts')
 
-async function fetchPrograms(name: string): Promise<string> {
+/** Folder of a package of Debian trixie, unpacked into the cache when it is not there yet. */
+export async function fetchPackage(name: string): Promise<string> {
   const { stdout } = await run(process.execPath, [fetchScript, name])
-  return join(stdout.trim(), 'usr/bin')
+  return stdout.trim()
 }
+
+const fetchPrograms = async (name: string): Promise<string> => join(await fetchPackage(name), 'usr/bin')
 
 /** Path of etcdctl 3.5 from Debian trixie, fetched into the cache when it is not there yet. */
 export async function fetchEtcdctl(): Promise<string> {
