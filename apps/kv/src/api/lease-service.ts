@@ -86,6 +86,7 @@ const waitingMax = 1000
 
 /** Answers keep-alives of one stream in order; an unknown lease is answered with TTL 0. */
 function keepAliveQueue(context: ServiceContext, call: StreamCall) {
+  const { leases } = context
   const waiting: bigint[] = []
   let isRunning = false
   let isEnded = false
@@ -97,7 +98,7 @@ function keepAliveQueue(context: ServiceContext, call: StreamCall) {
     while (waiting.length > 0 && !call.closed) {
       const ids = waiting.splice(0)
       if (ids.length > 0) call.resume()
-      const ttls = await Promise.all(ids.map((id) => renewable(context.leases.renew(id))))
+      const ttls = await Promise.all(ids.map((id) => leases.renewNow(id) ?? renewable(leases.renew(id))))
       ids.forEach((id, at) => void call.send(encodeKeepAlive(headerOf(context), { id, ttl: ttls[at]! })))
     }
     isRunning = false

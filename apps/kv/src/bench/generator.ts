@@ -123,8 +123,10 @@ function unaryLoop(client: WireClient, run: Run, stream: number, done: () => voi
 function keepAliveLoop(client: WireClient, run: Run, stream: number, done: () => void): void {
   const message = run.workload.request(stream)
   let startedAt = 0
+  let isOver = false
   const ask = (): void => {
     if (run.next() === undefined) {
+      isOver = true
       call.end()
       done()
       return
@@ -138,7 +140,7 @@ function keepAliveLoop(client: WireClient, run: Run, stream: number, done: () =>
       ask()
     },
     onClose: (error: unknown) => {
-      if (error) run.ended(startedAt, false)
+      if (error && !isOver) run.ended(startedAt, false)
       done()
     },
   }

@@ -46,6 +46,30 @@ test('a renewal starts the TTL anew and an unknown lease answers 0', async () =>
   expect(await leases.remaining(6n)).toBeUndefined()
 })
 
+test('a leader renews at once, what it must think about it does not', async () => {
+  const { clock, leases, consensus, grant } = setUp()
+  expect(leases.renewNow(5n)).toBeUndefined()
+  leases.start(consensus)
+  await grant(5n, 10)
+  await clock.advance(8000)
+  expect([leases.renewNow(5n), leases.renewNow(6n)]).toEqual([10, 0])
+  expect(await leases.remaining(5n)).toBe(10)
+  await grant(7n, 3600)
+  await clock.advance(5 * 60_000 + 1000)
+  expect(leases.renewNow(7n), 'a checkpoint must be taken back first').toBeUndefined()
+})
+
+test.each<[string, Partial<Consensus<Applied>>]>([
+  ['who does not lead', { isLeader: () => false }],
+  ['whose majority was not heard of', { leadershipConfirmedAt: () => undefined }],
+  ['whose majority was heard of too long ago', { leadershipConfirmedAt: () => -1001 }],
+])('a member %s does not renew at once', async (_, change) => {
+  const { leases, consensus, grant } = setUp(() => change)
+  leases.start(consensus)
+  await grant(5n, 10)
+  expect(leases.renewNow(5n)).toBeUndefined()
+})
+
 test('a lease whose time is over cannot be renewed while it is being ended', async () => {
   const { clock, leases, consensus, grant } = setUp()
   leases.start(consensus)
