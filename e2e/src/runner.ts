@@ -14,6 +14,9 @@ export type Stage = {
   end(failed: boolean): Promise<void>
 }
 
+/** Reason of a story's signal when somebody ended the whole run. */
+export const runEnded = new Error('the run was ended')
+
 /** What the runner needs of its surroundings; tests have their own. */
 export type RunnerPorts = {
   nowMs(): number
@@ -116,7 +119,7 @@ async function runOrSkip(
 async function runOne(story: Story, cancelled: AbortSignal, ports: RunnerPorts): Promise<Outcome> {
   const began = ports.nowMs()
   const ended = new AbortController()
-  const cancel = (): void => ended.abort()
+  const cancel = (): void => ended.abort(runEnded)
   cancelled.addEventListener('abort', cancel, { once: true })
   const stage = await ports.prepare(story, ended.signal)
   let reason: string | undefined

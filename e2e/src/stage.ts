@@ -13,7 +13,7 @@ import { ConsoleWatch } from './console-watch.ts'
 import type { Fixtures } from './fixtures.ts'
 import { kiln } from './kiln-command.ts'
 import type { Figure } from './report.ts'
-import type { Stage } from './runner.ts'
+import { runEnded, type Stage } from './runner.ts'
 import type { JournalShell, Story, StoryContext } from './story.ts'
 
 export type StageSettings = {
@@ -101,7 +101,8 @@ export function prepareStage(story: Story, signal: AbortSignal, settings: StageS
       const problems: unknown[] = []
       // Before the folders that they are in go.
       if (failed) {
-        await saveJournals(journals, folder)
+        // Who ends the run does not wait for machines.
+        if (signal.reason !== runEnded) await saveJournals(journals, folder)
         for (const [name, path] of kept) if (existsSync(path)) copyFileSync(path, join(folder, name))
       }
       for (const close of closers.reverse()) await close().catch((error: unknown) => problems.push(error))
