@@ -4,11 +4,11 @@ import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { EtcdClient } from '@kiln/etcd-api'
 import { readMachineTls } from '@kiln/pki/machine'
-import { containersOf } from '@kiln/schemas'
+import { containersOf, type PodStatus } from '@kiln/schemas'
 import { describeError, type Log, type RunningDaemon, systemClock } from '@kiln/service'
 import { type RuntimeApi, serveApi } from './api.ts'
 import { logFile } from './container-plan.ts'
-import { bootId, journalRuns, placePod, systemdRuns, whyNoPods } from './host.ts'
+import { bootId, journalRuns, placePod, runTool, systemdRuns, whyNoPods } from './host.ts'
 import { openImages } from './images.ts'
 import { Manager } from './manager.ts'
 import { openNetwork } from './network.ts'
@@ -16,7 +16,8 @@ import { podNetworkOf } from './network-plan.ts'
 import { followPodFiles } from './pod-files.ts'
 import { openKernel, podPaths } from './pod-kernel.ts'
 import { openRecords } from './pod-record.ts'
-import { openPublisher, type Publisher, publicationOf } from './publication.ts'
+import { openPublisher, type Publisher, statusEntries } from './publication.ts'
+import { openServices } from './services/services.ts'
 import { type Machine, readMachine, type Settings } from './settings.ts'
 import { followStorePods } from './store-pods.ts'
 
@@ -24,6 +25,8 @@ const collectEveryMs = 3_600_000
 const keepImagesMs = 24 * 3_600_000
 /** How long a drain waits for a store that does not take the withdrawal of the services. */
 const withdrawMs = 3_000
+/** A member that died must not keep its watchers from hearing within 15 s that a machine is gone. */
+const storeKeepAlive = { intervalMs: 5_000, timeoutMs: 4_000 }
 
 /** Starts everything in the order of need: records, pods, files, the socket, and last the store, which may be away. */
 export async function startRuntime(
@@ -60,11 +63,17 @@ export async function startRuntime(
     machineAddress: machine.address,
     journal: journalRuns(),
     network,
+    podGateway: podNetwork.gateway,
     treeOf: (image) => images.treeOf(image),
     listImages: () => images.list(),
     place: (unit, stopSeconds) => placePod({ cgroupRoot: settings.cgroupRoot, unit, systemd, stopSeconds }),
   })
+  const services = await openServices({ settings, machine, podNetwork, run: runTool, log })
   let publisher: Publisher | undefined
+  const publish = (statuses: PodStatus[]): void => {
+    publisher?.publish(statusEntries(statuses, machine.id))
+    services.publish(statuses)
+  }
   const manager = new Manager({
     kernel,
     images,
@@ -78,7 +87,7 @@ export async function startRuntime(
     podNetwork,
     refusal,
     storePodsMayUseHost: settings.storePodsMayUseHost,
-    changed: (statuses) => publisher?.publish(publicationOf(statuses, machine)),
+    changed: publish,
   })
   await manager.adopt()
   const exits = watch(join(settings.stateDir, 'exits'), (_, name) =>
@@ -106,7 +115,7 @@ export async function startRuntime(
     drain: (wanted) =>
       manager.drain({
         ...wanted,
-        withdrawn: () => Promise.race([publisher?.settled(), sleep(withdrawMs)]).then(() => undefined),
+        withdrawn: () => Promise.race([services.settled(), sleep(withdrawMs)]).then(() => undefined),
       }),
     resume: () => manager.resume(),
     images: () => images.list(),
@@ -135,7 +144,8 @@ export async function startRuntime(
   const store = connectStore(settings, machine)
   if (store) {
     publisher = openPublisher({ store, leaseSeconds: settings.leaseSeconds, log })
-    publisher.publish(publicationOf(manager.statuses(), machine))
+    services.connect(store, stopping)
+    publish(manager.statuses())
     void followStorePods({
       store,
       machineId: machine.id,
@@ -152,6 +162,7 @@ export async function startRuntime(
   return {
     stop: async () => {
       publisher?.close()
+      await services.close()
       clearInterval(collecting)
       files.close()
       exits.close()
@@ -165,5 +176,9 @@ export async function startRuntime(
 /** The certificate is read at each new connection: it is renewed now and then, and may come after this daemon. */
 function connectStore(settings: Settings, machine: Machine): EtcdClient | undefined {
   if (machine.storeEndpoints.length === 0) return undefined
-  return new EtcdClient({ endpoints: machine.storeEndpoints, tls: () => readMachineTls(settings.pkiDir) })
+  return new EtcdClient({
+    endpoints: machine.storeEndpoints,
+    tls: () => readMachineTls(settings.pkiDir),
+    keepAlive: storeKeepAlive,
+  })
 }

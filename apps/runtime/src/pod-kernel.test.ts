@@ -87,6 +87,7 @@ async function runtime(folder: string): Promise<Manager> {
     logFileBytes: 65536,
     podPidsDefault: 100,
     network: noNetwork,
+    podGateway: undefined,
     treeOf: (each) => images.treeOf(each),
     listImages: () => images.list(),
     place: undefined,

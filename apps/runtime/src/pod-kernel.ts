@@ -38,6 +38,7 @@ import { planExec, runExec } from './pod-exec.ts'
 import { type PodFacts, planProcess, resolveUser } from './pod-process.ts'
 import type { PodRecord } from './pod-record.ts'
 import type { Exit } from './restart-policy.ts'
+import { podResolver } from './services/resolver.ts'
 
 /** What a pod needs from the machine. The real one runs kiln-init; tests have one of their own. */
 export type PodKernel = {
@@ -77,6 +78,8 @@ export type KernelSettings = {
   logFileBytes: number
   podPidsDefault: number
   network: Network
+  /** The machine's address in the pods' network. */
+  podGateway: string | undefined
   treeOf(image: StoredImage): string
   listImages(): Promise<StoredImage[]>
   /** Absent on a machine without cgroup v2, in tests. */
@@ -145,7 +148,7 @@ export function openKernel(settings: KernelSettings): PodKernel {
       const { manifest } = record
       await mkdir(paths.run, { recursive: true, mode: 0o711 })
       await mkdir(paths.exits, { recursive: true })
-      await writeIdentity(record, paths)
+      await writeIdentity(record, paths, settings.podGateway)
       const placement = placeOf(record)
       if (placement) await preparePlace(placement)
       const plan = planSandbox(manifest, paths, placement?.groups)
@@ -248,15 +251,17 @@ export function openKernel(settings: KernelSettings): PodKernel {
   }
 }
 
-async function writeIdentity(record: PodRecord, paths: PodPaths): Promise<void> {
+async function writeIdentity(
+  record: PodRecord,
+  paths: PodPaths,
+  podGateway: string | undefined,
+): Promise<void> {
   const name = podHostName(record.manifest)
   const own = record.manifest.spec.hostNetwork ? '' : `${record.address ?? '127.0.1.1'}\t${name}\n`
   await writeFile(hostsFile(paths), hostsHead + own)
   await writeFile(hostNameFile(paths), `${name}\n`)
-  // The stub listens on the machine's loopback only, so pods get the servers behind it.
-  const upstream = '/run/systemd/resolve/resolv.conf'
-  const source = existsSync(upstream) ? upstream : '/etc/resolv.conf'
-  await writeFile(resolverFile(paths), await readFile(source, 'utf8').catch(() => ''))
+  const { hostNetwork } = record.manifest.spec
+  await writeFile(resolverFile(paths), await podResolver({ hostNetwork, gateway: podGateway }))
 }
 
 async function prepareFolders(pod: PodManifest, container: PodContainer, paths: PodPaths): Promise<void> {

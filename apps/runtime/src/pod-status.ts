@@ -4,13 +4,11 @@ import {
   type PodContainer,
   type PodManifest,
   type PodStatus,
-  type ServiceRecord,
+  serviceLabel,
 } from '@kiln/schemas'
 import type { PortMapping } from './network-plan.ts'
 import type { PodRecord, PodSource } from './pod-record.ts'
 import { type ContainerState, podPhase } from './restart-policy.ts'
-
-export const serviceLabel = 'kiln.dev/service'
 
 export type StatusFacts = {
   machineId: string
@@ -123,18 +121,6 @@ function containerStatus(name: string, image: string, state: ContainerState): Co
         }
       : {}),
   }
-}
-
-/** How the cluster reaches a pod's service: the machine's address and ports. Undefined when it offers none. */
-export function serviceRecord(
-  status: PodStatus,
-  machineAddress: string | undefined,
-): ServiceRecord | undefined {
-  if (!status.ready || machineAddress === undefined) return undefined
-  const ports = status.ports.flatMap(({ name, hostPort, protocol }) =>
-    hostPort === undefined ? [] : [{ port: hostPort, protocol, ...(name === undefined ? {} : { name }) }],
-  )
-  return ports.length === 0 ? undefined : { address: machineAddress, ports }
 }
 
 /** What address translation must do for a pod. */

@@ -1,40 +1,7 @@
 import type { HeldLease, HoldLeaseOptions } from '@kiln/etcd-api'
-import type { PodStatus } from '@kiln/schemas'
 import { createLog, Fault } from '@kiln/service'
 import { expect, test, vi } from 'vitest'
-import { openPublisher, publicationOf } from './publication.ts'
-
-const status = (more: Partial<PodStatus> = {}): PodStatus => ({
-  formatVersion: 1,
-  name: 'hello',
-  machine: 'node1',
-  uid: 'u1',
-  phase: 'Running',
-  ready: true,
-  source: 'file',
-  address: '10.88.11.2',
-  service: 'web',
-  ports: [
-    { name: 'http', port: 80, hostPort: 8000, protocol: 'TCP' },
-    { port: 9, protocol: 'UDP' },
-  ],
-  containers: [],
-  since: '2026-01-01T00:00:00.000Z',
-  ...more,
-})
-const machine = { id: 'node1', address: '10.77.0.11' }
-
-test('a ready pod is a service at the machine\u2019s address and ports; one that is not has only its status', () => {
-  const ready = publicationOf([status()], machine)
-  expect([...ready.keys()]).toEqual(['/kiln/status/node1/hello', '/kiln/services/web/node1:hello'])
-  expect(JSON.parse(ready.get('/kiln/services/web/node1:hello') ?? '')).toEqual({
-    address: '10.77.0.11',
-    ports: [{ port: 8000, protocol: 'TCP', name: 'http' }],
-  })
-  expect(publicationOf([status({ ready: false })], machine).size).toBe(1)
-  expect(publicationOf([status({ ports: [] })], machine).size).toBe(1)
-  expect(publicationOf([status()], { ...machine, address: undefined }).size).toBe(1)
-})
+import { openPublisher } from './publication.ts'
 
 /** A store in memory that can be away. */
 function fakeStore() {

@@ -1,21 +1,12 @@
 import type { EtcdClient, HeldLease } from '@kiln/etcd-api'
 import { type PodStatus, storeKeys } from '@kiln/schemas'
 import { describeError, Fault, type Log } from '@kiln/service'
-import { serviceRecord } from './pod-status.ts'
 
-/** What the store should say about the pods of this machine, by key. Pure. */
-export function publicationOf(
-  statuses: PodStatus[],
-  machine: { id: string; address: string | undefined },
-): Map<string, string> {
-  const entries = new Map<string, string>()
-  for (const status of statuses) {
-    const at = { machine: machine.id, pod: status.name }
-    entries.set(storeKeys.podStatus(at), JSON.stringify(status))
-    const service = serviceRecord(status, machine.address)
-    if (service) entries.set(storeKeys.service({ ...at, service: status.service }), JSON.stringify(service))
-  }
-  return entries
+/** What the store should say about the pods of a machine, by key. Pure. */
+export function statusEntries(statuses: PodStatus[], machine: string): Map<string, string> {
+  return new Map(
+    statuses.map((status) => [storeKeys.podStatus({ machine, pod: status.name }), JSON.stringify(status)]),
+  )
 }
 
 type Store = Pick<EtcdClient, 'put' | 'delete' | 'holdLease'>

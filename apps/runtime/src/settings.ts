@@ -9,6 +9,8 @@ const flag = z
   .union([z.boolean(), z.enum(['true', 'false'])])
   .transform((value) => value === true || value === 'true')
 
+const resolvedStubs = ['127.0.0.53', '127.0.0.54']
+
 export const Settings = z.object({
   podsDir: path.default('/etc/kiln/pods.d'),
   stateDir: path.default('/var/lib/kiln/runtime'),
@@ -41,6 +43,20 @@ export const Settings = z.object({
   /** Credentials of registries, as docker login and podman login write them. */
   registryAuthFile: path.default('/etc/kiln/registry-auth.json'),
   leaseSeconds: z.coerce.number().int().min(5).default(30),
+  /** How long a machine that died stays in the services of others: this, and what the store takes to notice. */
+  serviceLeaseSeconds: z.coerce.number().int().min(5).max(300).default(10),
+  /** Where names below svc.kiln are answered: an address of the loopback. */
+  serviceDnsAddress: z
+    .union([z.ipv4(), z.ipv6()])
+    .refine(
+      (address) => address.startsWith('127.') || address === '::1',
+      'must be an address of the loopback',
+    )
+    .refine((address) => !resolvedStubs.includes(address), 'belongs to systemd-resolved')
+    .default('127.0.0.88'),
+  serviceDnsPort: z.coerce.number().int().min(1).max(65535).default(53),
+  /** Drop-in that points systemd-resolved there. */
+  resolverFile: path.default('/run/systemd/resolved.conf.d/60-kiln-services.conf'),
   /** Pods from the store may mount host paths and use the host's network. Whoever writes the store is then root here. */
   storePodsMayUseHost: flag.default(false),
 })

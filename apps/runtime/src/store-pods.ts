@@ -1,9 +1,7 @@
-import { setTimeout as sleep } from 'node:timers/promises'
 import type { EtcdClient } from '@kiln/etcd-api'
 import { type PodManifest, parsePod, storeKeys } from '@kiln/schemas'
-import { describeError, type Log } from '@kiln/service'
-
-const retryMs = 3_000
+import type { Log } from '@kiln/service'
+import { followPrefix } from './follow-prefix.ts'
 
 /** Why a pod of the store may not run here; undefined when it may. Whoever writes the store is not root everywhere. */
 export function whyNotFromStore(manifest: PodManifest): string | undefined {
@@ -28,39 +26,27 @@ export function followStorePods(input: {
   const prefix = storeKeys.pods(input.machineId)
   const pods = new Map<string, PodManifest>()
 
-  const take = (key: string, text: string): void => {
+  const take = (key: string, text: string | undefined): void => {
     const name = key.slice(prefix.length)
-    const manifest = readPod(name, text, log)
+    const manifest = text === undefined ? undefined : readPod(name, text, log)
     if (manifest) pods.set(name, manifest)
     else pods.delete(name)
   }
-
-  const follow = async (): Promise<void> => {
-    const { entries, revision } = await store.getPrefix(prefix)
-    pods.clear()
-    for (const entry of entries) take(entry.key, entry.text)
-    input.changed(new Map(pods))
-    for await (const outcome of store.watch(prefix, { startRevision: revision + 1n, signal })) {
-      if (outcome.kind === 'compacted') return
-      for (const event of outcome.events) {
-        if (event.kind === 'put') take(event.entry.key, event.entry.text)
-        else pods.delete(event.key.slice(prefix.length))
-      }
+  return followPrefix({
+    store,
+    prefix,
+    log,
+    signal,
+    reset: (entries) => {
+      pods.clear()
+      for (const { key, text } of entries) take(key, text)
       input.changed(new Map(pods))
-    }
-  }
-
-  const run = async (): Promise<void> => {
-    while (!signal.aborted) {
-      try {
-        await follow()
-      } catch (error) {
-        log.debug({ error: describeError(error) }, 'pods of the store cannot be followed, trying on')
-        await sleep(retryMs, undefined, { signal }).catch(() => undefined)
-      }
-    }
-  }
-  return run()
+    },
+    changed: (changes) => {
+      for (const { key, text } of changes) take(key, text)
+      input.changed(new Map(pods))
+    },
+  })
 }
 
 function readPod(name: string, text: string, log: Log): PodManifest | undefined {

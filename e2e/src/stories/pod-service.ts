@@ -14,7 +14,8 @@ export const podService: Story = {
     const cluster = await context.cluster()
     const services = await until('every machine has a service', { timeoutMs: 60_000, signal }, async () => {
       const { entries } = await cluster.store.getPrefix(storeKeys.services)
-      return entries.length >= cluster.machines.length ? entries : undefined
+      const ready = entries.filter(({ text }) => ServiceRecord.parse(JSON.parse(text)).ready)
+      return ready.length >= cluster.machines.length ? ready : undefined
     })
     for (const machine of cluster.machines) {
       const entry = services.find(({ key }) => key.split('/').at(-1)?.startsWith(`${machine.name}:`))
@@ -40,6 +41,12 @@ export const podService: Story = {
       )
       say(`${other.name} asks ${address}:${port}: ${output.split('\n').at(-1)}`)
       expect(output.includes(machine.name), `the pod of ${machine.name} says where it runs`)
+
+      const name = `${pod}.${machine.name}.${entry.key.split('/').at(-2)}.svc.kiln`
+      await until(`${other.name} finds ${name}`, { timeoutMs: 60_000, signal }, async () => {
+        const answer = await cluster.shell(other.name, `getent ahostsv4 ${name}`, { signal })
+        return answer.output.includes(address) ? answer : undefined
+      })
     }
     figure('services', String(services.length))
     const { output } = await cluster.shell('node1', memoryCommand, { signal })

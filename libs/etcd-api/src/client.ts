@@ -50,6 +50,8 @@ export type EtcdClientOptions = {
   timeoutMs?: number
   /** Signs in with this; without it the certificate says who asks, if the cluster wants to know. */
   user?: StoreUser | undefined
+  /** When a connection that went silent is pinged, and how long the answer may take; 10 s and 5 s unless told. */
+  keepAlive?: { intervalMs: number; timeoutMs: number }
   clock?: Clock
 }
 
@@ -101,7 +103,13 @@ export class EtcdClient {
   constructor(options: EtcdClientOptions) {
     this.timeoutMs = options.timeoutMs ?? timeoutMsDefault
     this.clock = options.clock ?? systemClock
-    this.endpoints = new Endpoints(options.endpoints, options.tls, this.timeoutMs, options.user)
+    this.endpoints = new Endpoints(
+      options.endpoints,
+      options.tls,
+      this.timeoutMs,
+      options.user,
+      options.keepAlive,
+    )
   }
 
   /** The endpoints, the one in use first. */

@@ -44,6 +44,7 @@ export class Endpoints {
   private closed = false
   private readonly timeoutMs: number
   private readonly user: StoreUser | undefined
+  private readonly limits: Partial<WireLimits>
   /** Of the user; empty where authentication is off, undefined before it was asked for. */
   private token: string | undefined
 
@@ -52,8 +53,12 @@ export class Endpoints {
     tls: ClientTlsSource | undefined,
     timeoutMs: number,
     user?: StoreUser,
+    keepAlive?: { intervalMs: number; timeoutMs: number },
   ) {
     this.user = user
+    this.limits = keepAlive
+      ? { ...limits, keepAliveIntervalMs: keepAlive.intervalMs, keepAliveTimeoutMs: keepAlive.timeoutMs }
+      : limits
     assert(urls.length > 0, 'a client has at least one endpoint')
     this.all = urls.map(parseEndpoint)
     this.order = [...this.all]
@@ -189,7 +194,7 @@ export class Endpoints {
       host,
       port,
       tls: secure ? () => this.material() : undefined,
-      limits,
+      limits: this.limits,
       ...backoff,
     })
     endpoint.client.connect()

@@ -84,6 +84,7 @@ export {
   PodStatus,
   type PodVolume,
   parsePod,
+  serviceLabel,
 } from './pod.ts'
 export type { PodAction, Probe } from './pod-actions.ts'
 export {

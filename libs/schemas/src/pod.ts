@@ -23,6 +23,9 @@ const labels = z.record(z.string().max(320), z.string()).default({})
 /** Capability without `CAP_`, upper case, or ALL. */
 const CapabilityName = z.string().regex(/^[A-Z][A-Z_]*$/, 'must be a capability such as NET_BIND_SERVICE')
 
+/** Label that names the service of a pod; without it the service has the pod's name. */
+export const serviceLabel = 'kiln.dev/service'
+
 const fieldPaths =
   /^(metadata\.(name|namespace|uid)|metadata\.(labels|annotations)\['[^']{1,320}'\]|spec\.nodeName|status\.(podIP|hostIP))$/
 
@@ -176,6 +179,9 @@ export const PodManifest = z
   .superRefine((pod, context) => {
     const problem = (path: (string | number)[], message: string): void =>
       context.addIssue({ code: 'custom', path, message })
+    const service = pod.metadata.labels[serviceLabel]
+    if (service !== undefined && !HostName.safeParse(service).success)
+      problem(['metadata', 'labels', serviceLabel], 'must be a lower-case host name of one label')
     const volumes = new Set(pod.spec.volumes.map((volume) => volume.name))
     const names = new Set<string>()
     for (const [container, at] of containersWithPaths(pod.spec)) {

@@ -34,9 +34,15 @@ export const MachineStatus = z.looseObject({
 })
 export type MachineStatus = z.output<typeof MachineStatus>
 
-/** `/kiln/services/<name>/<machine>:<pod>`, under the runtime's lease. */
+/** `/kiln/services/<name>/<machine>:<pod>`, under the runtime's lease: where a pod is reached, and whether it should be. */
 export const ServiceRecord = z.looseObject({
   address: z.string().max(64),
+  /** Further addresses of the same ports, such as one of the other IP version. */
+  addresses: z.array(z.string().max(64)).max(16).optional(),
+  /** The pod says so by its probes. Earlier versions wrote ready pods only, and did not say it. */
+  ready: z.boolean().default(true),
+  /** `machine`: the addresses mean something on the pod's own machine only. */
+  scope: z.enum(['cluster', 'machine']).default('cluster'),
   ports: z
     .array(
       z.looseObject({

@@ -35,7 +35,7 @@ export async function services(options: Options, context: CommandContext): Promi
     options,
     context,
     storeKeys.services,
-    ['SERVICE', 'INSTANCE', 'ADDRESS', 'PORTS'],
+    ['SERVICE', 'INSTANCE', 'READY', 'ADDRESS', 'PORTS'],
     (name, value) => {
       const [service = '', instance = ''] = name.split('/')
       const record = ServiceRecord.safeParse(value).data
@@ -43,7 +43,15 @@ export async function services(options: Options, context: CommandContext): Promi
         ({ port, protocol, name: portName }) =>
           `${portName ?? ''}${portName ? '=' : ''}${port}/${protocol.toLowerCase()}`,
       )
-      return [service, instance, record?.address ?? 'unreadable', ports?.join(', ') ?? '']
+      const ready = record && (record.ready ? 'yes' : 'no')
+      const reach = record?.scope === 'machine' ? ' (on its machine)' : ''
+      return [
+        service,
+        instance,
+        ready ?? '',
+        record ? `${record.address}${reach}` : 'unreadable',
+        ports?.join(', ') ?? '',
+      ]
     },
   )
 }
