@@ -70,13 +70,8 @@ export async function openImages(input: {
       if (parsed.pin !== undefined) await expectPin(parsed.path, parsed.pin)
       return importFrom(openArchive({ path: parsed.path, architecture }))
     }
+    if (parsed.kind === 'registry') return importFrom(pullBlobs(parsed))
     const file = join(downloads, createHash('sha256').update(reference).digest('hex'))
-    if (parsed.kind === 'registry') {
-      const folder = `${file}.blobs`
-      const image = await importFrom(pullBlobs(parsed, folder))
-      await rm(folder, { recursive: true, force: true })
-      return image
-    }
     await download({
       url: parsed.url,
       file,
@@ -91,17 +86,16 @@ export async function openImages(input: {
     }
   }
 
-  const pullBlobs = async (reference: RegistryReference, folder: string): Promise<ImageSource> => {
+  const pullBlobs = async (reference: RegistryReference): Promise<ImageSource> => {
     let told = 0
     return await pullImage({
       reference,
-      folder,
+      folder: store.blobs.folder,
       architecture,
       registries: await readRegistries(input.registriesFile),
       authFile: await readAuthFile(input.registryAuthFile),
       bytesMax: input.bytesMax,
       signal: input.signal,
-      layersHere: (diffIds) => store.layersHere(diffIds),
       onProgress: ({ bytes, bytesDone, layers, layersDone }) => {
         const tenth = Math.floor((10 * bytesDone) / Math.max(1, bytes))
         if (tenth === told) return
@@ -120,7 +114,7 @@ export async function openImages(input: {
       await store.remove(image.reference)
       removed.push(image.reference)
     }
-    await store.collect(inUse().chains)
+    await store.collect(inUse().chains, olderThanMs)
     await removeOld(downloads, olderThanMs)
     return removed
   }
