@@ -84,7 +84,11 @@ function expectDigest(expected: string | undefined, hash: Hash, what: string): v
 }
 
 /** By the first bytes, as media types lie and Docker archives have none. */
-async function decompressor(file: string, offset: number, length: number): Promise<NodeJS.ReadWriteStream> {
+export async function decompressor(
+  file: string,
+  offset: number,
+  length: number,
+): Promise<NodeJS.ReadWriteStream> {
   const handle = await open(file, 'r')
   try {
     const magic = Buffer.alloc(4)

@@ -46,6 +46,8 @@ export type ImageStore = {
   import(reference: string, source: ImageSource, admittedBy?: Admission): Promise<StoredImage>
   /** Where blobs are: pulls bring them there. */
   blobs: BlobStore
+  /** Notes in an image's record why it may be used. */
+  admit(image: StoredImage, admittedBy: Admission): Promise<StoredImage>
   /** Notes that an image is in use now. */
   touch(reference: string): Promise<void>
   /** The unpacked, read-only root of an image. */
@@ -134,6 +136,11 @@ export async function openImageStore(options: ImageStoreOptions): Promise<ImageS
       if (text === undefined) return undefined
       const image = readRecord(text)
       return image && (await exists(treePath(image.chainId))) ? image : undefined
+    },
+    admit: async (image, admittedBy) => {
+      const admitted = { ...image, admittedBy }
+      await atomicWrite(recordPath(image.reference), `${JSON.stringify(admitted)}\n`)
+      return admitted
     },
     touch: async (reference) => {
       const now = new Date()

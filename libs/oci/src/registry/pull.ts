@@ -5,6 +5,7 @@ import * as z from 'zod'
 import { blobPath, sha256Of } from '../blobs.ts'
 import { fitsPlatform, type ImageSource } from '../image-source.ts'
 import type { RegistryReference } from '../reference.ts'
+import { findSignature, type Requirement } from '../trust/cosign.ts'
 import { fetchBlob } from './blob-file.ts'
 import { type AuthFile, credentialsFor } from './credentials.ts'
 import { type Endpoint, endpointsOf, type Registries } from './registries.ts'
@@ -20,12 +21,17 @@ export type PullOptions = {
   /** Of all layers together, as they are stored in the registry. */
   bytesMax: number
   signal: AbortSignal
+  /** The signature without which nothing but manifests is fetched. */
+  requirement?: Requirement | undefined
   onProgress?: (progress: PullProgress) => void
   backoffMs?: number
 }
 
 /** How far a pull is, over all layers that have to be fetched. */
 export type PullProgress = { layers: number; layersDone: number; bytes: number; bytesDone: number }
+
+/** `signedBy` are fingerprints of the keys whose signatures were asked for and found. */
+export type PulledImage = ImageSource & { signedBy: string[] }
 
 const Both = z.looseObject({
   manifests: z.unknown().optional(),
@@ -42,7 +48,7 @@ const layerType =
  * Pulls an image (distribution-spec, "Pull"): from the mirrors of its registry, then from the registry itself. Everything is
  * checked against its digest while it streams; the answer can be unpacked.
  */
-export async function pullImage(options: PullOptions): Promise<ImageSource> {
+export async function pullImage(options: PullOptions): Promise<PulledImage> {
   const { reference, registries, signal } = options
   await mkdir(options.folder, { recursive: true })
   const endpoints = await endpointsOf(reference.registry, registries)
@@ -57,7 +63,7 @@ export async function pullImage(options: PullOptions): Promise<ImageSource> {
   throw new Fault('IMAGE_NOT_FOUND', `there is no registry for ${reference.repository}`)
 }
 
-async function pullFrom(endpoint: Endpoint, options: PullOptions): Promise<ImageSource> {
+async function pullFrom(endpoint: Endpoint, options: PullOptions): Promise<PulledImage> {
   const { reference, signal, folder, backoffMs } = options
   const client = new RegistryClient({
     endpoint,
@@ -69,6 +75,10 @@ async function pullFrom(endpoint: Endpoint, options: PullOptions): Promise<Image
   const where = `${reference.registry}/${reference.repository}`
   const top = await client.manifest(reference.pin ? `sha256:${reference.pin}` : reference.tag)
   const chosen = await chooseManifest(client, top, { architecture: options.architecture, where })
+  const { requirement } = options
+  const signedBy = requirement
+    ? await findSignature({ client, reference, digests: [top.digest, chosen.digest], requirement })
+    : []
   const manifest = read(ImageManifest, chosen.bytes, `manifest ${chosen.digest} of ${where}`)
   const bring = (descriptor: Descriptor, onProgress?: (bytes: number) => void): Promise<void> =>
     fetchBlob({
@@ -91,6 +101,7 @@ async function pullFrom(endpoint: Endpoint, options: PullOptions): Promise<Image
   const layers = checkLayers(manifest, config, where)
   await bringLayers(layers, options, bring)
   return {
+    signedBy,
     digest: chosen.digest,
     configDigest: manifest.config.digest,
     config,
