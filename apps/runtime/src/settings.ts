@@ -40,6 +40,8 @@ export const Settings = z.object({
   registriesFile: path.default('/etc/kiln/registries.json'),
   /** Credentials of registries, as docker login and podman login write them. */
   registryAuthFile: path.default('/etc/kiln/registry-auth.json'),
+  /** Which images may be used, and whose signatures they need; `kiln-runtime image trust` writes it. */
+  imagePolicyFile: path.default('/etc/kiln/image-policy.json'),
   leaseSeconds: z.coerce.number().int().min(5).default(30),
   /** Pods from the store may mount host paths and use the host's network. Whoever writes the store is then root here. */
   storePodsMayUseHost: flag.default(false),

@@ -1,6 +1,6 @@
 import { createHash, createPublicKey, type KeyObject } from 'node:crypto'
 import { readFile } from 'node:fs/promises'
-import { atomicWrite, Fault } from '@kiln/service'
+import { assert, atomicWrite, Fault } from '@kiln/service'
 import * as z from 'zod'
 import { parseImageReference } from '../reference.ts'
 
@@ -53,9 +53,14 @@ export async function writePolicy(path: string, policy: Policy): Promise<void> {
 }
 
 /** The rule for an image as a pod names it, and the prefix that it is of; undefined for the default. */
-export function ruleFor(policy: Policy, reference: string): { rule: Rule; prefix: string | undefined } {
-  const prefix = placesOf(reference).find((place) => Object.hasOwn(policy.prefixes, place))
-  return { rule: prefix === undefined ? policy.default : policy.prefixes[prefix]!, prefix }
+export function ruleFor(
+  policy: Policy,
+  reference: string,
+): { rule: Rule; prefix: string | undefined; isLocal: boolean } {
+  const places = placesOf(reference)
+  const prefix = places.find((place) => Object.hasOwn(policy.prefixes, place))
+  const rule = prefix === undefined ? policy.default : policy.prefixes[prefix]!
+  return { rule, prefix, isLocal: places.some(isLocalKind) }
 }
 
 /** `host/a/b`, `host/a`, `host` of an image in a registry, or the kind of another. */
@@ -63,7 +68,7 @@ function placesOf(reference: string): string[] {
   const kind = localKinds.find((each) => reference.startsWith(each))
   if (kind !== undefined) return [kind]
   const parsed = parseImageReference(reference, undefined)
-  if (parsed.kind !== 'registry') return []
+  assert(parsed.kind === 'registry', 'every other kind is a local one')
   const parts = `${parsed.registry}/${parsed.repository}`.split('/')
   return parts.map((_, at) => parts.slice(0, parts.length - at).join('/'))
 }
