@@ -6,6 +6,8 @@ import { dirname } from 'node:path'
 import { type PodStatus, parsePod } from '@kiln/schemas'
 import { assert, describeError, Fault, type Log, version } from '@kiln/service'
 import * as z from 'zod'
+import { answerInLines, findImageWork } from './image-api.ts'
+import type { ImageService } from './image-service.ts'
 
 /** What the daemon does for its command line, over HTTP and JSON on a unix socket that only root may open. */
 export type RuntimeApi = {
@@ -22,8 +24,7 @@ export type RuntimeApi = {
   drain(wanted: DrainRequest): Promise<string[]>
   /** There is no reboot: services and pods come back. */
   resume(): Promise<void>
-  images(): Promise<object[]>
-  collect(): Promise<string[]>
+  images: ImageService
   info(): { machine: string; runsPods: boolean; code?: string; message?: string }
 }
 
@@ -82,8 +83,7 @@ const routes: Route[] = [
     serve: async (api, _, body) => ({ running: await api.drain(DrainRequest.parse(body)) }),
   },
   { method: 'POST', path: /^\/v1\/resume$/, serve: (api) => api.resume().then(() => ({})) },
-  { method: 'GET', path: /^\/v1\/images$/, serve: (api) => api.images() },
-  { method: 'POST', path: /^\/v1\/gc$/, serve: (api) => api.collect() },
+  { method: 'GET', path: /^\/v1\/images$/, serve: (api) => api.images.list() },
 ]
 
 function find(api: RuntimeApi, name: string): PodStatus {
@@ -127,6 +127,11 @@ export async function serveApi(input: {
     let body: unknown
     try {
       const { pathname } = new URL(request.url ?? '/', 'http://runtime')
+      const work = request.method === 'POST' ? findImageWork(pathname) : undefined
+      if (work) {
+        const asked = await readBody(request)
+        return await answerInLines(response, log, (tell) => work(api.images, asked, tell))
+      }
       const found = routes.find((route) => route.method === request.method && route.path.test(pathname))
       if (!found) throw new Fault('POD_NOT_FOUND', `there is nothing at ${request.method} ${pathname}`)
       const name = decodeURIComponent(found.path.exec(pathname)?.[1] ?? '')

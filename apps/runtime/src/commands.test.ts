@@ -54,8 +54,7 @@ async function serve(change: Partial<RuntimeApi> = {}): Promise<string[]> {
     },
     planExec: unexpected,
     logs: unexpected,
-    images: async () => [],
-    collect: async () => ['boot://old.tar'],
+    images: {} as RuntimeApi['images'],
     info: () => ({ machine: 'node1', runsPods: true }),
     ...change,
   }
@@ -100,7 +99,6 @@ test('pods are run from a file, stopped with a grace of choice, and removed', as
   expect((await run('run', file)).code).toBe(0)
   expect((await run('stop', 'hello', '--grace', '3')).out[0]).toBe('hello: Stopped, 10.88.11.2')
   expect((await run('rm', 'hello')).code).toBe(0)
-  expect((await run('gc')).out).toEqual(['boot://old.tar'])
   expect(asked).toEqual(['run x', 'stop hello 3', 'remove hello'])
 })
 
@@ -108,7 +106,7 @@ test('every way to fail has its exit code and says why', async () => {
   expect(await run('list')).toMatchObject({ code: 6, err: [expect.stringContaining('RUNTIME_UNREACHABLE')] })
   await serve({
     run: () => Promise.reject(new Fault('RUNTIME_NEEDS_CGROUP_V2', 'no cgroup v2 here')),
-    collect: () => Promise.reject(new Error('bug')),
+    start: () => Promise.reject(new Error('bug')),
   })
   expect(await run('status', 'nope')).toMatchObject({
     code: 3,
@@ -127,7 +125,7 @@ test('every way to fail has its exit code and says why', async () => {
     code: 4,
     err: ['kiln-runtime: RUNTIME_NEEDS_CGROUP_V2: no cgroup v2 here'],
   })
-  expect((await run('gc')).code).toBe(1)
+  expect((await run('start', 'hello')).code).toBe(1)
   expect((await run('stop', 'hello', '--grace', 'soon')).code).toBe(2)
   expect((await run('bogus')).code).toBe(2)
   expect((await run('--help')).code).toBe(0)

@@ -3,13 +3,17 @@ import { readFile, rm } from 'node:fs/promises'
 import type { PodStatus } from '@kiln/schemas'
 import { describeError, Fault, version } from '@kiln/service'
 import { Command, CommanderError } from 'commander'
-import { callRuntime, exitCodeOf } from './client.ts'
+import { callRuntime, callRuntimeLines, exitCodeOf } from './client.ts'
+import { addImageCommands } from './image-commands.ts'
+import { alignColumns } from './image-table.ts'
 import { parsePodText } from './pod-files.ts'
 
 export type CommandPorts = {
   socket: string
   print(line: string): void
   complain(line: string): void
+  /** Shows how work goes on, in place of what was shown before. */
+  status?: ((text: string) => void) | undefined
 }
 
 /** The command line: everything is asked of the daemon, except that programs and journals need this terminal. */
@@ -117,26 +121,14 @@ export async function runCommand(argv: string[], ports: CommandPorts): Promise<n
         await rm(planFile, { force: true })
       }
     })
-  program
-    .command('images')
-    .description('images on this machine')
-    .option('--json', 'as JSON')
-    .action(async (options: { json?: boolean }) => {
-      const images = await call<{ reference: string; digest: string; sizeBytes: number }[]>(
-        'GET',
-        '/v1/images',
-      )
-      if (options.json) ports.print(JSON.stringify(images, undefined, 2))
-      else
-        for (const image of images)
-          ports.print(`${image.digest.slice(7, 19)}  ${image.sizeBytes}  ${image.reference}`)
-    })
-  program
-    .command('gc')
-    .description('remove images that no pod uses')
-    .action(async () => {
-      for (const reference of await call<string[]>('POST', '/v1/gc')) ports.print(reference)
-    })
+  addImageCommands(program, {
+    ...ports,
+    list: () => call('GET', '/v1/images'),
+    ask: (what, body, onProgress) => callRuntimeLines(socket(), `/v1/images/${what}`, body, onProgress),
+    exit: (wanted) => {
+      code = wanted
+    },
+  })
 
   try {
     await program.parseAsync(argv, { from: 'user' })
@@ -199,13 +191,7 @@ export function podTable(pods: PodStatus[]): string[] {
       pod.containers.find((container) => container.reason)?.reason ?? pod.code ?? '',
     ]),
   ]
-  const widths = rows[0]!.map((_, column) => Math.max(...rows.map((row) => row[column]!.length)))
-  return rows.map((row) =>
-    row
-      .map((cell, column) => cell.padEnd(widths[column]!))
-      .join('  ')
-      .trimEnd(),
-  )
+  return alignColumns(rows)
 }
 
 /** `1/2`: containers that are ready, of those that go on running. */

@@ -9,6 +9,7 @@ import { describeError, type Log, type RunningDaemon, systemClock } from '@kiln/
 import { type RuntimeApi, serveApi } from './api.ts'
 import { logFile } from './container-plan.ts'
 import { bootId, journalRuns, placePod, runTool, systemdRuns, whyNoPods } from './host.ts'
+import { openImageService } from './image-service.ts'
 import { openImages } from './images.ts'
 import { Manager } from './manager.ts'
 import { openNetwork } from './network.ts'
@@ -51,6 +52,7 @@ export async function startRuntime(
     bytesMax: settings.imageBytesMax,
     registriesFile: settings.registriesFile,
     registryAuthFile: settings.registryAuthFile,
+    imagePolicyFile: settings.imagePolicyFile,
     signal: stopping,
     log,
   })
@@ -98,12 +100,10 @@ export async function startRuntime(
   const files = await followPodFiles(settings.podsDir, log, ({ pods, problems }) =>
     manager.want('file', new Map([...pods].map(([name, { manifest }]) => [name, manifest])), problems),
   )
-  const collect = (olderThanMs: number): Promise<string[]> =>
-    images.collect(() => manager.imagesInUse(), olderThanMs)
   const collecting = setInterval(() => {
-    collect(keepImagesMs).catch((error: unknown) =>
-      log.warn({ error: describeError(error) }, 'unused images cannot be removed'),
-    )
+    images
+      .collect(() => manager.imagesInUse(), keepImagesMs)
+      .catch((error: unknown) => log.warn({ error: describeError(error) }, 'unused images cannot be removed'))
   }, collectEveryMs)
 
   const api: RuntimeApi = {
@@ -118,8 +118,15 @@ export async function startRuntime(
         withdrawn: () => Promise.race([services.settled(), sleep(withdrawMs)]).then(() => undefined),
       }),
     resume: () => manager.resume(),
-    images: () => images.list(),
-    collect: () => collect(0),
+    images: openImageService({
+      images,
+      folder: join(settings.stateDir, 'images'),
+      users: () => manager.imageUsers(),
+      inUse: () => manager.imagesInUse(),
+      imagePolicyFile: settings.imagePolicyFile,
+      signal: stopping,
+      log,
+    }),
     info: () => ({
       machine: machine.id,
       runsPods: refusal === undefined,

@@ -17,6 +17,7 @@ beforeEach(async () => {
     bytesMax: 1 << 20,
     registriesFile: '/nonexistent',
     registryAuthFile: '/nonexistent',
+    imagePolicyFile: '/nonexistent',
     signal: new AbortController().signal,
     log: createLog('test', 'silent'),
   })

@@ -1,5 +1,6 @@
 import { containersOf, type PodManifest, type PodStatus } from '@kiln/schemas'
 import { describeError, Fault, type Log } from '@kiln/service'
+import type { ImageUser } from './image-service.ts'
 import type { ImagesInUse } from './images.ts'
 import type { Network } from './network.ts'
 import { freeAddress, type PodNetwork } from './network-plan.ts'
@@ -170,14 +171,22 @@ export class Manager {
     return [...all, ...this.#problemStatuses(known)].sort((a, b) => (a.name < b.name ? -1 : 1))
   }
 
+  /** What images pods use: those they name, and those whose trees their containers run on. */
+  imageUsers(): ImageUser[] {
+    return [...this.#pods.values()].map(({ name, record }) => ({
+      pod: name,
+      references: containersOf(record.manifest).map(({ image }) => image),
+      chains: Object.values(record.containers).flatMap(({ chainId }) => chainId ?? []),
+    }))
+  }
+
   /** What images must stay. */
   imagesInUse(): ImagesInUse {
-    const records = [...this.#pods.values()].map((pod) => pod.record)
-    const references = records.flatMap(({ manifest }) => containersOf(manifest).map(({ image }) => image))
-    const chains = records.flatMap(({ containers }) =>
-      Object.values(containers).flatMap(({ chainId }) => chainId ?? []),
-    )
-    return { references: new Set(references), chains: new Set(chains) }
+    const users = this.imageUsers()
+    return {
+      references: new Set(users.flatMap(({ references }) => references)),
+      chains: new Set(users.flatMap(({ chains }) => chains)),
+    }
   }
 
   /** Lets go of all pods; they go on. */

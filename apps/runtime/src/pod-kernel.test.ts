@@ -74,6 +74,7 @@ async function runtime(folder: string): Promise<Manager> {
     bytesMax: 1e9,
     registriesFile: join(folder, 'registries.json'),
     registryAuthFile: join(folder, 'registry-auth.json'),
+    imagePolicyFile: join(folder, 'image-policy.json'),
     signal,
     log,
   })

@@ -42,6 +42,8 @@ export const Settings = z.object({
   registriesFile: path.default('/etc/kiln/registries.json'),
   /** Credentials of registries, as docker login and podman login write them. */
   registryAuthFile: path.default('/etc/kiln/registry-auth.json'),
+  /** Which images may be used, and whose signatures they need; `kiln-runtime image trust` writes it. */
+  imagePolicyFile: path.default('/etc/kiln/image-policy.json'),
   leaseSeconds: z.coerce.number().int().min(5).default(30),
   /** How long a machine that died stays in the services of others: this, and what the store takes to notice. */
   serviceLeaseSeconds: z.coerce.number().int().min(5).max(300).default(10),

@@ -1,4 +1,3 @@
-import { createHash } from 'node:crypto'
 import { open, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import {
@@ -12,6 +11,7 @@ import {
 } from '@kiln/schemas'
 import { Fault } from '@kiln/service'
 import type { z } from 'zod'
+import { sha256Of } from './blobs.ts'
 import { indexTar, type Slice } from './tar-index.ts'
 
 /** A layer where it lies, with what it must be. Docker archives promise no digest of the layer's own file. */
@@ -23,6 +23,8 @@ export type ImageSource = {
   digest: Digest
   configDigest: Digest
   config: ImageConfig
+  /** As they came. A Docker archive has no manifest: one is made of it when it is stored. */
+  documents: { manifest?: Buffer; config: Buffer }
   layers: LayerSource[]
 }
 
@@ -64,8 +66,9 @@ async function readLayout(find: FindFile, wanted: Wanted): Promise<ImageSource> 
   await readDocument(ImageLayout, find, 'oci-layout', wanted.where)
   const { document: index } = await readDocument(ImageIndex, find, 'index.json', wanted.where)
   const manifestAt = await chooseManifest(find, index, wanted, 0)
-  const manifest = await readBlob(ImageManifest, find, manifestAt, wanted.where)
-  const config = await readBlob(ImageConfig, find, manifest.config, wanted.where)
+  const { document: manifest, bytes } = await readBlob(ImageManifest, find, manifestAt, wanted.where)
+  const configRead = await readBlob(ImageConfig, find, manifest.config, wanted.where)
+  const config = configRead.document
   const layers: LayerSource[] = []
   for (const [position, layer] of manifest.layers.entries()) {
     const slice = await find(blobPath(layer.digest))
@@ -77,7 +80,13 @@ async function readLayout(find: FindFile, wanted: Wanted): Promise<ImageSource> 
     layers.push({ slice, digest: layer.digest, diffId: diffIdAt(config, position, wanted.where) })
   }
   return finish(
-    { digest: manifestAt.digest, configDigest: manifest.config.digest, config, layers },
+    {
+      digest: manifestAt.digest,
+      configDigest: manifest.config.digest,
+      config,
+      documents: { manifest: bytes, config: configRead.bytes },
+      layers,
+    },
     wanted.where,
   )
 }
@@ -103,7 +112,8 @@ async function chooseManifest(
     )
   if (!/index|manifest\.list/.test(chosen.mediaType)) return chosen
   if (depth >= 3) throw new Fault('IMAGE_ARCHIVE_INVALID', `${wanted.where} nests its indexes too deeply`)
-  return chooseManifest(find, await readBlob(ImageIndex, find, chosen, wanted.where), wanted, depth + 1)
+  const { document: below } = await readBlob(ImageIndex, find, chosen, wanted.where)
+  return chooseManifest(find, below, wanted, depth + 1)
 }
 
 /** Whether an entry of an index is for Linux on this architecture; one that does not say is. */
@@ -116,7 +126,7 @@ async function readDockerArchive(find: FindFile, where: string): Promise<ImageSo
   const [manifest] = manifests
   if (!manifest || manifests.length > 1)
     throw new Fault('IMAGE_ARCHIVE_INVALID', `${where} holds ${manifests.length} images, not one`)
-  const { document: config, digest } = await readDocument(ImageConfig, find, manifest.Config, where)
+  const { document: config, digest, bytes } = await readDocument(ImageConfig, find, manifest.Config, where)
   const promised = /([0-9a-f]{64})(\.json)?$/.exec(manifest.Config)?.[1]
   if (promised !== undefined && digest !== `sha256:${promised}`)
     throw new Fault('IMAGE_DIGEST_MISMATCH', `the config of ${where} does not match its digest`)
@@ -126,7 +136,7 @@ async function readDockerArchive(find: FindFile, where: string): Promise<ImageSo
     if (!slice) throw new Fault('IMAGE_ARCHIVE_INVALID', `${where} lacks its layer ${path}`)
     layers.push({ slice, diffId: diffIdAt(config, position, where) })
   }
-  return finish({ digest, configDigest: digest, config, layers }, where)
+  return finish({ digest, configDigest: digest, config, documents: { config: bytes }, layers }, where)
 }
 
 function finish(source: ImageSource, where: string): ImageSource {
@@ -150,30 +160,31 @@ async function readBlob<S extends z.ZodType>(
   find: FindFile,
   descriptor: Descriptor,
   where: string,
-): Promise<z.output<S>> {
-  const { document, digest, length } = await readDocument(schema, find, blobPath(descriptor.digest), where)
-  if (digest !== descriptor.digest || length !== descriptor.size)
+): Promise<Read<S>> {
+  const read = await readDocument(schema, find, blobPath(descriptor.digest), where)
+  if (read.digest !== descriptor.digest || read.bytes.length !== descriptor.size)
     throw new Fault(
       'IMAGE_DIGEST_MISMATCH',
       `blob ${descriptor.digest} of ${where} does not match its digest`,
     )
-  return document
+  return read
 }
+
+type Read<S extends z.ZodType> = { document: z.output<S>; digest: Digest; bytes: Buffer }
 
 async function readDocument<S extends z.ZodType>(
   schema: S,
   find: FindFile,
   path: string,
   where: string,
-): Promise<{ document: z.output<S>; digest: Digest; length: number }> {
+): Promise<Read<S>> {
   const slice = await find(path)
   if (!slice) throw new Fault('IMAGE_ARCHIVE_INVALID', `${where} lacks ${path}`)
   if (slice.length > documentBytesMax)
     throw new Fault('IMAGE_TOO_LARGE', `${path} of ${where} has ${slice.length} bytes`)
   const bytes = await readSlice(slice)
-  const digest = `sha256:${createHash('sha256').update(bytes).digest('hex')}`
   try {
-    return { document: schema.parse(JSON.parse(bytes.toString('utf8'))), digest, length: bytes.length }
+    return { document: schema.parse(JSON.parse(bytes.toString('utf8'))), digest: sha256Of(bytes), bytes }
   } catch (error) {
     throw new Fault('IMAGE_ARCHIVE_INVALID', `${path} of ${where} is not what it should be`, { cause: error })
   }

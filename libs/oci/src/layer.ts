@@ -7,6 +7,7 @@ import { pipeline } from 'node:stream/promises'
 import { createGunzip, createZstdDecompress } from 'node:zlib'
 import { Fault } from '@kiln/service'
 import tar from 'tar-stream'
+import { hashing } from './blobs.ts'
 import type { LayerSource } from './image-source.ts'
 import { removePlace, type ScopedTree, scopedTree, splitEntryPath } from './scoped-tree.ts'
 
@@ -82,17 +83,12 @@ function expectDigest(expected: string | undefined, hash: Hash, what: string): v
     throw new Fault('IMAGE_DIGEST_MISMATCH', `the ${what} of layer ${expected} has digest ${actual}`)
 }
 
-function hashing(hash: Hash): Transform {
-  return new Transform({
-    transform: (chunk: Buffer, _, done) => {
-      hash.update(chunk)
-      done(null, chunk)
-    },
-  })
-}
-
 /** By the first bytes, as media types lie and Docker archives have none. */
-async function decompressor(file: string, offset: number, length: number): Promise<NodeJS.ReadWriteStream> {
+export async function decompressor(
+  file: string,
+  offset: number,
+  length: number,
+): Promise<NodeJS.ReadWriteStream> {
   const handle = await open(file, 'r')
   try {
     const magic = Buffer.alloc(4)

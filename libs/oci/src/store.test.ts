@@ -253,3 +253,57 @@ test('a crash before the tree is durable leaves no tree with a name', async () =
   await expect(importLayers([[file('a')]], {}, failing)).rejects.toThrow(/power cut/)
   expect(readdirSync(join(base, 'trees'))).toEqual([])
 })
+
+test('blobs are kept as they came, a docker archive gets a manifest, and what no image needs is collected', async () => {
+  const base = newFolder()
+  const store = await newStore({ folder: base })
+  const content = { layers: [[file('a', 'hello')]], config: {} }
+  const { files, manifestDigest } = await layoutFiles(content)
+  const { image } = await importLayers(content.layers, {}, store)
+  expect(image.blobs?.[0]?.digest).toBe(manifestDigest)
+  for (const { digest, size } of image.blobs!) {
+    const bytes = readFileSync(store.blobs.path(digest))
+    expect(bytes.length).toBe(size)
+    expect(bytes.equals(files.get(`blobs/sha256/${digest.slice(7)}`)!)).toBe(true)
+  }
+  files.delete('oci-layout')
+  const path = join(newFolder(), 'docker.tar')
+  const { layerTar } = await import('./image-writer.ts')
+  writeFileSync(path, await layerTar([...files].map(([name, bytes]) => ({ path: name, content: bytes }))))
+  const docker = await store.import('docker', await openArchive({ path, architecture }))
+  const [manifest, config, layer] = docker.blobs!
+  const made = JSON.parse(readFileSync(store.blobs.path(manifest!.digest), 'utf8'))
+  expect(made).toMatchObject({ config: { digest: docker.digest }, layers: [{ digest: layer!.digest }] })
+  expect(config!.digest).toBe(docker.digest)
+  writeFileSync(join(store.blobs.folder, `${'a'.repeat(64)}.part`), 'half')
+  await store.remove(image.reference)
+  await store.collect(new Set(), 60_000)
+  expect(readdirSync(store.blobs.folder)).toHaveLength(4)
+  await store.remove('docker')
+  await store.collect(new Set())
+  expect(readdirSync(store.blobs.folder)).toEqual([])
+})
+
+test('a stored blob that is damaged is removed when it is found to be, so that the next try can fetch it', async () => {
+  const store = await newStore()
+  const { image } = await importLayers([[file('a', 'hello'.repeat(100))]], { compression: 'none' }, store)
+  const layer = store.blobs.path(image.blobs![2]!.digest)
+  const bytes = readFileSync(layer)
+  bytes[600]! ^= 1
+  writeFileSync(layer, bytes)
+  await store.remove(image.reference)
+  const damaged = { slice: { file: layer, offset: 0, length: bytes.length }, digest: image.blobs![2]!.digest }
+  const source = {
+    digest: image.digest,
+    configDigest: image.configDigest,
+    config: image.config,
+    documents: { config: readFileSync(store.blobs.path(image.configDigest)) },
+    layers: [{ ...damaged, diffId: image.config.rootfs.diff_ids[0]! }],
+  }
+  const reopened = await newStore()
+  await expect(reopened.import('x', source)).rejects.toMatchObject({ code: 'IMAGE_DIGEST_MISMATCH' })
+  await store.collect(new Set([]))
+  writeFileSync(layer, bytes)
+  await expect(store.import('x', source)).rejects.toMatchObject({ code: 'IMAGE_DIGEST_MISMATCH' })
+  expect(existsSync(layer)).toBe(false)
+})

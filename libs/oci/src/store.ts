@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { type Digest, ImageConfig } from '@kiln/schemas'
 import { atomicWrite, Fault, syncDirectory } from '@kiln/service'
+import { type BlobName, type BlobStore, digestOfFile, isBlobName, openBlobs } from './blobs.ts'
 import type { ImageSource } from './image-source.ts'
 import { applyLayer, type UnpackBudget } from './layer.ts'
 
@@ -22,23 +23,41 @@ export type StoredImage = {
   entries: number
   skipped: { devices: number; attributes: number }
   importedAt: string
+  /** What it is made of: manifest, config, then layers. Absent in records of earlier versions, which kept none. */
+  blobs?: BlobName[]
+  /** Why it may be used: keys whose signatures were found, or that an administrator wanted it without a check. */
+  admittedBy?: Admission
 }
 
+/** The fingerprints of the keys that a policy asked for and found, none if it asked for none. */
+export type Admission = { kind: 'policy'; keys: string[] } | { kind: 'insecure-options' }
+
+/** An image as it is listed: `lastUsedAt` is the time of its record's file. */
+export type ListedImage = StoredImage & { lastUsedAt: string }
+
 /**
- * Images unpacked once per chain of layers: `trees/<chain id>` is complete or absent, `records/<hash>.json` says
- * which reference is which tree. One process owns a store.
+ * Images unpacked once per chain of layers: `trees/<chain id>` is complete or absent, `blobs/<hex>` is what it was made of,
+ * `records/<hash>.json` says which reference is which tree. One process owns a store.
  */
 export type ImageStore = {
   get(reference: string): Promise<StoredImage | undefined>
-  list(): Promise<StoredImage[]>
-  import(reference: string, source: ImageSource): Promise<StoredImage>
-  /** How many of the lowest layers need not be unpacked, as trees of theirs are here. */
-  layersHere(diffIds: Digest[]): Promise<number>
+  list(): Promise<ListedImage[]>
+  /** Keeps the image's blobs, unpacks them unless that was done before, and last writes the record. */
+  import(reference: string, source: ImageSource, admittedBy?: Admission): Promise<StoredImage>
+  /** Where blobs are: pulls bring them there. */
+  blobs: BlobStore
+  /** Notes in an image's record why it may be used. */
+  admit(image: StoredImage, admittedBy: Admission): Promise<StoredImage>
+  /** Notes that an image is in use now. */
+  touch(reference: string): Promise<void>
   /** The unpacked, read-only root of an image. */
   treeOf(image: StoredImage): string
   remove(reference: string): Promise<boolean>
-  /** Removes trees that no record names and that are not in `inUse`. */
-  collect(inUse: Set<Digest>): Promise<Digest[]>
+  /**
+   * Removes trees that no record names and that are not in `inUse`, and blobs that no record names; parts of downloads only once they are
+   * older than `partsOlderThanMs`.
+   */
+  collect(inUse: Set<Digest>, partsOlderThanMs?: number): Promise<Digest[]>
 }
 
 export type ImageStoreOptions = {
@@ -59,6 +78,7 @@ const syncFileSystem = async (path: string): Promise<void> => {
 export async function openImageStore(options: ImageStoreOptions): Promise<ImageStore> {
   const trees = join(options.folder, 'trees')
   const records = join(options.folder, 'records')
+  const blobs = await openBlobs(join(options.folder, 'blobs'))
   const syncTree = options.syncTree ?? syncFileSystem
   await mkdir(trees, { recursive: true })
   await mkdir(records, { recursive: true })
@@ -110,33 +130,50 @@ export async function openImageStore(options: ImageStoreOptions): Promise<ImageS
 
   const store: ImageStore = {
     treeOf: (image) => treePath(image.chainId),
+    blobs,
     get: async (reference) => {
       const text = await readFile(recordPath(reference), 'utf8').catch(() => undefined)
       if (text === undefined) return undefined
       const image = readRecord(text)
       return image && (await exists(treePath(image.chainId))) ? image : undefined
     },
-    layersHere: (diffIds) => layersHere(chainIds(diffIds)),
+    admit: async (image, admittedBy) => {
+      const admitted = { ...image, admittedBy }
+      await atomicWrite(recordPath(image.reference), `${JSON.stringify(admitted)}\n`)
+      return admitted
+    },
+    touch: async (reference) => {
+      const now = new Date()
+      await utimes(recordPath(reference), now, now).catch((error: NodeJS.ErrnoException) => {
+        if (error.code !== 'ENOENT') throw error
+      })
+    },
     list: async () => {
-      const found: StoredImage[] = []
+      const found: ListedImage[] = []
       for (const name of (await readdir(records)).sort()) {
-        const image = name.endsWith('.json')
-          ? readRecord(await readFile(join(records, name), 'utf8'))
-          : undefined
-        if (image) found.push(image)
+        const path = join(records, name)
+        const image = name.endsWith('.json') ? readRecord(await readFile(path, 'utf8')) : undefined
+        if (image) found.push({ ...image, lastUsedAt: (await lstat(path)).mtime.toISOString() })
       }
       return found
     },
-    import: async (reference, source) => {
+    import: async (reference, source, admittedBy) => {
       const chain = chainIds(source.layers.map((layer) => layer.diffId))
       const chainId = chain.at(-1)
       if (!chainId) throw new Fault('IMAGE_ARCHIVE_INVALID', `image ${reference} has no layers`)
+      const kept = await keepBlobs(blobs, source)
       const totals: Totals = { sizeBytes: 0, entries: 0, skipped: { devices: 0, attributes: 0 } }
       while (unpacking.has(chainId)) await unpacking.get(chainId)?.catch(() => undefined)
       if (!(await exists(treePath(chainId)))) {
         const work = unpack(source, chain, totals)
         unpacking.set(chainId, work)
-        await work.finally(() => unpacking.delete(chainId))
+        await work
+          .catch(async (error: unknown) => {
+            // A stored blob that is damaged would be taken again and again.
+            await removeDamaged(blobs, kept)
+            throw error
+          })
+          .finally(() => unpacking.delete(chainId))
       }
       const image: StoredImage = {
         formatVersion: 1,
@@ -147,6 +184,8 @@ export async function openImageStore(options: ImageStoreOptions): Promise<ImageS
         config: source.config,
         ...totals,
         importedAt: new Date().toISOString(),
+        blobs: kept,
+        ...(admittedBy ? { admittedBy } : {}),
       }
       await atomicWrite(recordPath(reference), `${JSON.stringify(image)}\n`)
       return image
@@ -154,10 +193,13 @@ export async function openImageStore(options: ImageStoreOptions): Promise<ImageS
     remove: async (reference) => {
       if (!(await exists(recordPath(reference)))) return false
       await rm(recordPath(reference))
+      await syncDirectory(records)
       return true
     },
-    collect: async (inUse) => {
-      const kept = new Set([...inUse, ...(await store.list()).map((image) => image.chainId)])
+    collect: async (inUse, partsOlderThanMs = 0) => {
+      const images = await store.list()
+      const kept = new Set([...inUse, ...images.map((image) => image.chainId)])
+      await removeBlobs(blobs.folder, new Set(images.flatMap(blobNames)), partsOlderThanMs)
       const removed: Digest[] = []
       for (const name of await readdir(trees)) {
         const chainId = `sha256:${name}`
@@ -172,6 +214,48 @@ export async function openImageStore(options: ImageStoreOptions): Promise<ImageS
     },
   }
   return store
+}
+
+/** The file names of an image's blobs. */
+export const blobNames = ({ blobs = [] }: StoredImage): string[] =>
+  blobs.map(({ digest }) => digest.slice('sha256:'.length))
+
+async function removeBlobs(folder: string, kept: Set<string>, partsOlderThanMs: number): Promise<void> {
+  for (const name of await readdir(folder)) {
+    const path = join(folder, name)
+    const isYoung = async (): Promise<boolean> => Date.now() - (await lstat(path)).mtimeMs < partsOlderThanMs
+    if (!kept.has(name) && (isBlobName(name) || !(await isYoung()))) await rm(path, { force: true })
+  }
+}
+
+async function removeDamaged(blobs: BlobStore, names: BlobName[]): Promise<void> {
+  for (const { digest } of names) {
+    const path = blobs.path(digest)
+    if ((await digestOfFile(path).catch(() => undefined)) !== digest) await rm(path, { force: true })
+  }
+}
+
+/** Manifest, config and layers of an image, in this order; a Docker archive gets a manifest. */
+async function keepBlobs(blobs: BlobStore, source: ImageSource): Promise<BlobName[]> {
+  const layers: BlobName[] = []
+  for (const { slice, digest } of source.layers) layers.push(await blobs.copy(slice, digest))
+  const config = await blobs.put(source.documents.config)
+  const manifest = source.documents.manifest ?? manifestOf(config, layers)
+  return [await blobs.put(manifest), config, ...layers]
+}
+
+const media = 'application/vnd.oci.image'
+
+/** The layers of a Docker archive are plain tars. */
+function manifestOf(config: BlobName, layers: BlobName[]): Buffer {
+  return Buffer.from(
+    JSON.stringify({
+      schemaVersion: 2,
+      mediaType: `${media}.manifest.v1+json`,
+      config: { mediaType: `${media}.config.v1+json`, ...config },
+      layers: layers.map((layer) => ({ mediaType: `${media}.layer.v1.tar`, ...layer })),
+    }),
+  )
 }
 
 type Totals = Pick<StoredImage, 'sizeBytes' | 'entries' | 'skipped'>
@@ -208,7 +292,7 @@ async function linkTree(from: string, to: string): Promise<void> {
   await utimes(to, folder.atime, folder.mtime)
 }
 
-function readRecord(text: string): StoredImage | undefined {
+export function readRecord(text: string): StoredImage | undefined {
   try {
     const record = JSON.parse(text) as StoredImage
     return record.formatVersion === 1 ? { ...record, config: ImageConfig.parse(record.config) } : undefined

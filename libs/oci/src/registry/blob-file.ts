@@ -16,11 +16,22 @@ export type BlobFile = {
   onProgress?(bytes: number): void
 }
 
+/** By file: two pulls that want one blob are one transfer. */
+const inFlight = new Map<string, Promise<void>>()
+
 /**
  * Brings a blob to the disk, checked while it streams. What an earlier try left is continued, and so is a transfer that
  * breaks off, as long as it gets further; what is not as its descriptor says leaves nothing.
  */
 export async function fetchBlob(blob: BlobFile): Promise<void> {
+  const { file } = blob
+  while (inFlight.has(file)) await inFlight.get(file)?.catch(() => undefined)
+  const work = fetchAlone(blob)
+  inFlight.set(file, work)
+  await work.finally(() => inFlight.delete(file))
+}
+
+async function fetchAlone(blob: BlobFile): Promise<void> {
   const { file, descriptor } = blob
   if ((await sizeOf(file)) === descriptor.size) return
   const part = `${file}.part`

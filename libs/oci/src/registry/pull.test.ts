@@ -65,15 +65,23 @@ test('an image is pulled, unpacked, and what is here already is not fetched agai
   expect(progress.at(-1)).toMatchObject({ layers: 3, layersDone: 3 })
   expect(progress.at(-1)!.bytesDone).toBe(progress.at(-1)!.bytes)
 
+  const folder = newFolder()
+  await pull({ folder })
   const before = blobRequests().length
-  const layersHere = (diffIds: string[]): Promise<number> => store.layersHere(diffIds)
-  await store.import('again', await pull({ layersHere }))
-  // Its config alone.
-  expect(blobRequests().length).toBe(before + 1)
+  await pull({ folder })
+  expect(blobRequests().length).toBe(before)
   await registry.add({ ...image, layers: [...image.layers, [{ path: 'c', content: 'four' }]] }, 'v2')
-  const grown = await store.import('grown', await pull({ layersHere }, 'v2'))
-  expect(blobRequests().length).toBe(before + 3)
+  const grown = await store.import('grown', await pull({ folder }, 'v2'))
+  // Its config and its own layer.
+  expect(blobRequests().length).toBe(before + 2)
   expect(readFileSync(join(store.treeOf(grown), 'c'), 'utf8')).toBe('four')
+})
+
+test('two pulls at once that share a folder fetch each blob once', async () => {
+  await registry.add(image, 'v1')
+  const folder = newFolder()
+  await Promise.all([pull({ folder }), pull({ folder })])
+  expect(blobRequests()).toHaveLength(4)
 })
 
 test('an index leads to the image of this architecture, and a digest pins it', async () => {

@@ -1,10 +1,11 @@
-import { mkdir, readFile, writeFile } from 'node:fs/promises'
-import { join } from 'node:path'
+import { mkdir, readFile, rm } from 'node:fs/promises'
 import { type Descriptor, type Digest, ImageConfig, ImageIndex, ImageManifest } from '@kiln/schemas'
 import { Fault } from '@kiln/service'
 import * as z from 'zod'
+import { blobPath, sha256Of } from '../blobs.ts'
 import { fitsPlatform, type ImageSource } from '../image-source.ts'
 import type { RegistryReference } from '../reference.ts'
+import { findSignature, type Requirement } from '../trust/cosign.ts'
 import { fetchBlob } from './blob-file.ts'
 import { type AuthFile, credentialsFor } from './credentials.ts'
 import { type Endpoint, endpointsOf, type Registries } from './registries.ts'
@@ -12,7 +13,7 @@ import { type Document, RegistryClient } from './registry-client.ts'
 
 export type PullOptions = {
   reference: RegistryReference
-  /** For the blobs of this image; kept after a failure, so that the next try goes on. */
+  /** Of blobs by digest. What is there is not fetched, and what a failure left is gone on with. */
   folder: string
   architecture: string
   registries: Registries
@@ -20,14 +21,17 @@ export type PullOptions = {
   /** Of all layers together, as they are stored in the registry. */
   bytesMax: number
   signal: AbortSignal
-  /** How many of the lowest layers are here already, unpacked: they are not fetched. */
-  layersHere?: (diffIds: Digest[]) => Promise<number>
+  /** The signature without which nothing but manifests is fetched. */
+  requirement?: Requirement | undefined
   onProgress?: (progress: PullProgress) => void
   backoffMs?: number
 }
 
 /** How far a pull is, over all layers that have to be fetched. */
 export type PullProgress = { layers: number; layersDone: number; bytes: number; bytesDone: number }
+
+/** `signedBy` are fingerprints of the keys whose signatures were asked for and found. */
+export type PulledImage = ImageSource & { signedBy: string[] }
 
 const Both = z.looseObject({
   manifests: z.unknown().optional(),
@@ -44,7 +48,7 @@ const layerType =
  * Pulls an image (distribution-spec, "Pull"): from the mirrors of its registry, then from the registry itself. Everything is
  * checked against its digest while it streams; the answer can be unpacked.
  */
-export async function pullImage(options: PullOptions): Promise<ImageSource> {
+export async function pullImage(options: PullOptions): Promise<PulledImage> {
   const { reference, registries, signal } = options
   await mkdir(options.folder, { recursive: true })
   const endpoints = await endpointsOf(reference.registry, registries)
@@ -59,7 +63,7 @@ export async function pullImage(options: PullOptions): Promise<ImageSource> {
   throw new Fault('IMAGE_NOT_FOUND', `there is no registry for ${reference.repository}`)
 }
 
-async function pullFrom(endpoint: Endpoint, options: PullOptions): Promise<ImageSource> {
+async function pullFrom(endpoint: Endpoint, options: PullOptions): Promise<PulledImage> {
   const { reference, signal, folder, backoffMs } = options
   const client = new RegistryClient({
     endpoint,
@@ -71,10 +75,14 @@ async function pullFrom(endpoint: Endpoint, options: PullOptions): Promise<Image
   const where = `${reference.registry}/${reference.repository}`
   const top = await client.manifest(reference.pin ? `sha256:${reference.pin}` : reference.tag)
   const chosen = await chooseManifest(client, top, { architecture: options.architecture, where })
+  const { requirement } = options
+  const signedBy = requirement
+    ? await findSignature({ client, reference, digests: [top.digest, chosen.digest], requirement })
+    : []
   const manifest = read(ImageManifest, chosen.bytes, `manifest ${chosen.digest} of ${where}`)
   const bring = (descriptor: Descriptor, onProgress?: (bytes: number) => void): Promise<void> =>
     fetchBlob({
-      file: blobFile(folder, descriptor.digest),
+      file: blobPath(folder, descriptor.digest),
       descriptor,
       request: (from) => client.blob(descriptor.digest, from),
       ...(onProgress ? { onProgress } : {}),
@@ -82,21 +90,24 @@ async function pullFrom(endpoint: Endpoint, options: PullOptions): Promise<Image
   if (manifest.config.size > 4 << 20)
     throw new Fault('IMAGE_TOO_LARGE', `the config of ${where} has ${manifest.config.size} bytes`)
   await bring(manifest.config)
-  const config = read(
-    ImageConfig,
-    await readFile(blobFile(folder, manifest.config.digest)),
-    `config ${manifest.config.digest} of ${where}`,
-  )
+  const configBytes = await readFile(blobPath(folder, manifest.config.digest))
+  if (sha256Of(configBytes) !== manifest.config.digest) {
+    await rm(blobPath(folder, manifest.config.digest), { force: true })
+    throw new Fault('IMAGE_DIGEST_MISMATCH', `the stored config ${manifest.config.digest} is damaged`, {
+      remedy: 'it was removed: fetch the image again',
+    })
+  }
+  const config = read(ImageConfig, configBytes, `config ${manifest.config.digest} of ${where}`)
   const layers = checkLayers(manifest, config, where)
-  const from = (await options.layersHere?.(config.rootfs.diff_ids)) ?? 0
-  await bringLayers(layers.slice(from), options, bring)
-  await writeFile(join(folder, 'manifest.json'), chosen.bytes)
+  await bringLayers(layers, options, bring)
   return {
+    signedBy,
     digest: chosen.digest,
     configDigest: manifest.config.digest,
     config,
+    documents: { manifest: chosen.bytes, config: configBytes },
     layers: layers.map(({ digest, size }, at) => ({
-      slice: { file: blobFile(folder, digest), offset: 0, length: size },
+      slice: { file: blobPath(folder, digest), offset: 0, length: size },
       digest,
       diffId: config.rootfs.diff_ids[at]!,
     })),
@@ -189,5 +200,3 @@ function read<S extends z.ZodType>(schema: S, bytes: Buffer, what: string): z.ou
     throw new Fault('IMAGE_ARCHIVE_INVALID', `the ${what} is not what it should be`, { cause })
   }
 }
-
-const blobFile = (folder: string, digest: Digest): string => join(folder, digest.slice('sha256:'.length))

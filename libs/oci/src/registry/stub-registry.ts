@@ -1,4 +1,4 @@
-import { createHash } from 'node:crypto'
+import { createHash, createSign, type KeyObject } from 'node:crypto'
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import type { ImageContent } from '../image-writer.ts'
@@ -14,7 +14,18 @@ export type StubRegistry = {
   blobs: Map<string, Uint8Array>
   /** Puts an image in as `library/x:TAG`; answers its digests. */
   add(content: ImageContent, tag: string): Promise<{ manifestDigest: string; layers: string[] }>
+  /** Signs a manifest as cosign does, with a key of ours; `change` spoils the payload before it is signed. */
+  sign(manifestDigest: string, key: KeyObject, change?: (payload: CosignPayload) => void): void
   close(): void
+}
+
+export type CosignPayload = {
+  critical: {
+    identity: { 'docker-reference': string }
+    image: { 'docker-manifest-digest': string }
+    type: string
+  }
+  optional: null
 }
 
 /** A registry for tests that does as it is told. */
@@ -47,6 +58,43 @@ export async function startStubRegistry(): Promise<StubRegistry> {
       stub.manifests.set(tag, entry).set(manifestDigest, entry)
       const manifest = JSON.parse(Buffer.from(bytes).toString()) as { layers: { digest: string }[] }
       return { manifestDigest, layers: manifest.layers.map(({ digest }) => digest) }
+    },
+    sign: (manifestDigest, key, change) => {
+      const payload: CosignPayload = {
+        critical: {
+          identity: { 'docker-reference': `${stub.host}/library/x` },
+          image: { 'docker-manifest-digest': manifestDigest },
+          type: 'cosign container image signature',
+        },
+        optional: null,
+      }
+      change?.(payload)
+      const bytes = Buffer.from(JSON.stringify(payload))
+      const config = Buffer.from('{}')
+      const describe = (content: Buffer, mediaType: string): object => {
+        const digest = `sha256:${createHash('sha256').update(content).digest('hex')}`
+        stub.blobs.set(digest, content)
+        return { mediaType, digest, size: content.length }
+      }
+      const tag = `${manifestDigest.replace(':', '-')}.sig`
+      const before = JSON.parse(Buffer.from(stub.manifests.get(tag)?.bytes ?? Buffer.from('{}')).toString())
+      const signature = createSign('sha256').update(bytes).sign(key, 'base64')
+      const manifest = {
+        schemaVersion: 2,
+        mediaType: 'application/vnd.oci.image.manifest.v1+json',
+        config: describe(config, 'application/vnd.oci.image.config.v1+json'),
+        layers: [
+          ...((before as { layers?: object[] }).layers ?? []),
+          {
+            ...describe(bytes, 'application/vnd.dev.cosign.simplesigning.v1+json'),
+            annotations: { 'dev.cosignproject.cosign/signature': signature },
+          },
+        ],
+      }
+      stub.manifests.set(tag, {
+        bytes: Buffer.from(JSON.stringify(manifest)),
+        mediaType: manifest.mediaType,
+      })
     },
     close: () => {
       server.closeAllConnections()
