@@ -85,6 +85,8 @@ async function reprovision(lab: MachineLab, { signal, say, figure }: StoryContex
   say('the machine is installed again')
   await lab.seen(/MARK:ready /, { timeoutMs: 500_000, since: mark, signal })
   figure('reprovision', `${Math.round((performance.now() - began) / 1000)} s`)
+  const cmdline = await lab.shell('cat /proc/cmdline', { signal })
+  expect(/kiln_story=data-disks/.test(cmdline.output), `it has its kernel arguments: ${cmdline.output}`)
   const { output } = await lab.shell(`cat ${kept.path}/written /etc/motd; ls /etc/crypttab`, { signal })
   expect(
     /^kept\s+the second config\s+ls: /.test(output),
@@ -120,6 +122,7 @@ const keptFilesystem = { device: kept.device, format: kept.format, path: kept.pa
 
 const secondConfig = (): object => ({
   ignition: { version: '3.4.0' },
+  kernelArguments: { shouldExist: ['kiln_story=data-disks'] },
   storage: {
     disks: [keptDisk],
     filesystems: [keptFilesystem],
