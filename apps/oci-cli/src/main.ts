@@ -1,5 +1,5 @@
-import { readFileSync, writeSync } from 'node:fs'
-import { answerFront } from '@kiln/oci-runtime'
+import { readSync, writeSync } from 'node:fs'
+import { answerFront, questionBytesMax } from '@kiln/oci-runtime'
 import { printing } from './printing.ts'
 
 /**
@@ -7,8 +7,21 @@ import { printing } from './printing.ts'
  */
 const [command = '', root = '', ...args] = process.argv.slice(2)
 if (command === 'plan') {
-  const answer = answerFront(readFileSync(0))
+  const answer = answerFront(readQuestion())
   for (let at = 0; at < answer.length; ) at += writeSync(1, answer, at)
 } else {
   process.exitCode = await printing(command, root, args)
+}
+
+/** Stdin to its end, or just beyond what a question may have: that one is refused. */
+function readQuestion(): Buffer {
+  const chunks: Buffer[] = []
+  for (let left = questionBytesMax + 1; left > 0; ) {
+    const chunk = Buffer.allocUnsafe(Math.min(left, 1 << 18))
+    const length = readSync(0, chunk)
+    if (length === 0) break
+    chunks.push(chunk.subarray(0, length))
+    left -= length
+  }
+  return Buffer.concat(chunks)
 }

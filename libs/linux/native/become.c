@@ -7,9 +7,8 @@
 static void own_streams(const struct record *process) {
   struct stat status;
   for (int fd = 0; fd < 3; fd++) {
-    if (fstat(fd, &status) != 0 || status.st_uid == process->f[0].number) continue;
-    if (S_ISCHR(status.st_mode) && status.st_rdev == makedev(1, 3)) continue;
-    if (S_ISREG(status.st_mode) || S_ISDIR(status.st_mode)) continue;
+    if (fstat(fd, &status) != 0 || status.st_uid == process->f[0].number || S_ISREG(status.st_mode)) continue;
+    if (S_ISDIR(status.st_mode) || (S_ISCHR(status.st_mode) && status.st_rdev == makedev(1, 3))) continue;
     if (fchown(fd, (uid_t)process->f[0].number, (gid_t)-1) != 0) continue;
   }
 }
@@ -82,15 +81,12 @@ void become(const struct plan *plan, const struct record *seccomp) {
   const struct record *process = plan_find(plan, OP_PROCESS);
   struct record caps = *plan_find(plan, OP_CAPABILITIES);
   const char *cwd = plan_find(plan, OP_CWD)->f[0].text;
-  const struct record *options = plan_find(plan, OP_OPTIONS), *r;
+  const struct record *options = plan_find(plan, OP_OPTIONS);
   unsigned kept = options ? (unsigned)options->f[1].number : 0;
   char here[4400];
   char **arguments = list_of(plan, OP_ARGUMENT), **environment = list_of(plan, OP_ENVIRONMENT);
   int privileges = (process->f[3].number & PROCESS_NO_NEW_PRIVILEGES) == 0, listener = -1;
-  for (size_t at = 0; options == NULL && (r = plan_next(plan, OP_RLIMIT, &at)) != NULL;) {
-    struct rlimit limit = {.rlim_cur = r->f[1].number, .rlim_max = r->f[2].number};
-    if (setrlimit((int)r->f[0].number, &limit) != 0) fail("setrlimit", "");
-  }
+  if (options == NULL && set_rlimits(plan, 0) != 0) fail("setrlimit", "");
   set_scheduling(plan);
   set_labels(plan);
   if (options != NULL) own_streams(process);

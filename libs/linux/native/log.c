@@ -103,8 +103,7 @@ static void write_to_file(struct logger *l, int stream, const char *text, size_t
 
 static void emit(struct logger *l, int stream, const char *text, size_t length, int partial) {
   if (length == 0 && partial) return;
-  int wants_journal = l->journal >= 0;
-  if (wants_journal && send_to_journal(l, stream, text, length, partial) == 0) return;
+  if (l->journal >= 0 && send_to_journal(l, stream, text, length, partial) == 0) return;
   write_to_file(l, stream, text, length, partial);
 }
 

@@ -1,12 +1,4 @@
-/*
- * kiln-init: executes a plan.
- *   kiln-init start PLAN            start a sandbox or container; prints where it runs or what failed, as JSON
- *   kiln-init exec PLAN             run a program in a running container, with the caller's terminal
- *   kiln-init check PLAN            parse only
- *   kiln-init kill PID START SIGNAL signal the process that has this pid and start time
- *   kiln-init version
- * Under the name kiln-oci it is the OCI runtime command line: oci-front.c.
- */
+/* kiln-init: executes a plan; its usage is at the end. Under the name kiln-oci it is the OCI runtime command line: oci-front.c. */
 #include "system.h"
 #include "oci.h"
 
@@ -25,21 +17,21 @@ static int read_plan(const char *path, struct plan *plan) {
   return problem == NULL ? 0 : print_failure(problem, path, EINVAL);
 }
 
-/* A container could reach this binary through /proc/self/exe; where it could be written, run from a sealed copy. */
-static void run_from_copy(char **argv, char **environment) {
+/* A container could reach this binary through /proc/self/exe; where it could be written, run from a sealed copy. -1: none. */
+static int run_from_copy(char **argv, char **environment) {
   struct statvfs where;
   struct stat status;
-  int self = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
-  if (self < 0 || fstatvfs(self, &where) != 0 || fstat(self, &status) != 0) return;
-  int seals = fcntl(self, F_GET_SEALS);
-  if ((where.f_flag & ST_RDONLY) || (seals > 0 && (seals & F_SEAL_WRITE))) return;
-  int copy = memfd_create("kiln-init", MFD_CLOEXEC | MFD_ALLOW_SEALING);
   off_t at = 0;
+  int self = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
+  if (self < 0 || fstatvfs(self, &where) != 0 || fstat(self, &status) != 0) return -1;
+  int seals = fcntl(self, F_GET_SEALS);
+  if ((where.f_flag & ST_RDONLY) || (seals > 0 && (seals & F_SEAL_WRITE))) return close(self);
+  int copy = memfd_create("kiln-init", MFD_CLOEXEC | MFD_ALLOW_SEALING | 0x10 /* MFD_EXEC */);
+  if (copy < 0 && errno == EINVAL) copy = memfd_create("kiln-init", MFD_CLOEXEC | MFD_ALLOW_SEALING);
   while (copy >= 0 && at < status.st_size && sendfile(copy, self, &at, (size_t)(status.st_size - at)) > 0) continue;
-  close(self);
-  if (copy < 0 || at != status.st_size) return;
-  if (fcntl(copy, F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE) != 0) return;
-  fexecve(copy, argv, environment);
+  if (copy < 0 || at != status.st_size) return -1;
+  if (fcntl(copy, F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE) != 0) return -1;
+  return fexecve(copy, argv, environment);
 }
 
 static int start(const char *path) {
@@ -94,7 +86,7 @@ static int run_oci(int argc, char **argv) {
   if (strncmp(home, "/memfd:", 7) != 0) {
     *strrchr(home, '/') = 0;
     setenv("KILN_OCI_HOME", home, 1);
-    if (enters) run_from_copy(argv, environ);
+    if (enters && run_from_copy(argv, environ) != 0) return complain("run from a sealed copy: %s", strerror(errno));
   }
   return oci_main(argc, argv);
 }
@@ -107,11 +99,11 @@ int main(int argc, char **argv) {
   if (argc == 5 && strcmp(argv[1], "kill") == 0) return kill_process(argv);
   if (argc == 2 && strcmp(argv[1], "version") == 0) return printf("kiln-init plan %d\n", PLAN_VERSION) < 0;
   if (argc == 3 && strcmp(argv[1], "start") == 0) {
-    run_from_copy(argv, (char *[]){NULL});
+    if (run_from_copy(argv, (char *[]){NULL}) != 0) return print_failure("run from a sealed copy", argv[2], errno);
     return start(argv[2]);
   }
   if (argc == 3 && strcmp(argv[1], "exec") == 0) {
-    run_from_copy(argv, (char *[]){NULL});
+    if (run_from_copy(argv, (char *[]){NULL}) != 0) return print_failure("run from a sealed copy", argv[2], errno), 126;
     if (read_plan(argv[2], &plan) != 0) return 126;
     if (plan.kind != PLAN_EXEC) return print_failure("exec this kind of plan", argv[2], EINVAL), 126;
     return run_in_container(&plan);

@@ -5,18 +5,12 @@
 #include "system.h"
 #include "oci.h"
 
-static long long now_ms(void) {
-  struct timespec now;
-  clock_gettime(CLOCK_REALTIME, &now);
-  return (long long)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
 static int write_running(const struct plan *plan, pid_t pid, char *text, size_t size) {
   snprintf(text, size,
            "{\"formatVersion\":1,\"pid\":%d,\"startTime\":\"%llu\",\"monitorPid\":%d,\"monitorStartTime\":\"%llu\","
            "\"startedAtMs\":%lld}\n",
            (int)pid, (unsigned long long)start_time(pid), (int)getpid(), (unsigned long long)start_time(getpid()),
-           now_ms());
+           now_ms(CLOCK_REALTIME));
   return write_durably(plan_find(plan, OP_FILES)->f[0].text, text);
 }
 
@@ -120,7 +114,7 @@ static void write_exit(const struct plan *plan, pid_t pid, const siginfo_t *info
   snprintf(text, sizeof text,
            "{\"formatVersion\":1,\"pid\":%d,\"code\":%d,\"signal\":%d,\"startedAtMs\":%lld,\"finishedAtMs\":%lld}\n",
            (int)pid, signalled ? 128 + info->si_status : info->si_status, signalled ? info->si_status : 0, started,
-           now_ms());
+           now_ms(CLOCK_REALTIME));
   /* A full disk must not lose the status: keep trying for as long as a machine may need to be repaired. */
   while (*path != 0 && write_durably(path, text) != 0) sleep(1);
 }
@@ -160,7 +154,7 @@ int start_container(const struct plan *plan, int report) {
   close(errors[1]);
   close(out[1]);
   close(err[1]);
-  long long started = now_ms();
+  long long started = now_ms(CLOCK_REALTIME);
   if (write_running(plan, pid, text, sizeof text) != 0)
     fail("write running file", plan_find(plan, OP_FILES)->f[0].text);
   if (write(go[1], "g", 1) != 1) fail("release the container", "");

@@ -1,7 +1,7 @@
 /*
  * Asks the planner. The question is a list of facts (u32 tag, u32 length, bytes) taken here, where the caller's mounts and
- * descriptors are; the answer is 'P' and a plan, or 'E' and what is wrong. The planner is a running daemon's socket or a
- * one-shot Node with the same code.
+ * descriptors are, the last of them TAG_END; the answer is 'P' and a plan, or 'E' and what is wrong. Lines that begin with 'W', warnings,
+ * may come before. The planner is a one-shot Node.
  */
 #include "system.h"
 #include "oci.h"
@@ -9,64 +9,64 @@
 #define DOCUMENT_MAX (4u << 20)
 #define ANSWER_MAX (PLAN_BYTES_MAX + 65536u)
 
-enum tag { TAG_COMMAND = 1, TAG_ARGUMENT, TAG_CWD, TAG_ENVIRONMENT, TAG_MOUNTS, TAG_CGROUP, TAG_DOCUMENT, TAG_BASE, TAG_SYSTEMD, TAG_USER };
+enum tag { TAG_COMMAND = 1, TAG_ARGUMENT, TAG_CWD, TAG_LISTEN_FDS, TAG_MOUNTS, TAG_CGROUP, TAG_DOCUMENT, TAG_BASE, TAG_SYSTEMD, TAG_ROOTLESS, TAG_END };
 
-static void put(int to, enum tag tag, const char *bytes, size_t length) {
+/* The stream remembers what it could not write; `make_question` looks at the end. */
+static void put(FILE *to, enum tag tag, const char *bytes, size_t length) {
   uint32_t head[2] = {tag, (uint32_t)length};
-  if (write(to, head, sizeof head) != (ssize_t)sizeof head) return;
-  if (length > 0 && write(to, bytes, length) != (ssize_t)length) return;
+  fwrite(head, sizeof head, 1, to);
+  fwrite(bytes, 1, length, to);
 }
 
-static int put_file(int to, enum tag tag, const char *path) {
+static void put_text(FILE *to, enum tag tag, const char *text) { put(to, tag, text, strlen(text)); }
+
+static int put_file(FILE *to, enum tag tag, const char *path) {
   size_t length;
   char *text = read_whole(AT_FDCWD, path, DOCUMENT_MAX, &length);
-  if (text != NULL) put(to, tag, text, length);
+  if (text == NULL) return complain("read %s: %s", path, strerror(errno));
+  put(to, tag, text, length);
   free(text);
-  return text == NULL ? -1 : 0;
+  return 0;
 }
 
 /* The document a command is about: the bundle's config.json, a process, or resources; none is fine for some. */
-static int put_document(int to, const struct front *front) {
-  const char *path = NULL, *bundle;
+static int put_document(FILE *to, const struct front *front) {
+  const char *path = NULL;
   char file[PATH_MAX];
   if (strcmp(front->command, "exec") == 0) {
     path = option_value(front, "process", 'p');
   } else if (strcmp(front->command, "update") == 0) {
     path = option_value(front, "resources", 'r');
   } else {
-    bundle = option_value(front, "bundle", 'b');
-    snprintf(file, sizeof file, "%s/config.json", bundle ? bundle : ".");
+    snprintf(file, sizeof file, "%s/config.json", option_value(front, "bundle", 'b') ?: ".");
     path = file;
   }
-  return path == NULL || put_file(to, TAG_DOCUMENT, path) == 0 ? 0 : complain("read %s: %s", path, strerror(errno));
+  return path == NULL ? 0 : put_file(to, TAG_DOCUMENT, path);
 }
 
+/* The question in a file, or -1 after complaining: never a part of it. */
 static int make_question(const struct front *front, const struct container *c) {
-  static const char *const variables[] = {"LISTEN_FDS", "LISTEN_PID", "NOTIFY_SOCKET"};
-  char here[PATH_MAX], user[32];
-  int to = memfd_create("question", MFD_CLOEXEC);
-  if (to < 0) return -1;
-  put(to, TAG_COMMAND, front->command, strlen(front->command));
-  for (char **argument = front->arguments; *argument != NULL; argument++) put(to, TAG_ARGUMENT, *argument, strlen(*argument));
-  if (getcwd(here, sizeof here) != NULL) put(to, TAG_CWD, here, strlen(here));
-  for (size_t i = 0; i < sizeof variables / sizeof *variables; i++) {
-    const char *value = getenv(variables[i]);
-    char text[4200];
-    if (value != NULL && snprintf(text, sizeof text, "%s=%s", variables[i], value) < (int)sizeof text)
-      put(to, TAG_ENVIRONMENT, text, strlen(text));
-  }
-  put_file(to, TAG_MOUNTS, "/proc/self/mountinfo");
-  put_file(to, TAG_CGROUP, "/proc/self/cgroup");
-  snprintf(user, sizeof user, "%u", (unsigned)geteuid());
-  put(to, TAG_USER, user, strlen(user));
-  if (front->systemd) put(to, TAG_SYSTEMD, "1", 1);
-  if (c != NULL && c->planned) {
-    const char *base = plan_find(&c->plan, OP_PROCESS_JSON)->f[0].text;
-    put(to, TAG_BASE, base, strlen(base));
-  }
-  if (put_document(to, front) == 0 && lseek(to, 0, SEEK_SET) == 0) return to;
-  close(to);
-  return -2;
+  const char *listen = getenv("LISTEN_FDS"), *whose = getenv("LISTEN_PID");
+  char here[PATH_MAX];
+  FILE *to = fdopen(memfd_create("question", MFD_CLOEXEC), "w+e");
+  if (to == NULL || getcwd(here, sizeof here) == NULL) return complain("ask the planner: %s", strerror(errno)), -1;
+  put_text(to, TAG_COMMAND, front->command);
+  for (char **argument = front->arguments; *argument != NULL; argument++) put_text(to, TAG_ARGUMENT, *argument);
+  put_text(to, TAG_CWD, here);
+  /* Descriptors of a socket unit are ours only if they were meant for us. */
+  if (listen != NULL && (whose == NULL || atoi(whose) == getpid())) put_text(to, TAG_LISTEN_FDS, listen);
+  if (front->systemd) put(to, TAG_SYSTEMD, "", 0);
+  if (front->rootless) put(to, TAG_ROOTLESS, "", 0);
+  if (c != NULL && c->planned) put_text(to, TAG_BASE, plan_find(&c->plan, OP_PROCESS_JSON)->f[0].text);
+  if (put_file(to, TAG_MOUNTS, "/proc/self/mountinfo") != 0 || put_file(to, TAG_CGROUP, "/proc/self/cgroup") != 0 ||
+      put_document(to, front) != 0)
+    return fclose(to), -1;
+  put(to, TAG_END, "", 0);
+  int question = fflush(to) == 0 && !ferror(to) ? fcntl(fileno(to), F_DUPFD_CLOEXEC, 3) : -1;
+  if (question < 0) complain("write the question to the planner: %s", strerror(errno));
+  fclose(to);
+  lseek(question, 0, SEEK_SET);
+  return question;
 }
 
 static int find_program(const struct front *front, char *node, char *script, size_t size) {
@@ -98,46 +98,60 @@ int run_planner(const struct front *front) {
   return complain("execute %s: %s", node, strerror(errno));
 }
 
+/* 0, or -1 when time is up. */
+static int read_answer(int from, unsigned char *bytes, size_t *length, int seconds) {
+  struct pollfd polled = {from, POLLIN, 0};
+  long long left, end = now_ms(CLOCK_MONOTONIC) + seconds * 1000LL;
+  for (*length = 0; *length < ANSWER_MAX;) {
+    int ready = (left = end - now_ms(CLOCK_MONOTONIC)) > 0 ? poll(&polled, 1, (int)left) : 0;
+    ssize_t got = ready > 0 ? read(from, bytes + *length, ANSWER_MAX - *length) : -1;
+    if (ready == 0 || got == 0) return ready == 0 ? -1 : 0;
+    if (got > 0) *length += (size_t)got;
+  }
+  return 0;
+}
+
+/* A planner that hangs is ended: KILN_OCI_PLANNER_SECONDS, 60 without it. NULL after complaining. */
 static unsigned char *ask_node(const struct front *front, int question, size_t *length) {
   char node[PATH_MAX], script[PATH_MAX];
-  int answer[2], status;
-  ssize_t got;
+  int answer[2], seconds = atoi(getenv("KILN_OCI_PLANNER_SECONDS") ?: "60");
+  if (seconds < 1 || seconds > 3600) return complain("KILN_OCI_PLANNER_SECONDS: not 1 to 3600"), NULL;
   if (find_program(front, node, script, sizeof node) != 0) return NULL;
   unsigned char *bytes = malloc(ANSWER_MAX);
-  if (bytes == NULL || pipe2(answer, O_CLOEXEC) != 0) return free(bytes), NULL;
+  if (bytes == NULL || pipe2(answer, O_CLOEXEC) != 0) return complain("ask the planner: %s", strerror(errno)), NULL;
   pid_t pid = vfork();
   if (pid == 0) {
     char *arguments[] = {node, (char *)(uintptr_t) "--disable-warning=ExperimentalWarning", script,
                          (char *)(uintptr_t) "plan", NULL};
     char *environment[] = {NULL};
+    prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
     if (dup2(question, 0) < 0 || dup2(answer[1], 1) < 0 || syscall(SYS_close_range, 3, ~0u, 4) != 0) _exit(127);
     execve(node, arguments, environment);
     _exit(127);
   }
   close(answer[1]);
-  *length = 0;
-  while (pid > 0 && *length < ANSWER_MAX && (got = read(answer[0], bytes + *length, ANSWER_MAX - *length)) != 0) {
-    if (got > 0) *length += (size_t)got;
-    else if (errno != EINTR) break;
-  }
+  int timely = read_answer(answer[0], bytes, length, seconds) == 0;
   close(answer[0]);
-  while (pid > 0 && waitpid(pid, &status, 0) < 0 && errno == EINTR) continue;
-  return bytes;
+  if (pid > 0) kill(pid, SIGKILL);
+  while (pid > 0 && waitpid(pid, NULL, 0) < 0 && errno == EINTR) continue;
+  if (timely && *length > 1) return bytes;
+  if (timely) complain("the planner gave no answer");
+  else complain("the planner did not answer in %d s", seconds);
+  return free(bytes), NULL;
 }
 
-unsigned char *ask_plan(const struct front *front, const struct container *container, size_t *length) {
-  int question = make_question(front, container);
-  if (question == -1) complain("make a question: %s", strerror(errno));
+unsigned char *ask_plan(const struct front *front, const struct container *c, enum plan_kind kind, struct plan *plan, size_t *length) {
+  int question = make_question(front, c);
   if (question < 0) return NULL;
-  unsigned char *bytes = ask_node(front, question, length);
+  unsigned char *bytes = ask_node(front, question, length), *line;
   close(question);
-  if (bytes != NULL && *length > 1 && bytes[0] == 'P') {
-    --*length;
-    memmove(bytes, bytes + 1, *length);
-    return bytes;
-  }
-  if (bytes != NULL && *length > 1 && bytes[0] == 'E') complain("%.*s", (int)(*length - 1), (const char *)bytes + 1);
-  else if (bytes != NULL) complain("the planner gave no answer");
-  free(bytes);
+  if (bytes == NULL) return NULL;
+  for (; *bytes == 'W' && (line = memchr(bytes, '\n', *length)) != NULL; *length -= (size_t)(line + 1 - bytes), bytes = line + 1)
+    remark("warning", "%.*s", (int)(line - bytes - 1), (const char *)bytes + 1);
+  const char *problem = *bytes == 'P' ? plan_parse(plan, bytes + 1, --*length) : "it is no plan";
+  remark("debug", "the planner answered %s with %zu bytes", front->command, *length);
+  if (problem == NULL && plan->kind == kind) return bytes + 1;
+  if (*bytes == 'E') complain("%.*s", (int)(*length - 1), (const char *)bytes + 1);
+  else complain("bad plan: %s", problem ? problem : "its kind");
   return NULL;
 }

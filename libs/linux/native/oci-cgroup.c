@@ -53,7 +53,9 @@ int make_cgroups(const struct plan *plan, const char **path) {
   const struct record *r;
   for (size_t at = 0; (r = plan_next(plan, OP_CGROUP_FOLDER, &at)) != NULL;) {
     *path = r->f[1].text;
-    if (make_folders(*path, 0755, r->f[2].number == 1) != 0) return -1;
+    if (make_folders(*path, 0755, (r->f[2].number & FOLDER_CPUSET) != 0) == 0) continue;
+    /* Who may not make groups goes without, as long as no limit is asked for: that write fails. */
+    if ((r->f[2].number & FOLDER_MAY_FAIL) == 0 || (errno != EACCES && errno != EPERM)) return -1;
   }
   return 0;
 }
@@ -64,7 +66,8 @@ int join_cgroups(const struct plan *plan, pid_t pid, const char **path) {
   snprintf(text, sizeof text, "%d", (int)pid);
   for (size_t at = 0; (r = plan_next(plan, OP_CGROUP_FOLDER, &at)) != NULL;) {
     *path = r->f[1].text;
-    if (write_file(*path, "cgroup.procs", text) != 0) return -1;
+    if (write_file(*path, "cgroup.procs", text) == 0) continue;
+    if ((r->f[2].number & FOLDER_MAY_FAIL) == 0 || (errno != EACCES && errno != EPERM && errno != ENOENT)) return -1;
   }
   return 0;
 }
@@ -136,10 +139,7 @@ int freeze_cgroup(const struct plan *plan, int frozen) {
   char text[4096];
   int unified;
   const char *folder = freezer_of(plan, &unified);
-  if (folder == NULL) {
-    errno = ENOTSUP;
-    return -1;
-  }
+  if (folder == NULL) return errno = ENOTSUP, -1;
   for (int tries = 0; tries < 1000; tries++) {
     if (unified && tries == 0 && write_file(folder, "cgroup.freeze", frozen ? "1" : "0") != 0) return -1;
     /* Of v1: a process that forks may slip through, writing again catches it; a thaw between helps a stuck freeze. */

@@ -26,12 +26,11 @@ int command_state(struct front *front) {
 }
 
 int start_container_now(struct container *c) {
-  struct sockaddr_un address = {.sun_family = AF_UNIX};
   struct failure failure;
-  int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  snprintf(address.sun_path, sizeof address.sun_path, "/proc/self/fd/%d/start", c->folder);
-  if (fd < 0 || connect(fd, (struct sockaddr *)&address, sizeof address) != 0)
-    return complain("start %s: %s", c->id, strerror(errno));
+  char path[64];
+  snprintf(path, sizeof path, "/proc/self/fd/%d/start", c->folder);
+  int fd = connect_console(path);
+  if (fd < 0) return complain("start %s: %s", c->id, strerror(errno));
   /* From here on the program may run: a second start must not be tried, whatever becomes of this one. */
   c->running = 1;
   unlinkat(c->folder, "start", 0);
@@ -155,28 +154,19 @@ int command_list(struct front *front) {
   return !quiet && strcmp(format, "json") == 0 ? puts("]") < 0 : 0;
 }
 
-struct pids {
-  pid_t all[65536];
-  size_t count;
-};
-
-static void collect(pid_t pid, void *context) {
-  struct pids *pids = context;
-  if (pids->count < sizeof pids->all / sizeof *pids->all) pids->all[pids->count++] = pid;
-}
+static void print_pid(pid_t pid, void *count) { printf("%s%d", (*(int *)count)++ == 0 ? "[" : ",", (int)pid); }
 
 int command_ps(struct front *front) {
   static const char *const valued[] = {"format", "f", NULL};
-  static struct pids pids;
   struct container c;
+  int count = 0;
   if (only_id(front, valued, &c, 0) == NULL) return 1;
   const char *format = option_value(front, "format", 'f');
   if (!c.planned) return complain("container %s is incomplete", c.id);
   if (format == NULL || strcmp(format, "table") == 0) return run_planner(front);
   if (strcmp(format, "json") != 0) return complain("unknown format \"%s\"", format);
-  each_process(&c.plan, collect, &pids);
-  for (size_t i = 0; i < pids.count; i++) printf("%s%d", i == 0 ? "[" : ",", (int)pids.all[i]);
-  return puts(pids.count == 0 ? "[]" : "]") < 0;
+  each_process(&c.plan, print_pid, &count);
+  return puts(count == 0 ? "[]" : "]") < 0;
 }
 
 int command_pause(struct front *front) {
@@ -201,9 +191,6 @@ int command_update(struct front *front) {
   const char *path = "";
   if (only_id(front, valued, &c, 1) == NULL) return 1;
   if (!c.planned || status_of(&c) == STATUS_STOPPED) return complain("cannot update a container that does not run");
-  unsigned char *bytes = ask_plan(front, &c, &length);
-  if (bytes == NULL) return 1;
-  const char *problem = plan_parse(&plan, bytes, length);
-  if (problem != NULL || plan.kind != PLAN_OCI_UPDATE) return complain("bad plan: %s", problem ? problem : "its kind");
+  if (ask_plan(front, &c, PLAN_OCI_UPDATE, &plan, &length) == NULL) return 1;
   return write_limits(&plan, &path) == 0 ? 0 : complain("write %s: %s", path, strerror(errno));
 }

@@ -10,15 +10,10 @@ static int valid_id(const char *id) {
   return id[strspn(id, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-.")] == 0;
 }
 
-static int open_root(const char *path, int make) {
-  if (make && make_folders(path, 0700, 0) != 0) return -1;
-  return open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-}
-
 int make_container(const struct front *front, const char *id, struct container *c) {
   memset(c, 0, sizeof *c);
   if (!valid_id(id)) return complain("invalid container id \"%s\"", id);
-  int top = open_root(front->root, 1);
+  int top = make_folders(front->root, 0700, 0) != 0 ? -1 : open(front->root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (top < 0) return complain("open %s: %s", front->root, strerror(errno));
   c->id = id;
   if (mkdirat(top, id, 0700) != 0) {
@@ -49,7 +44,7 @@ int open_container(const struct front *front, const char *id, struct container *
   memset(c, 0, sizeof *c);
   c->id = id;
   if (!valid_id(id)) return complain("invalid container id \"%s\"", id);
-  int top = open_root(front->root, 0);
+  int top = open(front->root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   c->folder = top < 0 ? -1 : openat(top, id, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
   /* Who had the lock before may have removed the folder, and another one have taken its name. */
   int locked = c->folder >= 0 && (!lock || flock(c->folder, LOCK_EX) == 0);
@@ -97,9 +92,9 @@ void remove_folder(const struct front *front, struct container *c) {
   DIR *entries = fdopendir(dup(c->folder));
   for (struct dirent *entry; entries != NULL && (entry = readdir(entries)) != NULL;) unlinkat(c->folder, entry->d_name, 0);
   if (entries != NULL) closedir(entries);
-  int top = open_root(front->root, 0);
-  if (top >= 0) unlinkat(top, c->id, AT_REMOVEDIR);
-  if (top >= 0) close(top);
+  int top = open(front->root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  unlinkat(top, c->id, AT_REMOVEDIR);
+  close(top);
 }
 
 int wait_gone(pid_t pid, uint64_t started, int ms) {

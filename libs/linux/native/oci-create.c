@@ -10,25 +10,19 @@ static int set_failure(struct failure *failure, const char *step, const char *pa
 }
 
 int limit_process(const struct plan *plan, pid_t pid, struct failure *failure) {
-  const struct record *r;
-  for (size_t at = 0; (r = plan_next(plan, OP_RLIMIT, &at)) != NULL;) {
-    struct rlimit limit = {.rlim_cur = r->f[1].number, .rlim_max = r->f[2].number};
-    if (prlimit(pid, (int)r->f[0].number, &limit, NULL) != 0) return set_failure(failure, "set resource limit", "");
-  }
-  const struct record *process = plan_find(plan, OP_PROCESS);
-  if (process->f[3].number & PROCESS_KEEP_OOM_SCORE) return 0;
-  char path[64], text[16];
-  snprintf(path, sizeof path, "/proc/%d/oom_score_adj", (int)pid);
-  snprintf(text, sizeof text, "%d", (int)process->f[4].number - 1000);
-  return write_text(path, text) == 0 ? 0 : set_failure(failure, "write oom_score_adj", text);
+  if (set_rlimits(plan, pid) != 0) return set_failure(failure, "set resource limit", "");
+  return set_oom_score(plan, pid) == 0 ? 0 : set_failure(failure, "write oom_score_adj", "");
 }
 
-int write_pid_file(const struct plan *plan, pid_t pid, struct failure *failure) {
-  const struct record *r = plan_find(plan, OP_PID_FILE);
+int hand_over(const struct plan *plan, const struct clone_result *made, const char *word, struct failure *failure) {
+  const struct record *file = plan_find(plan, OP_PID_FILE), *socket = plan_find(plan, OP_PIDFD_SOCKET);
   char text[16];
-  int length = snprintf(text, sizeof text, "%d", (int)pid);
-  if (r == NULL || replace_file(AT_FDCWD, r->f[0].text, text, (size_t)length, 0) == 0) return 0;
-  return set_failure(failure, "write pid file", r->f[0].text);
+  int length = snprintf(text, sizeof text, "%d", (int)made->pid), to = socket == NULL ? -1 : connect_console(socket->f[0].text);
+  if (socket != NULL && (to < 0 || send_descriptor(to, made->process, word) != 0))
+    return set_failure(failure, "send pidfd to", socket->f[0].text);
+  if (to >= 0) close(to);
+  if (file == NULL || replace_file(AT_FDCWD, file->f[0].text, text, (size_t)length, 0) == 0) return 0;
+  return set_failure(failure, "write pid file", file->f[0].text);
 }
 
 static int listen_for_start(const struct container *c) {
@@ -47,7 +41,8 @@ static int build(struct container *c, struct init *init, struct clone_result *ma
   struct message message;
   if (make_cgroups(plan, &path) != 0) return set_failure(failure, "create cgroup", path);
   if (write_limits(plan, &path) != 0) return set_failure(failure, "set cgroup limit", path);
-  open_sources(plan);
+  const char *step = open_sources(plan, &path);
+  if (step != NULL) return set_failure(failure, step, path);
   if (clone_container(plan, init_container, init, made) != 0) return set_failure(failure, "clone container", "");
   close(init->sync[1]);
   init->sync[1] = -1;
@@ -70,10 +65,8 @@ static int build(struct container *c, struct init *init, struct clone_result *ma
   if (tell(init->sync[0], MESSAGE_GO, 0) != 0) return set_failure(failure, "release container", "");
   if (expect(init->sync[0], MESSAGE_BUILT, &message) != 0) return *failure = message.failure, -1;
   if (limit_process(plan, made->pid, failure) != 0) return -1;
-  if (write_pid_file(plan, made->pid, failure) != 0) return -1;
-  struct timespec now;
-  clock_gettime(CLOCK_REALTIME, &now);
-  c->created_ms = (long long)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+  if (hand_over(plan, made, "standard", failure) != 0) return -1;
+  c->created_ms = now_ms(CLOCK_REALTIME);
   if (write_state(c) != 0) return set_failure(failure, "write state", c->id);
   if (tell(init->sync[0], MESSAGE_GO, 0) != 0) return set_failure(failure, "release container", "");
   /* It closes its end once it no longer dies with us. */
@@ -117,11 +110,9 @@ int command_create(struct front *front) {
   char **rest = positional(front, valued);
   size_t length;
   if (rest[0] == NULL || rest[1] != NULL) return complain("%s needs one container id", front->command);
-  unsigned char *bytes = ask_plan(front, NULL, &length);
-  if (bytes == NULL) return 1;
   struct plan plan;
-  const char *problem = plan_parse(&plan, bytes, length);
-  if (problem != NULL || plan.kind != PLAN_OCI_CREATE) return complain("bad plan: %s", problem ? problem : "its kind");
+  unsigned char *bytes = ask_plan(front, NULL, PLAN_OCI_CREATE, &plan, &length);
+  if (bytes == NULL) return 1;
   if (make_container(front, rest[0], &c) != 0) return 1;
   c.plan = plan;
   c.planned = 1;

@@ -12,6 +12,14 @@ static int failed(const struct failure *failure) {
   return failure->error == ENOENT ? 127 : failure->error == EACCES ? 126 : 255;
 }
 
+static int set_affinity(const struct plan *plan, uint64_t when, pid_t pid) {
+  const struct record *r;
+  for (size_t at = 0; (r = plan_next(plan, OP_CPU_AFFINITY, &at)) != NULL;) {
+    if (r->f[0].number == when && syscall(SYS_sched_setaffinity, pid, r->f[1].number, r->f[1].text) != 0) return -1;
+  }
+  return 0;
+}
+
 static int run_exec(struct container *c, const struct plan *plan) {
   int terminal, master = -1;
   struct message message;
@@ -31,8 +39,14 @@ static int run_exec(struct container *c, const struct plan *plan) {
     expect(init.sync[0], MESSAGE_BUILT, &message);
     return failed(&message.failure);
   }
-  if (join_cgroups(&c->plan, pid, &path) != 0) {
-    complain("enter cgroup %s: %s", path, strerror(errno));
+  /* `exec --cgroup`: a group below the container's, that is there. */
+  const struct plan *groups = plan_find(plan, OP_CGROUP_FOLDER) ? plan : &c->plan;
+  const char *step = set_affinity(plan, 0, pid) != 0            ? "set initial CPU affinity"
+                     : join_cgroups(groups, pid, &path) != 0 ? "enter cgroup"
+                     : set_affinity(plan, 1, pid) != 0       ? "set final CPU affinity"
+                                                             : NULL;
+  if (step != NULL) {
+    complain("%s %s: %s", step, path, strerror(errno));
   } else if (limit_process(plan, pid, &failure) != 0) {
     complain_of(&failure);
   } else if (tell(init.sync[0], MESSAGE_GO, (int)pid) == 0) {
@@ -47,7 +61,7 @@ static int run_exec(struct container *c, const struct plan *plan) {
       waitpid(pid, NULL, 0);
       return failed(&failure);
     }
-    if (write_pid_file(plan, pid, &failure) != 0) complain_of(&failure);
+    if (hand_over(plan, &made, "setns", &failure) != 0) complain_of(&failure);
     if (plan_find(plan, OP_OPTIONS)->f[0].number & OPTION_DETACH) return 0;
     return master >= 0 ? relay_terminal(master, made.process, pid) : wait_process(made.process, pid);
   }
@@ -71,9 +85,5 @@ int command_exec(struct front *front) {
     return complain("cannot exec in a %s container", status_names[status]);
   if (status == STATUS_PAUSED && !option_given(front, "ignore-paused", 0))
     return complain("cannot exec in a paused container");
-  unsigned char *bytes = ask_plan(front, &c, &length);
-  if (bytes == NULL) return 255;
-  const char *problem = plan_parse(&plan, bytes, length);
-  if (problem != NULL || plan.kind != PLAN_OCI_EXEC) return complain("bad plan: %s", problem ? problem : "its kind");
-  return run_exec(&c, &plan);
+  return ask_plan(front, &c, PLAN_OCI_EXEC, &plan, &length) == NULL ? 255 : run_exec(&c, &plan);
 }

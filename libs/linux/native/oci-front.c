@@ -14,29 +14,36 @@ void write_json(FILE *to, const char *text) {
   }
 }
 
-static void write_log(const char *text) {
-  char when[40];
+static void report(const char *level, const char *format, va_list arguments) {
+  char text[4096], when[40];
   time_t now = time(NULL);
   struct tm utc;
   FILE *to = self.log ? fopen(self.log, "ae") : NULL;
+  vsnprintf(text, sizeof text, format, arguments);
+  int error = strcmp(level, "error") == 0;
+  if (error || to == NULL) dprintf(2, "kiln-oci: %s%s%s\n", error ? "" : level, error ? "" : ": ", text);
   if (to == NULL) return;
   gmtime_r(&now, &utc);
   strftime(when, sizeof when, "%Y-%m-%dT%H:%M:%SZ", &utc);
-  fprintf(to, self.log_json ? "{\"time\":\"%s\",\"level\":\"error\",\"msg\":\"" : "time=\"%s\" level=error msg=\"", when);
+  fprintf(to, self.log_json ? "{\"time\":\"%s\",\"level\":\"%s\",\"msg\":\"" : "time=\"%s\" level=%s msg=\"", when, level);
   write_json(to, text);
   fputs(self.log_json ? "\"}\n" : "\"\n", to);
   fclose(to);
 }
 
 int complain(const char *format, ...) {
-  char text[4096];
   va_list arguments;
   va_start(arguments, format);
-  vsnprintf(text, sizeof text, format, arguments);
+  report("error", format, arguments);
   va_end(arguments);
-  dprintf(2, "kiln-oci: %s\n", text);
-  write_log(text);
   return 1;
+}
+
+void remark(const char *level, const char *format, ...) {
+  va_list arguments;
+  va_start(arguments, format);
+  if (self.debug || strcmp(level, "debug") != 0) report(level, format, arguments);
+  va_end(arguments);
 }
 
 int complain_of(const struct failure *failure) {
@@ -126,51 +133,65 @@ static int usage(void) {
   return 0;
 }
 
-static int parse_globals(int argc, char **argv) {
+static int parse_globals(int argc, char **argv, const char **rootless) {
+  static const char *const valued[] = {"root", "log", "log-format", "cgroup-manager", "rootless", "criu"};
   int at = 1;
   for (; at < argc && argv[at][0] == '-'; at++) {
-    const char *value = NULL;
-    static const char *const valued[] = {"root", "log", "log-format", "cgroup-manager", "rootless", "criu"};
-    if (is_option(argv[at], "version", 'v', &value))
+    const char *value = NULL, *name = argv[at];
+    if (is_option(name, "version", 'v', &value))
       return printf("kiln-oci version 0.1.0\nspec: 1.2.0\n") < 0 ? -2 : -1;
-    if (is_option(argv[at], "help", 'h', &value)) return usage() == 0 ? -1 : -2;
-    if (is_option(argv[at], "debug", 0, &value)) {
-      self.debug = 1;
-      continue;
-    }
-    if (is_option(argv[at], "systemd-cgroup", 0, &value)) {
-      self.systemd = value == NULL || strcmp(value, "false") != 0;
+    if (is_option(name, "help", 'h', &value)) return usage() == 0 ? -1 : -2;
+    int debug = is_option(name, "debug", 0, &value);
+    if (debug || is_option(name, "systemd-cgroup", 0, &value)) {
+      *(debug ? &self.debug : &self.systemd) = value == NULL || strcmp(value, "false") != 0;
       continue;
     }
     size_t which = 0;
-    for (; which < 6 && !is_option(argv[at], valued[which], 0, &value); which++) continue;
-    if (which == 6) return complain("unknown flag %s", argv[at]), -2;
-    if (value == NULL && (value = argv[++at]) == NULL) return complain("%s needs a value", argv[at - 1]), -2;
-    if (which == 0) self.root = value;
-    if (which == 1 && *value) self.log = value;
-    if (which == 2 && strcmp(value, "json") != 0 && strcmp(value, "text") != 0)
-      return complain("unknown log format \"%s\"", value), -2;
-    if (which == 2) self.log_json = strcmp(value, "json") == 0;
-    if (which == 3) self.systemd = strcmp(value, "systemd") == 0;
+    for (; which < 6 && !is_option(name, valued[which], 0, &value); which++) continue;
+    if (which == 6) return complain("unknown flag %s", name), -2;
+    if (which == 5) return complain("%s: there is no CRIU here", name), -2;
+    if (value == NULL && (value = argv[++at]) == NULL) return complain("%s needs a value", name), -2;
+    /* The log first, so that what is wrong with the others is told there. */
+    if (which < 2 && *value) *(which == 0 ? &self.root : &self.log) = value;
+    else if (which == 2 && (strcmp(value, "json") == 0 || strcmp(value, "text") == 0)) self.log_json = *value == 'j';
+    else if (which == 3 && (strcmp(value, "systemd") == 0 || strcmp(value, "cgroupfs") == 0)) self.systemd = *value == 's';
+    else if (which == 4 && (!strcmp(value, "auto") || !strcmp(value, "true") || !strcmp(value, "false"))) *rootless = value;
+    else if (which != 1) return complain("--%s: unknown value \"%s\"", valued[which], value), -2;
   }
   return at;
 }
 
+/* Where state lies, and whether we are rootless: not root, or root only of a user namespace that has a part of the ids. */
+static int choose_root(const char *rootless) {
+  static char path[PATH_MAX], here[PATH_MAX];
+  struct stat run;
+  size_t length;
+  char *map = read_whole(AT_FDCWD, "/proc/self/uid_map", 4096, &length);
+  unsigned first = 1, outside = 0, count = 0;
+  if (map != NULL) sscanf(map, "%u %u %u", &first, &outside, &count);
+  free(map);
+  self.rootless = *rootless == 'a' ? geteuid() != 0 || first != 0 || outside != 0 || count != UINT_MAX : *rootless == 't';
+  const char *folder = self.rootless ? getenv("XDG_RUNTIME_DIR") : "/run", *name = self.root ? self.root : "kiln-oci";
+  if (self.root != NULL && *self.root == '/') return 0;
+  if (self.root != NULL) {
+    folder = getcwd(here, sizeof here);
+  } else if (folder == NULL || *folder != '/') {
+    snprintf(here, sizeof here, geteuid() == 0 ? "/run" : "/run/user/%u", (unsigned)geteuid());
+    folder = stat(here, &run) == 0 && run.st_uid == geteuid() ? here : NULL;
+  }
+  if (folder == NULL) return complain("there is no folder for the state: set XDG_RUNTIME_DIR or --root");
+  if (snprintf(path, sizeof path, "%s/%s", folder, name) >= (int)sizeof path) return complain("--root is too long");
+  self.root = path;
+  return 0;
+}
+
 int oci_main(int argc, char **argv) {
-  static char root[PATH_MAX], absolute[PATH_MAX];
-  const char *runtime = getenv("XDG_RUNTIME_DIR");
-  if (geteuid() == 0 || runtime == NULL) snprintf(root, sizeof root, "/run/kiln-oci");
-  else snprintf(root, sizeof root, "%s/kiln-oci", runtime);
-  self.root = root;
+  const char *rootless = "auto";
   self.home = getenv("KILN_OCI_HOME");
-  int at = parse_globals(argc, argv);
+  int at = parse_globals(argc, argv, &rootless);
   if (at < 0) return at == -1 ? 0 : 1;
   if (at >= argc) return usage(), 1;
-  if (self.root[0] != '/' && getcwd(absolute, sizeof absolute) != NULL) {
-    size_t length = strlen(absolute);
-    snprintf(absolute + length, sizeof absolute - length, "/%s", self.root);
-    self.root = absolute;
-  }
+  if (choose_root(rootless) != 0) return 1;
   self.command = argv[at];
   self.arguments = argv + at + 1;
   if (strcmp(self.command, "help") == 0) return usage();

@@ -92,6 +92,12 @@ static void begin(const struct init *init, struct message *message) {
   if (expect(init->sync[1], MESSAGE_GO, message) != 0) _exit(126);
 }
 
+static void must_run(const struct plan *plan, enum hook_when when, const char *state, const char *folder, const char *name) {
+  if (run_hooks(plan, when, state, folder) == 0) return;
+  errno = ECANCELED;
+  fail("run hooks", name);
+}
+
 void init_container(void *context) {
   const struct init *init = context;
   const struct plan *plan = init->plan;
@@ -109,10 +115,7 @@ void init_container(void *context) {
   if (tell(init->sync[1], MESSAGE_HOOKS, 0) != 0 || expect(init->sync[1], MESSAGE_GO, &message) != 0) _exit(126);
   const char *bundle = plan_find(plan, OP_BUNDLE)->f[0].text;
   char *state = state_json(init->container, STATUS_CREATING, outside);
-  if (run_hooks(plan, HOOK_CREATE_CONTAINER, state, bundle) != 0) {
-    errno = ECANCELED;
-    fail("run hooks", "createContainer");
-  }
+  must_run(plan, HOOK_CREATE_CONTAINER, state, bundle, "createContainer");
   if (plan_find(plan, OP_CONSOLE) != NULL) {
     int pts = open_in_root("/dev/pts", O_RDONLY | O_DIRECTORY);
     if (pts < 0) fail("open", "/dev/pts");
@@ -130,10 +133,7 @@ void init_container(void *context) {
   wait_for_start(init);
   free(state);
   state = state_json(init->container, STATUS_CREATED, outside);
-  if (run_hooks(plan, HOOK_START_CONTAINER, state, "/") != 0) {
-    errno = ECANCELED;
-    fail("run hooks", "startContainer");
-  }
+  must_run(plan, HOOK_START_CONTAINER, state, "/", "startContainer");
   become(plan, plan_find(plan, OP_SECCOMP));
 }
 

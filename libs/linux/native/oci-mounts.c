@@ -18,32 +18,30 @@ static int attributes(int fd, unsigned flags, uint64_t set, uint64_t clear, uint
 
 static int clone_source(const struct record *r) {
   unsigned flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | (r->f[3].number & ATTACH_RECURSIVE ? AT_RECURSIVE : 0u);
-  int fd = (int)syscall(SYS_open_tree, AT_FDCWD, r->f[0].text, flags);
-  if (fd < 0) fail("open mount source", r->f[0].text);
-  return fd;
+  return (int)syscall(SYS_open_tree, AT_FDCWD, r->f[0].text, flags);
 }
 
-void open_sources(const struct plan *plan) {
+const char *open_sources(const struct plan *plan, const char **path) {
   const struct record *r, *namespaces = plan_find(plan, OP_NAMESPACES);
   int outside = (namespaces->f[0].number & CLONE_NEWUSER) != 0;
   size_t index = 0;
   for (size_t at = 0; (r = plan_next(plan, OP_NAMESPACE_PATH, &at)) != NULL;)
     outside |= r->f[0].number == CLONE_NEWUSER;
-  sources = malloc((plan_count(plan, OP_ATTACH) + 1) * sizeof *sources);
-  if (sources == NULL) fail("allocate", "");
+  if ((sources = malloc((plan_count(plan, OP_ATTACH) + 1) * sizeof *sources)) == NULL) return "allocate";
   for (size_t at = 0; (r = plan_next(plan, OP_ATTACH, &at)) != NULL; index++) {
-    sources[index] = -1;
-    unsigned map = (unsigned)r->f[11].number;
-    if ((r->f[3].number & ATTACH_BIND) == 0 || (!outside && map == 0)) continue;
-    /* The container's root may not reach or map it: done here, where the caller's rights hold. */
-    sources[index] = clone_source(r);
-    if (map == 0) continue;
+    unsigned map = (unsigned)r->f[11].number, flags = r->f[3].number & ATTACH_MAP_RECURSIVE ? AT_RECURSIVE : 0u;
+    int wanted = (r->f[3].number & ATTACH_BIND) != 0 && (outside || map != 0);
+    /* The container's root may not reach or map it: done here, where the caller's rights hold; rootless it has no more. */
+    sources[index] = wanted ? clone_source(r) : -1;
+    *path = r->f[0].text;
+    if (wanted && sources[index] < 0 && (map != 0 || errno != EPERM)) return "open mount source";
+    if (map == 0 || !wanted) continue;
     int user = open_id_map(plan, map);
-    if (user < 0) fail("make id map", r->f[1].text);
-    unsigned flags = r->f[3].number & ATTACH_MAP_RECURSIVE ? AT_RECURSIVE : 0u;
-    if (attributes(sources[index], flags, 0, 0, 0, user) != 0) fail("map ids of mount", r->f[1].text);
+    if (user < 0) return "make id map for";
+    if (attributes(sources[index], flags, 0, 0, 0, user) != 0) return "map ids of mount";
     close(user);
   }
+  return NULL;
 }
 
 static int is_folder(int fd) {
@@ -141,7 +139,7 @@ void attach(const struct record *r, int source, uint64_t propagation) {
     close(at);
     return;
   }
-  if (bind && !ours) source = clone_source(r);
+  if (bind && !ours && (source = clone_source(r)) < 0) fail("open mount source", r->f[0].text);
   int place = open_place(r, !bind || is_folder(source));
   if (place < 0) fail("open mount point", target);
   if (bind) {

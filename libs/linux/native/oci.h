@@ -7,7 +7,7 @@
 /* The global flags, and the command with its own arguments. */
 struct front {
   const char *root, *log;
-  int log_json, debug, systemd;
+  int log_json, debug, systemd, rootless;
   const char *home; /* where this program lies: Node and the planner are found from there */
   const char *command;
   char **arguments; /* after the command, ended by NULL */
@@ -32,6 +32,8 @@ int oci_main(int argc, char **argv);
 /* Says what went wrong on stderr and in --log; returns 1. */
 int complain(const char *format, ...) __attribute__((format(printf, 1, 2)));
 int complain_of(const struct failure *failure);
+/* A "warning" or, with --debug, a "debug": in the log if there is one, else on stderr. */
+void remark(const char *level, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* The inside of a JSON string. */
 void write_json(FILE *to, const char *text);
 char *read_whole(int at, const char *path, size_t most, size_t *length);
@@ -42,8 +44,8 @@ int option_given(const struct front *front, const char *name, char short_name);
 char **positional(struct front *front, const char *const *valued);
 /* Becomes the planner's own process for a command that only prints. */
 int run_planner(const struct front *front);
-/* oci-ask.c: has the planner (the daemon's, else one-shot Node) answer with a plan. NULL after complaining. */
-unsigned char *ask_plan(const struct front *front, const struct container *container, size_t *length);
+/* oci-ask.c: has the planner, one-shot Node, answer with a plan of this kind; its bytes, or NULL after complaining. */
+unsigned char *ask_plan(const struct front *front, const struct container *c, enum plan_kind kind, struct plan *plan, size_t *length);
 /* oci-container.c */
 int make_container(const struct front *front, const char *id, struct container *c);
 int open_container(const struct front *front, const char *id, struct container *c, int lock);
@@ -85,9 +87,10 @@ void join_process(pid_t pid, uint64_t started);
 /* The caller became part of a user namespace: be its root. */
 void become_root_there(void);
 /* oci-mounts.c */
-void open_sources(const struct plan *plan);
+/* In the front, for what a user namespace could not reach. NULL, or the step that failed, with errno. */
+const char *open_sources(const struct plan *plan, const char **path);
 void mount_everything(const struct plan *plan);
-/* oci-console.c */
+/* oci-console.c. A connection to the socket at a path of any length, or -1. */
 int connect_console(const char *path);
 int open_terminal(const struct record *console, int pts, int *slave);
 int send_descriptor(int to, int fd, const char *text);
@@ -117,7 +120,8 @@ int expect(int socket, uint32_t kind, struct message *message);
 int tell(int socket, uint32_t kind, int number);
 /* The socket that the terminal's other end goes to: --console-socket, or a pair whose other end is `ours`. */
 int open_console(const struct plan *plan, int *ours);
-int write_pid_file(const struct plan *plan, pid_t pid, struct failure *failure);
+/* --pid-file and --pidfd-socket; the descriptor goes with the word that runc sends: standard or setns. */
+int hand_over(const struct plan *plan, const struct clone_result *made, const char *word, struct failure *failure);
 /* Limits that only the front may set. */
 int limit_process(const struct plan *plan, pid_t pid, struct failure *failure);
 /* oci-create.c, oci-exec.c, oci-commands.c: the commands */

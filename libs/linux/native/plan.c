@@ -2,13 +2,7 @@
 #include "plan.h"
 
 /* Per op: fields (u = u32, q = u64, s = text, p = absolute path, b = blob), how many a plan may have, and which kinds need one. */
-#define IN_SANDBOX 1u
-#define IN_CONTAINER 2u
-#define IN_EXEC 4u
-#define IN_OCI 8u
-#define IN_OCI_EXEC 16u
-#define IN_UPDATE 32u
-#define ANYWHERE (IN_SANDBOX | IN_CONTAINER | IN_EXEC | IN_OCI | IN_OCI_EXEC | IN_UPDATE)
+enum { IN_SANDBOX = 1, IN_CONTAINER = 2, IN_EXEC = 4, IN_OCI = 8, IN_OCI_EXEC = 16, IN_UPDATE = 32, ANYWHERE = 63 };
 #define IN_PROGRAM (IN_CONTAINER | IN_EXEC | IN_OCI | IN_OCI_EXEC)
 
 static const struct shape {
@@ -48,7 +42,7 @@ static const struct shape {
     [OP_ID_MAP] = {"uuuuu", 1024, IN_OCI, 0},
     [OP_TIME_OFFSET] = {"s", 2, IN_OCI, 0},
     [OP_SYSCTL] = {"ps", 256, IN_OCI, 0},
-    [OP_CGROUP_FOLDER] = {"spu", 32, IN_OCI, 0},
+    [OP_CGROUP_FOLDER] = {"spu", 32, IN_OCI | IN_OCI_EXEC, 0},
     [OP_CGROUP_WRITE] = {"psu", 1024, IN_OCI | IN_UPDATE, 0},
     [OP_CGROUP_DEVICES] = {"pb", 1, IN_OCI | IN_UPDATE, 0},
     [OP_HOOK] = {"upu", 128, IN_OCI, 0},
@@ -63,11 +57,12 @@ static const struct shape {
     [OP_SCHEDULER] = {"uuuqqqq", 1, IN_OCI | IN_OCI_EXEC, 0},
     [OP_IO_PRIORITY] = {"u", 1, IN_OCI | IN_OCI_EXEC, 0},
     [OP_PERSONALITY] = {"u", 1, IN_OCI | IN_OCI_EXEC, 0},
+    [OP_PIDFD_SOCKET] = {"p", 1, IN_OCI | IN_OCI_EXEC, 0},
+    [OP_CPU_AFFINITY] = {"ub", 2, IN_OCI_EXEC, 0},
 };
 
 static const uint32_t namespace_flags =
-    CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWNET | CLONE_NEWCGROUP |
-    CLONE_NEWUSER | CLONE_NEWTIME;
+    CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWNET | CLONE_NEWCGROUP | CLONE_NEWUSER | CLONE_NEWTIME;
 static const uint32_t attach_flags = MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_SYNCHRONOUS | MS_MANDLOCK |
                                      MS_DIRSYNC | MS_NOATIME | MS_NODIRATIME | MS_STRICTATIME | MS_RELATIME |
                                      MS_SILENT | MS_I_VERSION | MS_LAZYTIME | MS_NOSYMFOLLOW;

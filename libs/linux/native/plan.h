@@ -58,7 +58,7 @@ enum plan_op {
   OP_ID_MAP,          /* u32 map (0: the container's), u32 0 uid or 1 gid, u32 inside, u32 outside, u32 size */
   OP_TIME_OFFSET,     /* text line for timens_offsets */
   OP_SYSCTL,          /* path below /proc/sys, text value */
-  OP_CGROUP_FOLDER,   /* text controllers, path, u32 1 = cpuset: take over the parent's cpus and mems */
+  OP_CGROUP_FOLDER,   /* text controllers, path, u32 FOLDER_* */
   OP_CGROUP_WRITE,    /* path, text value, u32 1 = may fail */
   OP_CGROUP_DEVICES,  /* path, blob: eBPF program for devices */
   OP_HOOK,            /* u32 HOOK_*, path, u32 timeout in seconds or 0 */
@@ -73,31 +73,20 @@ enum plan_op {
   OP_SCHEDULER,       /* u32 policy, u32 nice + 20, u32 priority, u64 flags, u64 runtime, u64 deadline, u64 period */
   OP_IO_PRIORITY,     /* u32 value of ioprio_set(2) */
   OP_PERSONALITY,     /* u32 */
+  OP_PIDFD_SOCKET,    /* path of the socket that gets a descriptor of the process */
+  OP_CPU_AFFINITY,    /* u32 0 before or 1 after the process enters its cgroup, blob: CPU mask */
   OP_END
 };
 
-#define ATTACH_BIND 1u
-#define ATTACH_RECURSIVE 2u
-#define ATTACH_COPY_UP 4u
-#define ATTACH_NO_SYMLINKS 8u
-#define ATTACH_NEEDS_PLACE 16u /* the target must be there already */
-#define ATTACH_MAP_RECURSIVE 32u
-#define ATTACH_REMOUNT 64u
-#define ATTACH_FLAGS 127u
-
+/* NEEDS_PLACE: the target must be there already. */
+enum { ATTACH_BIND = 1, ATTACH_RECURSIVE = 2, ATTACH_COPY_UP = 4, ATTACH_NO_SYMLINKS = 8, ATTACH_NEEDS_PLACE = 16,
+       ATTACH_MAP_RECURSIVE = 32, ATTACH_REMOUNT = 64, ATTACH_FLAGS = 127 };
 enum hook_when { HOOK_PRESTART, HOOK_CREATE_RUNTIME, HOOK_CREATE_CONTAINER, HOOK_START_CONTAINER, HOOK_POSTSTART, HOOK_POSTSTOP };
 
-#define OPTION_DETACH 1u
-#define OPTION_NO_KEYRING 2u
-#define OPTION_NO_PIVOT 4u
-#define OPTION_RUN 8u
-#define OPTION_KEEP 16u
-#define OPTION_FLAGS 31u
-
-#define PROCESS_NO_NEW_PRIVILEGES 1u
-#define PROCESS_READONLY_ROOT 2u
-#define PROCESS_KEEP_OOM_SCORE 4u
-#define PROCESS_FLAGS 7u
+enum { OPTION_DETACH = 1, OPTION_NO_KEYRING = 2, OPTION_NO_PIVOT = 4, OPTION_RUN = 8, OPTION_KEEP = 16, OPTION_FLAGS = 31 };
+enum { PROCESS_NO_NEW_PRIVILEGES = 1, PROCESS_READONLY_ROOT = 2, PROCESS_KEEP_OOM_SCORE = 4, PROCESS_FLAGS = 7 };
+/* A cpuset takes over its parent's cpus and mems; rootless, the caller may not be allowed to make or enter a group. */
+enum { FOLDER_CPUSET = 1, FOLDER_MAY_FAIL = 2 };
 
 struct field {
   uint64_t number;
@@ -117,13 +106,10 @@ struct plan {
 
 /* Parses `bytes`, which must outlive the plan. Returns NULL or what is wrong; on success `plan->records` is allocated. */
 const char *plan_parse(struct plan *plan, const unsigned char *bytes, size_t length);
-
 /* The one record with this op, or NULL. */
 const struct record *plan_find(const struct plan *plan, uint16_t op);
-
 /* Walks records with this op: start with *at = 0; NULL at the end. */
 const struct record *plan_next(const struct plan *plan, uint16_t op, size_t *at);
-
 /* How many records have this op. */
 size_t plan_count(const struct plan *plan, uint16_t op);
 

@@ -90,3 +90,27 @@ int loopback_up(void) {
   close(fd);
   return result;
 }
+
+int set_rlimits(const struct plan *plan, pid_t pid) {
+  const struct record *r;
+  for (size_t at = 0; (r = plan_next(plan, OP_RLIMIT, &at)) != NULL;) {
+    struct rlimit limit = {.rlim_cur = r->f[1].number, .rlim_max = r->f[2].number};
+    if (prlimit(pid, (int)r->f[0].number, &limit, NULL) != 0) return -1;
+  }
+  return 0;
+}
+
+int set_oom_score(const struct plan *plan, pid_t pid) {
+  const struct record *process = plan_find(plan, OP_PROCESS);
+  char path[64], text[16];
+  if (process->f[3].number & PROCESS_KEEP_OOM_SCORE) return 0;
+  snprintf(path, sizeof path, pid == 0 ? "/proc/self/oom_score_adj" : "/proc/%d/oom_score_adj", (int)pid);
+  snprintf(text, sizeof text, "%d", (int)process->f[4].number - 1000);
+  return write_text(path, text);
+}
+
+long long now_ms(clockid_t clock) {
+  struct timespec now;
+  clock_gettime(clock, &now);
+  return (long long)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}

@@ -14,41 +14,35 @@ struct failure {
 /* Where `fail` writes: the pipe's end. It ends the process with 127. */
 extern int failure_fd;
 _Noreturn void fail(const char *step, const char *path);
-
 /* Field 22 of /proc/PID/stat, 0 when there is no such process. With the pid it names a process for all time. */
 uint64_t start_time(pid_t pid);
 /* The same, but 0 for a process in one of these states (letters of proc(5)). */
 uint64_t start_time_unless(pid_t pid, const char *states);
-
 /* Opens the process that has this pid and start time, or -1 with ESRCH when it is another one by now. */
 int open_process(pid_t pid, uint64_t started);
-
 /* Writes the file whole: neighbour, rename. 0 or -1. */
 int replace_file(int at, const char *path, const void *bytes, size_t length, int durable);
 /* Writes the file whole and durably: neighbour, fsync, rename, fsync of the directory. 0 or -1. */
 int write_durably(const char *path, const char *text);
-
 /* Writes to a file that is there, as those of the kernel. 0, or -1 with errno. */
 int write_text(const char *path, const char *text);
-
 /* Creates a cgroup if it is missing and moves a process (0 = the caller) into it. 0 or -1. */
 int enter_cgroup(const char *path, pid_t pid);
-
+/* The plan's resource limits and oom_score_adj for a process, 0 for the caller. 0, or -1 with errno. */
+int set_rlimits(const struct plan *plan, pid_t pid);
+int set_oom_score(const struct plan *plan, pid_t pid);
+long long now_ms(clockid_t clock);
 /* Brings up the loopback device of the caller's network namespace. 0 or -1. */
 int loopback_up(void);
-
 /* setup.c: builds the container around the caller, after the namespaces exist; ends before `become`. */
 void build_root(const struct plan *plan);
-
 /* become.c: drops to the planned user, capabilities, filter and limits, and executes. */
 _Noreturn void become(const struct plan *plan, const struct record *seccomp);
-
 /* log.c: forwards a container's output, line by line. */
 struct logger;
 struct logger *logger_open(const struct plan *plan);
 /* Reads what is there; 0 at the end of the stream. `stream` is 1 for stdout and 2 for stderr. */
 int logger_read(struct logger *logger, int fd, int stream);
-
 /* monitor.c */
 int start_sandbox(const struct plan *plan, int report);
 int start_container(const struct plan *plan, int report);

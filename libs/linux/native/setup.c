@@ -95,7 +95,14 @@ void make_device(const struct record *r) {
   int parent = open_parent(path, &name);
   if (parent < 0) fail("open device folder", path);
   dev_t number = makedev((unsigned)r->f[2].number, (unsigned)r->f[3].number);
-  if (mknodat(parent, name, mode, number) != 0) {
+  struct stat found;
+  int made = mknodat(parent, name, mode, number) == 0;
+  /* Without a mount at /dev it may be there from the last time: the device, or the file that one was bound on. */
+  if (!made && errno == EEXIST && fstatat(parent, name, &found, AT_SYMLINK_NOFOLLOW) == 0) {
+    made = found.st_rdev == number && (found.st_mode & S_IFMT) == (mode & S_IFMT);
+    errno = S_ISREG(found.st_mode) ? EPERM : EEXIST;
+  }
+  if (!made) {
     /* Not allowed in a user namespace: the host's own device is bound instead, if it is that one. */
     if (errno != EPERM || S_ISFIFO(mode)) fail("mknod", path);
     bind_device(path, parent, name, number);
@@ -149,12 +156,6 @@ static void make_readonly(const char *path) {
   close(fd);
 }
 
-static void write_oom_score(const struct record *process) {
-  char text[16];
-  snprintf(text, sizeof text, "%d", (int)process->f[4].number - 1000);
-  if (write_text("/proc/self/oom_score_adj", text) != 0) fail("write oom_score_adj", text);
-}
-
 void protect_paths(const struct plan *plan) {
   const struct record *r, *cwd = plan_find(plan, OP_CWD);
   size_t at;
@@ -172,7 +173,7 @@ void build_root(const struct plan *plan) {
   if ((r = plan_find(plan, OP_HOSTNAME)) != NULL && sethostname(r->f[0].text, strlen(r->f[0].text)) != 0)
     fail("sethostname", r->f[0].text);
   if (plan_find(plan, OP_LOOPBACK) != NULL && loopback_up() != 0) fail("bring up loopback", "lo");
-  write_oom_score(plan_find(plan, OP_PROCESS));
+  if (set_oom_score(plan, 0) != 0) fail("write oom_score_adj", "");
   mount_root(plan);
   for (at = 0; (r = plan_next(plan, OP_ATTACH, &at)) != NULL;) attach(r, -1, 0);
   for (at = 0; (r = plan_next(plan, OP_DEVICE, &at)) != NULL;) make_device(r);

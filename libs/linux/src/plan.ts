@@ -181,6 +181,8 @@ export const operations = {
   scheduler: [46, 'uuuqqqq'],
   ioPriority: [47, 'u'],
   personality: [48, 'u'],
+  pidfdSocket: [49, 's'],
+  cpuAffinity: [50, 'ub'],
 } as const
 export type Operation = keyof typeof operations
 export type PlanRecord = [Operation, ...(number | bigint | string | Uint8Array)[]]

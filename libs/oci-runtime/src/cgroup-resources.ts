@@ -31,7 +31,7 @@ export function resourceRecords(
   resources: Resources,
   layout: CgroupLayout,
   folders: Folders,
-  update: boolean,
+  { update, rootless }: { update: boolean; rootless: boolean },
 ): PlanRecord[] {
   const records: PlanRecord[] = []
   const write: Write = (controller, file, value, mayFail = false) => {
@@ -51,7 +51,8 @@ export function resourceRecords(
     if (key) refuse([`config.linux.resources.unified.${key}: needs cgroup v2`])
   }
   const rules = deviceRules(resources.devices ?? undefined, update)
-  if (rules.length === 0 || folders.length === 0) return records
+  // Rootless, no device can be made that the caller has not; the kernel lets only root filter them.
+  if (rules.length === 0 || folders.length === 0 || rootless) return records
   if (layout.kind === 'v2') records.push(['cgroupDevices', folders[0]!.folder, compileDeviceFilter(rules)])
   else if (folders.some((one) => one.controllers.includes('devices'))) {
     for (const rule of rules)

@@ -65,7 +65,7 @@ export const ProcessSchema = z.object({
     })
     .nullish(),
   ioPriority: z.object({ class: z.string(), priority: u32.max(7).default(0) }).nullish(),
-  execCPUAffinity: unsupported,
+  execCPUAffinity: z.object({ initial: text.optional(), final: text.optional() }).nullish(),
 })
 export type ConfigProcess = z.infer<typeof ProcessSchema>
 
@@ -195,6 +195,8 @@ const Linux = z.object({
   mountLabel: text.optional(),
   personality: z.object({ domain: z.enum(['LINUX', 'LINUX32']), flags: names }).nullish(),
   intelRdt: unsupported,
+  memoryPolicy: unsupported,
+  netDevices: unsupported,
 })
 
 const ConfigSchema = z.object({

@@ -2,7 +2,6 @@ import { decodePlan } from '@kiln/linux'
 import { expect, test } from 'vitest'
 import { planContainer } from './container-plan.ts'
 import { planExec, planUpdate } from './exec-plan.ts'
-import { answerFront } from './planner.ts'
 import type { FrontRequest } from './request.ts'
 
 const mountinfo = [
@@ -32,17 +31,17 @@ const request = (document: string, more: Partial<FrontRequest> = {}): FrontReque
   command: 'create',
   args: ['--bundle', 'b', 'c1'],
   cwd: '/srv',
-  env: {},
+  listenFds: 0,
   mountinfo,
   cgroup,
   document,
   systemd: false,
-  uid: 0,
+  rootless: false,
   ...more,
 })
 
 const records = (document: string, more: Partial<FrontRequest> = {}) =>
-  decodePlan(planContainer(request(document, more))).records
+  decodePlan(planContainer(request(document, more)).plan).records
 const those = (operation: string, document: string, more: Partial<FrontRequest> = {}) =>
   records(document, more)
     .filter(([name]) => name === operation)
@@ -149,7 +148,7 @@ const refused: [string, string][] = [
   ['no pids controller', config({}, { resources: { pids: { limit: 3 } } })],
   ['without a user namespace', config({}, { uidMappings: [{ containerID: 0, hostID: 1, size: 1 }] })],
   ['config.linux.intelRdt', config({}, { intelRdt: { closID: 'x' } })],
-  ['config.process.execCPUAffinity', config({}, {}, { execCPUAffinity: { initial: '0' } })],
+  ['config.linux.netDevices', config({}, { netDevices: { eth0: {} } })],
   ['needs --console-socket', config({}, {}, { terminal: true })],
 ]
 
@@ -161,7 +160,7 @@ test('exec takes over the process, and only what the command line says is otherw
   const made = records(config({}, {}, { env: ['PATH=/bin', 'A=1'], noNewPrivileges: true }))
   const base = made.find(([name]) => name === 'processJson')?.[1] as string
   const line = { command: 'exec', args: ['-u', '7:8', '-e', 'A=2', '--cwd', '/t', 'c1', 'id', '-u'], base }
-  const { records: plan } = decodePlan(planExec({ ...request(''), ...line, document: undefined }))
+  const { records: plan } = decodePlan(planExec({ ...request(''), ...line, document: undefined }).plan)
   expect(plan).toContainEqual(['process', 7, 8, 0o022, 1 | 4, 1000])
   expect(plan.filter(([name]) => name === 'argument')).toEqual([
     ['argument', 'id'],
@@ -180,21 +179,82 @@ test('exec takes over the process, and only what the command line says is otherw
   ])
 })
 
-test('the front gets a sentence, never an exception', () => {
-  expect(answerFront(Buffer.from('nonsense')).toString()).toMatch(/^E/)
-  const question = Buffer.alloc(8 + 6)
-  question.writeUInt32LE(1, 0)
-  question.writeUInt32LE(6, 4)
-  question.write('create', 8)
-  expect(answerFront(question).toString()).toBe('Econfig.json: not JSON: Unexpected end of JSON input')
-})
-
 test('an option that would have no effect here is refused, not swallowed', () => {
   const made = records(config())
   const base = made.find(([name]) => name === 'processJson')?.[1] as string
   const ask = (command: string, ...args: string[]) => ({ ...request(config()), command, base, args })
-  expect(() => planContainer(ask('create', '--pidfd-socket', 's', 'c1'))).toThrow(/--pidfd-socket/)
-  expect(() => planExec({ ...ask('exec', '--cgroup', 'x', 'c1', 'id'), document: undefined })).toThrow(
-    /--cgroup/,
+  expect(() => planContainer(ask('create', '--no-such', 's', 'c1'))).toThrow(/--no-such/)
+  expect(() => planContainer(ask('create', '--preserve-fds', '2000', 'c1'))).toThrow(/--preserve-fds/)
+  expect(() => planUpdate({ ...ask('update', '--kernel-memory', '1', 'c1'), document: undefined })).toThrow(
+    /--kernel-memory/,
   )
+})
+
+test('rootless, groups may be missing and devices are not filtered, but a limit must be kept', () => {
+  const resources = { memory: { limit: 1000 } }
+  const made = records(config({}, { resources }), { rootless: true })
+  expect(made.filter(([name]) => name === 'cgroupFolder').map((one) => one[3])).toEqual([2, 2, 2, 3])
+  expect(made.filter(([name]) => name === 'cgroupWrite')).toEqual([
+    ['cgroupWrite', '/sys/fs/cgroup/memory/user/me/c1/memory.limit_in_bytes', '1000', 0],
+  ])
+})
+
+test('descriptors of a socket unit are kept and announced', () => {
+  const made = records(config(), { listenFds: 2, args: ['--preserve-fds', '1', 'c1'] })
+  expect(made.find(([name]) => name === 'options')?.[2]).toBe(3)
+  expect(made.filter(([name]) => name === 'environment')).toEqual([
+    ['environment', 'LISTEN_FDS=2'],
+    ['environment', 'LISTEN_PID=1'],
+  ])
+})
+
+test('the scheduler, the class of I/O and the personality are those of the document', () => {
+  const process = {
+    scheduler: { policy: 'SCHED_FIFO', priority: 7, flags: ['SCHED_FLAG_RESET_ON_FORK'] },
+    ioPriority: { class: 'IOPRIO_CLASS_BE', priority: 5 },
+  }
+  const made = records(config({}, { personality: { domain: 'LINUX32' } }, process))
+  expect(made).toContainEqual(['scheduler', 1, 20, 7, 1n, 0n, 0n, 0n])
+  expect(made).toContainEqual(['ioPriority', (2 << 13) | 5])
+  expect(made).toContainEqual(['personality', 8])
+  expect(() => records(config({}, {}, { scheduler: { policy: 'SCHED_NICE' } }))).toThrow('scheduler.policy')
+  expect(() => records(config({}, {}, { ioPriority: { class: 'FAST' } }))).toThrow('ioPriority.class')
+})
+
+test('offsets of a new time namespace become lines for it, and need one', () => {
+  const timeOffsets = { monotonic: { secs: -5 }, boottime: { secs: 7, nanosecs: 9 } }
+  const namespaces = [{ type: 'mount' }, { type: 'time' }]
+  expect(those('timeOffset', config({}, { namespaces, timeOffsets }))).toEqual([
+    ['monotonic -5 0\n'],
+    ['boottime 7 9\n'],
+  ])
+  expect(() => records(config({}, { timeOffsets }))).toThrow('without a new time namespace')
+})
+
+test('exec may choose a group below, where it runs and who is told of it', () => {
+  const made = records(config({}, { personality: { domain: 'LINUX32' } }))
+  const base = made.find(([name]) => name === 'processJson')?.[1] as string
+  const exec = (args: string[], document?: string) =>
+    decodePlan(planExec({ ...request(''), command: 'exec', base, args, document }).plan).records
+  const process = JSON.stringify({ args: ['id'], cwd: '/', execCPUAffinity: { initial: '0-1', final: '65' } })
+  const plan = exec(['--cgroup', 'memory:/sub', '--pidfd-socket', 's', '-w', '/', 'c1'], process)
+  expect(plan.filter(([name]) => name === 'cgroupFolder').map((one) => one[2])).toEqual([
+    '/sys/fs/cgroup/cpu,cpuacct/c1',
+    '/sys/fs/cgroup/memory/user/me/c1/sub',
+    '/sys/fs/cgroup/devices/c1',
+    '/sys/fs/cgroup/cpuset/c1',
+  ])
+  expect(plan).toContainEqual(['pidfdSocket', '/srv/s'])
+  expect(plan).toContainEqual(['personality', 8])
+  const masks = plan.filter(([name]) => name === 'cpuAffinity')
+  expect(masks.map(([, when, mask]) => [when, Buffer.from(mask as Buffer).toString('hex')])).toEqual([
+    [0, '0300000000000000'],
+    [1, '00000000000000000200000000000000'],
+  ])
+  expect(exec(['--cgroup', '/../..', 'c1', 'id']).find(([name]) => name === 'cgroupFolder')?.[2]).toBe(
+    '/sys/fs/cgroup/cpu,cpuacct/c1',
+  )
+  expect(() => exec(['--cgroup', 'pids:/x', 'c1', 'id'])).toThrow('no group of controller "pids"')
+  const bad = JSON.stringify({ args: ['id'], cwd: '/', execCPUAffinity: { final: '3-1' } })
+  expect(() => exec(['c1'], bad)).toThrow('execCPUAffinity.final: "3-1" is no list of CPUs')
 })

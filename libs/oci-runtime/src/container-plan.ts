@@ -3,12 +3,13 @@ import { posix } from 'node:path'
 import { deviceTypes, encodeRecords, type Namespace, namespaceBits, type PlanRecord } from '@kiln/linux'
 import { type CgroupLayout, cgroupPlace, folderIn, readLayout } from './cgroup-layout.ts'
 import { enableRecords, type Folders, resourceRecords } from './cgroup-resources.ts'
-import { numberOf, parseLine } from './command-line.ts'
+import { numberOf, type ParsedLine, parseLine } from './command-line.ts'
 import { type Config, type ConfigProcess, parseConfig, type Resources, refuse } from './config.ts'
 import { ms, rootPropagations } from './mount-options.ts'
 import { idMapRecords, mountRecords } from './mount-records.ts'
-import { processRecords } from './process-records.ts'
-import type { FrontRequest } from './request.ts'
+import type { Planned } from './planner.ts'
+import { processRecords, unknownCapabilities } from './process-records.ts'
+import { type FrontRequest, keptFdsMax } from './request.ts'
 import { compileSeccomp } from './seccomp.ts'
 import { sysctlRecords } from './sysctl.ts'
 
@@ -18,12 +19,15 @@ export type ExecBase = {
   layout: CgroupLayout
   folders: Folders
   memory?: { limit?: number | null; swap?: number | null }
+  personality?: Config['linux']['personality']
+  rootless?: boolean
 }
 
 const createOptions = {
   bundle: 'value',
   'console-socket': 'value',
   'pid-file': 'value',
+  'pidfd-socket': 'value',
   'preserve-fds': 'value',
   detach: 'flag',
   keep: 'flag',
@@ -46,7 +50,7 @@ const namespaceTypes: Readonly<Record<string, Namespace>> = {
 }
 
 /** `create` and `run`: the whole plan, or a refusal that names the member. */
-export function planContainer(request: FrontRequest): Buffer {
+export function planContainer(request: FrontRequest): Planned {
   const line = parseLine(request.args, createOptions, { b: 'bundle', d: 'detach' })
   const id = line.rest[0] ?? ''
   const bundle = posix.resolve(request.cwd, line.values.get('bundle') ?? '.')
@@ -66,6 +70,8 @@ export function planContainer(request: FrontRequest): Buffer {
     layout,
     folders,
     memory: resources.memory ?? {},
+    personality: config.linux.personality,
+    rootless: request.rootless,
   }
   const state = {
     ociVersion: config.ociVersion,
@@ -73,7 +79,7 @@ export function planContainer(request: FrontRequest): Buffer {
     bundle,
     annotations: config.annotations ?? {},
   }
-  const listenFds = Number(request.env['LISTEN_FDS'] ?? 0) || 0
+  const { listenFds } = request
   const environment = listenFds > 0 ? [`LISTEN_FDS=${listenFds}`, 'LISTEN_PID=1'] : []
   const records: PlanRecord[] = [
     ['id', id],
@@ -87,12 +93,12 @@ export function planContainer(request: FrontRequest): Buffer {
         (line.flags.has('no-pivot') ? options.noPivot : 0) |
         (request.command === 'run' ? options.run : 0) |
         keep,
-      (numberOf(line, 'preserve-fds') ?? 0) + listenFds,
+      keptFds(line, listenFds),
     ],
-    ...pathRecord('pidFile', request.cwd, line.values.get('pid-file')),
+    ...pathRecords(request.cwd, line),
     ...consoleRecords(request, program, line.values.get('console-socket'), line.flags.has('detach')),
     ...namespaceRecords(config, namespaces),
-    ...cgroupRecords(layout, folders, resources),
+    ...cgroupRecords(layout, folders, resources, request.rootless),
     ...rootRecords(config, bundle),
     ...mountRecords({
       config,
@@ -111,10 +117,10 @@ export function planContainer(request: FrontRequest): Buffer {
       { ...program, env: [...(program.env ?? []), ...environment] },
       config.root.readonly ?? false,
     ),
-    ...personalityRecords(config),
+    ...personalityRecords(config.linux.personality),
     ...seccompRecords(config, state),
   ]
-  return encodeRecords('ociCreate', id, records)
+  return { plan: encodeRecords('ociCreate', id, records), warnings: unknownCapabilities(program) }
 }
 
 export type Namespaces = {
@@ -166,7 +172,14 @@ function namespaceRecords(config: Config, { created, joined }: Namespaces): Plan
   ]
 }
 
-function cgroupRecords(layout: CgroupLayout, folders: Folders, resources: Resources): PlanRecord[] {
+const folderFlags = { cpuset: 1, mayFail: 2 } as const
+
+function cgroupRecords(
+  layout: CgroupLayout,
+  folders: Folders,
+  resources: Resources,
+  rootless: boolean,
+): PlanRecord[] {
   const mountPoint = layout.hierarchies[0]?.mountPoint ?? ''
   return [
     ...folders.map(
@@ -174,11 +187,11 @@ function cgroupRecords(layout: CgroupLayout, folders: Folders, resources: Resour
         'cgroupFolder',
         controllers.join(','),
         folder,
-        controllers.includes('cpuset') ? 1 : 0,
+        (controllers.includes('cpuset') ? folderFlags.cpuset : 0) | (rootless ? folderFlags.mayFail : 0),
       ],
     ),
     ...(layout.kind === 'v2' ? enableRecords(mountPoint, folders[0]!.folder) : []),
-    ...resourceRecords(resources, layout, folders, false),
+    ...resourceRecords(resources, layout, folders, { update: false, rootless }),
   ]
 }
 
@@ -275,8 +288,7 @@ function hookRecords(config: Config): PlanRecord[] {
   )
 }
 
-function personalityRecords(config: Config): PlanRecord[] {
-  const { personality } = config.linux
+export function personalityRecords(personality: Config['linux']['personality']): PlanRecord[] {
   if (!personality) return []
   if (personality.flags?.length) refuse(['config.linux.personality.flags: none are defined'])
   return [['personality', personality.domain === 'LINUX32' ? 8 : 0]]
@@ -314,6 +326,21 @@ export function consoleRecords(
   return [['console', socket ? posix.resolve(request.cwd, socket) : '', height, width]]
 }
 
-export function pathRecord(operation: 'pidFile', cwd: string, path: string | undefined): PlanRecord[] {
-  return path ? [[operation, posix.resolve(cwd, path)]] : []
+/** `--pid-file` and `--pidfd-socket`, from where the caller is. */
+export function pathRecords(cwd: string, line: ParsedLine): PlanRecord[] {
+  const names = [
+    ['pidFile', 'pid-file'],
+    ['pidfdSocket', 'pidfd-socket'],
+  ] as const
+  return names.flatMap(([operation, option]): PlanRecord[] => {
+    const path = line.values.get(option)
+    return path ? [[operation, posix.resolve(cwd, path)]] : []
+  })
+}
+
+/** `--preserve-fds` and those of `LISTEN_FDS`: how many descriptors after stderr the program gets. */
+export function keptFds(line: ParsedLine, listenFds: number): number {
+  const given = numberOf(line, 'preserve-fds') ?? 0
+  if (given < 0 || given + listenFds > keptFdsMax) refuse([`--preserve-fds: not 0 to ${keptFdsMax}`])
+  return given + listenFds
 }

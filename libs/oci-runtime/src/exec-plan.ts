@@ -1,14 +1,18 @@
+import { posix } from 'node:path'
 import { encodeRecords, type PlanRecord } from '@kiln/linux'
 import { resourceRecords } from './cgroup-resources.ts'
 import { bytesOf, numberOf, type ParsedLine, parseLine } from './command-line.ts'
 import { type ConfigProcess, parseProcess, parseResources, type Resources, refuse } from './config.ts'
-import { consoleRecords, type ExecBase, pathRecord } from './container-plan.ts'
-import { processRecords } from './process-records.ts'
+import { consoleRecords, type ExecBase, keptFds, pathRecords, personalityRecords } from './container-plan.ts'
+import { affinityRecords } from './cpu-affinity.ts'
+import type { Planned } from './planner.ts'
+import { processRecords, unknownCapabilities } from './process-records.ts'
 import type { FrontRequest } from './request.ts'
 
 const execOptions = {
   'console-socket': 'value',
   'pid-file': 'value',
+  'pidfd-socket': 'value',
   'preserve-fds': 'value',
   'process-label': 'value',
   'additional-gids': 'list',
@@ -17,6 +21,7 @@ const execOptions = {
   'no-subreaper': 'flag',
   apparmor: 'value',
   cap: 'list',
+  cgroup: 'list',
   cwd: 'value',
   detach: 'flag',
   env: 'list',
@@ -32,12 +37,13 @@ const execLetters = {
   p: 'process',
   t: 'tty',
   u: 'user',
+  w: 'cwd',
 }
 
 const detached = 1
 
 /** `exec`: the container's own process as it was made, with what the command line or `--process` says otherwise. */
-export function planExec(request: FrontRequest): Buffer {
+export function planExec(request: FrontRequest): Planned {
   const line = parseLine(request.args, execOptions, execLetters)
   const [id = '', ...args] = line.rest
   const base = JSON.parse(request.base ?? '{}') as ExecBase
@@ -47,12 +53,36 @@ export function planExec(request: FrontRequest): Buffer {
   if (request.document !== undefined && args.length > 0) process.args = args
   const records: PlanRecord[] = [
     ['id', id],
-    ['options', line.flags.has('detach') ? detached : 0, numberOf(line, 'preserve-fds') ?? 0],
-    ...pathRecord('pidFile', request.cwd, line.values.get('pid-file')),
+    ['options', line.flags.has('detach') ? detached : 0, keptFds(line, 0)],
+    ...pathRecords(request.cwd, line),
+    ...groupRecords(base, line.lists.get('cgroup') ?? []),
+    ...affinityRecords(process),
+    ...personalityRecords(base.personality),
     ...consoleRecords(request, process, line.values.get('console-socket'), line.flags.has('detach')),
     ...processRecords(process, false),
   ]
-  return encodeRecords('ociExec', id, records)
+  return { plan: encodeRecords('ociExec', id, records), warnings: unknownCapabilities(process) }
+}
+
+/** `--cgroup [CONTROLLERS:]PATH`: groups below the container's, which must be there; of v1 those not named stay its own. */
+function groupRecords({ layout, folders }: ExecBase, given: string[]): PlanRecord[] {
+  if (given.length === 0) return []
+  const places = new Map<string, string>()
+  for (const text of given) {
+    const colon = text.indexOf(':')
+    const names = colon < 0 ? [''] : text.slice(0, colon).split(',')
+    for (const name of names) {
+      if (places.has(name)) refuse([`--cgroup: ${name || 'a path for all'} a second time`])
+      if (name !== '' && !folders.some(({ controllers }) => controllers.includes(name)))
+        refuse([`--cgroup: the container has no group of controller ${JSON.stringify(name)}`])
+      places.set(name, posix.resolve('/', text.slice(colon + 1)))
+    }
+  }
+  return folders.map(({ controllers, folder }): PlanRecord => {
+    const named = controllers.find((name) => places.has(name)) ?? ''
+    const path = posix.join(folder, places.get(layout.kind === 'v2' ? '' : named) ?? '')
+    return ['cgroupFolder', controllers.join(','), path.replace(/\/$/, ''), 0]
+  })
 }
 
 function fromLine(container: ConfigProcess, line: ParsedLine, args: string[]): ConfigProcess {
@@ -115,7 +145,6 @@ const updateOptions = {
   memory: 'value',
   'memory-reservation': 'value',
   'memory-swap': 'value',
-  'kernel-memory': 'value',
   'kernel-memory-tcp': 'value',
   'pids-limit': 'value',
 } as const
@@ -130,7 +159,10 @@ export function planUpdate(request: FrontRequest): Buffer {
     ? { ...given.memory, limit: given.memory.limit ?? base.memory?.limit }
     : undefined
   const resources: Resources = { ...given, memory: base.layout.kind === 'v2' ? memory : given.memory }
-  const records = resourceRecords(resources, base.layout, base.folders, true)
+  const records = resourceRecords(resources, base.layout, base.folders, {
+    update: true,
+    rootless: base.rootless ?? false,
+  })
   return encodeRecords('ociUpdate', line.rest[0] ?? '', [['id', line.rest[0] ?? ''], ...records])
 }
 

@@ -104,8 +104,16 @@ function unlimited(value: number): bigint {
   return value >= 2 ** 63 ? infinity : BigInt(value)
 }
 
+/** A sentence for names that neither this program nor its kernel knows: no error (config.md, Capabilities). */
+export function unknownCapabilities({ capabilities }: ConfigProcess): string[] {
+  const names = Object.values(capabilities ?? {}).flatMap((set) => set ?? [])
+  const unknown = [...new Set(names)].filter((name) => !isCapability(name.replace(/^CAP_/, '')))
+  return unknown.length === 0
+    ? []
+    : [`unknown capabilities are left out: ${unknown.map((name) => JSON.stringify(name)).join(', ')}`]
+}
+
 function capabilityRecord({ capabilities }: ConfigProcess): PlanRecord {
-  // Unknown names are no error (config.md, Capabilities): a profile may know more than this kernel.
   const mask = (names: string[] | null | undefined) =>
     capabilityMask(
       (names ?? [])

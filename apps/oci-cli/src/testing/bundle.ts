@@ -13,6 +13,8 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { buildCommand } from './build-command.ts'
 
+/** `id` is the user and group to run as; a variable that is undefined is left out. */
+type Options = { cwd?: string; input?: string; env?: Record<string, string | undefined>; id?: number }
 export type Outcome = { code: number | null; out: string; err: string }
 type Document = { [name: string]: unknown }
 export type Changes = {
@@ -32,12 +34,17 @@ export async function prepare() {
   const command = await buildCommand(base)
   const root = join(base, 'state')
   let bundles = 0
-  const oci = (args: string[], options: { cwd?: string; input?: string } = {}): Outcome => {
+  const oci = (args: string[], options: Options = {}): Outcome =>
+    execute(command, ['--root', root, ...args], options)
+  /** Any program, as `oci` runs the command: with its output and a deadline. */
+  const execute = (program: string, args: string[], options: Options = {}): Outcome => {
     // Files rather than pipes: a created container keeps them open, and spawnSync waits for the end of a pipe.
     const files = ['out', 'err'].map((name) => join(base, name))
     const [out, err] = files.map((file) => openSync(file, 'w'))
-    const done = spawnSync(command, ['--root', root, ...args], {
+    const done = spawnSync(program, args, {
       cwd: options.cwd ?? '/',
+      env: { ...process.env, ...options.env },
+      ...(options.id !== undefined && { uid: options.id, gid: options.id }),
       input: options.input ?? '',
       stdio: ['pipe', out!, err!],
       timeout: 30_000,
@@ -55,7 +62,7 @@ export async function prepare() {
     writeFileSync(join(folder, 'config.json'), JSON.stringify(document(script, changes)))
     return folder
   }
-  return { base, command, root, oci, bundle }
+  return { base, command, root, oci, execute, bundle }
 }
 
 function document(script: string, changes: Changes): Document {
