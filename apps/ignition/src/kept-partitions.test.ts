@@ -35,8 +35,8 @@ function place(name = 'vda') {
     'start=1MiB,size=192MiB,name=EFI,type=C12A7328-F81F-11D2-BA4B-00A0C93EC93B',
     'size=320MiB,name=USR-A,type=8484680C-9521-48C6-9C11-B0720656F69E',
     'size=320MiB,name=USR-B,type=8484680C-9521-48C6-9C11-B0720656F69E',
-    'size=1500MiB,name=ROOT,type=4F68BCE3-E8CD-4DB1-96E7-FBCAF984B709',
-    `size=200MiB,name=DATA,type=${dataType}`,
+    'size=1400MiB,name=ROOT,type=4F68BCE3-E8CD-4DB1-96E7-FBCAF984B709',
+    `start=${dataAt}MiB,size=200MiB,name=DATA,type=${dataType}`,
   ].join('\n')
   expect(spawnSync('sfdisk', ['--quiet', copy], { input: table }).status).toBe(0)
   writeSync(openSync(copy, 'r+'), content, 0, content.length, dataAt * mebibyte)
@@ -49,13 +49,17 @@ async function disksOf(
   disks: Place[],
   storage: IgnitionConfig['storage'],
   cmdline = 'kiln.reinstall=1 kiln.keep=DATA',
+  cut?: string,
 ) {
   const { folder } = disks[0]!
   const given = simulatedRun({ folder, cmdline: `kiln.disk=/dev/vda ${cmdline}` })
   mkdirSync(given.root, { recursive: true })
   const { devices, command } = simulatedDisks(disks, folder, runCommand, given.root)
   const options = { ...given.run.options, image: '/run/image/usr.img' }
-  const run = { ...given.run, options, devices, command, hasProgram: () => true }
+  const acted = (what: string): void => {
+    if (cut !== undefined && what.startsWith(cut)) throw new Error('the power is gone')
+  }
+  const run = { ...given.run, options, devices, command, acted, hasProgram: () => true }
   const config: IgnitionConfig = { ignition: { version: '3.4.0' }, ...(storage ? { storage } : {}) }
   const fetched = { config, userConfigProvided: true, configHash: 'a'.repeat(64) }
   const failure = await runDisks(fetched, run).then(
@@ -88,6 +92,12 @@ function untouched(disk: Place, labels: string[], before: string[]): void {
 
 test("with Kiln's own layout everything but what is kept is made anew, and a run after a power cut is the same", async () => {
   const disk = place()
+  const table = await disksOf([disk], undefined, undefined, 'table of')
+  expect(table.failure?.message).toBe('the power is gone')
+  expect(table.said).toContain(`disks: /dev/vda: keep partition 5 "DATA" at ${dataAt} MiB, 200 MiB`)
+  expect(table.said.join()).toMatch(/delete partition 4 "ROOT".*create partition 4 "ROOT"/)
+  const formatted = await disksOf([disk], undefined, undefined, 'file system on')
+  expect(formatted.failure?.message).toBe('the power is gone')
   const { failure, said } = await disksOf([disk], undefined)
   expect(failure).toBeUndefined()
   expect(said).toContain(`disks: /dev/vda: keep partition 5 "DATA" at ${dataAt} MiB, 200 MiB`)
@@ -110,7 +120,7 @@ const system = [
   { number: 1, label: 'EFI', sizeMiB: 192 },
   { number: 2, label: 'USR-A', sizeMiB: 320 },
   { number: 3, label: 'USR-B', sizeMiB: 320 },
-  { number: 4, label: 'ROOT', sizeMiB: 1500 },
+  { number: 4, label: 'ROOT', sizeMiB: 1400 },
 ]
 const own = (data: object, disk: object = {}) => ({
   disks: [{ device, partitions: [...system, { number: 5, label: 'DATA', ...data }], ...disk }],

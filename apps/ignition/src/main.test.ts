@@ -42,6 +42,13 @@ test('a wrong command line is told from a failed stage', () => {
   )
 })
 
+test('a simulation that cannot begin says why, without a stack', () => {
+  const config = configFile('{"ignition": {"version": "3.4.0"}}')
+  const missing = agent('simulate', config, '--disk', '/nonexistent/disk.img')
+  expect(missing).toMatchObject({ status: 2, stdout: '' })
+  expect(missing.stderr).toMatch(/^kiln-ignition: USAGE: there is no image \/nonexistent\/disk.img\n$/)
+})
+
 test('the stages run one by one in processes of their own', () => {
   const folder = mkdtempSync(join(tmpdir(), 'kiln-ignition-'))
   const config = configFile(

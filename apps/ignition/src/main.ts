@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 import { realpathSync, writeSync } from 'node:fs'
 import { pathToFileURL } from 'node:url'
-import { Fault, version } from '@kiln/service'
+import { describeError, Fault, version } from '@kiln/service'
 import { ignite } from './ignite.ts'
 import { parseOptions, usage } from './options.ts'
 import { createRun } from './run-of-machine.ts'
@@ -22,7 +22,14 @@ export async function main(argv: string[], env: Record<string, string | undefine
   }
   if (argv[0] === 'simulate') {
     const { simulateCommand } = await import('./simulate/command.ts')
-    return simulateCommand(argv.slice(1), env, (descriptor, text) => void writeSync(descriptor, text))
+    const write = (descriptor: 1 | 2, text: string): void => void writeSync(descriptor, text)
+    try {
+      return await simulateCommand(argv.slice(1), env, write)
+    } catch (error) {
+      if (!(error instanceof Fault)) throw error
+      write(2, `kiln-ignition: ${describeError(error)}\n`)
+      return error.code === 'USAGE' ? 2 : 1
+    }
   }
   if (argv[0] === 'config') {
     const { runConfig } = await import('./config-build/command.ts')

@@ -56,6 +56,11 @@ export async function machines(
     const place = placeOf(record)
     context.print(`\n${record.id}: ${record.message}${place ? ` (${place})` : ''}`)
   }
+  for (const { id, reinstall, keep = [] } of records) {
+    if (reinstall !== true) continue
+    const kept = keep.length > 0 ? ` and keeps ${keep.join(', ')}` : ''
+    context.print(`\n${id}: its next boot installs it again${kept}`)
+  }
   if (others.length > 0) {
     context.print('\nNot of this cluster:')
     context.print(
