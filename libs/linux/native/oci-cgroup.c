@@ -55,7 +55,7 @@ int make_cgroups(const struct plan *plan, const char **path) {
     *path = r->f[1].text;
     if (make_folders(*path, 0755, (r->f[2].number & FOLDER_CPUSET) != 0) == 0) continue;
     /* Who may not make groups goes without, as long as no limit is asked for: that write fails. */
-    if ((r->f[2].number & FOLDER_MAY_FAIL) == 0 || (errno != EACCES && errno != EPERM)) return -1;
+    if ((r->f[2].number & FOLDER_MAY_FAIL) == 0 || (errno != EACCES && errno != EPERM && errno != ENOENT)) return -1;
   }
   return 0;
 }

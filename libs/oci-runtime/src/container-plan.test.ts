@@ -190,6 +190,19 @@ test('an option that would have no effect here is refused, not swallowed', () =>
   )
 })
 
+test('a label of mounts goes to file systems that keep none of their own', () => {
+  const mounts = ['tmpfs', 'proc'].map((type) => ({ destination: `/${type}`, type, options: ['x=1'] }))
+  const made = those('attach', config({ mounts }, { mountLabel: 'a:b:c,d' }))
+  expect(made.map((fields) => fields[5])).toEqual(['x=1,context="a:b:c,d"', 'x=1'])
+  expect(() => records(config({ mounts }, { mountLabel: '"' }))).toThrow('mountLabel')
+})
+
+test('a check before an update is not made, so it is refused', () => {
+  const base = records(config()).find(([name]) => name === 'processJson')?.[1] as string
+  const document = JSON.stringify({ memory: { limit: 1, checkBeforeUpdate: true } })
+  expect(() => planUpdate({ ...request(document), args: ['c1'], base })).toThrow('checkBeforeUpdate')
+})
+
 test('rootless, groups may be missing and devices are not filtered, but a limit must be kept', () => {
   const resources = { memory: { limit: 1000 } }
   const made = records(config({}, { resources }), { rootless: true })

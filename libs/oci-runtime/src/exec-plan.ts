@@ -154,6 +154,8 @@ export function planUpdate(request: FrontRequest): Buffer {
   const line = parseLine(request.args, updateOptions, { r: 'resources' })
   const base = JSON.parse(request.base ?? '{}') as ExecBase
   const given = request.document === undefined ? resourcesOf(line) : parseResources(request.document)
+  if (given.memory?.checkBeforeUpdate)
+    refuse(['resources.memory.checkBeforeUpdate: is not supported by this runtime'])
   // On v2 the kernel counts swap alone: what `create` or an earlier document said of memory is needed to subtract.
   const memory = given.memory
     ? { ...given.memory, limit: given.memory.limit ?? base.memory?.limit }

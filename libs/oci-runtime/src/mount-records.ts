@@ -87,7 +87,7 @@ export function mountRecords(context: MountContext): PlanRecord[] {
         type: bind ? '' : (mount.type ?? ''),
         how,
         flags: bind && !options.remount ? 0 : options.flags,
-        data: bind ? '' : options.data.join(','),
+        data: bind ? '' : [...options.data, ...labelOf(context.config, mount)].join(','),
         set: options.set,
         clear: options.clear,
         setBelow: options.setBelow,
@@ -98,6 +98,13 @@ export function mountRecords(context: MountContext): PlanRecord[] {
     )
   }
   return records
+}
+
+/** `linux.mountLabel`: the SELinux context of file systems that keep none of their own; what the kernel has inside keeps its own. */
+function labelOf({ linux }: Config, { type = '' }: ConfigMount): string[] {
+  if (!linux.mountLabel || ['proc', 'sysfs', 'mqueue'].includes(type)) return []
+  if (linux.mountLabel.includes('"')) refuse(['config.linux.mountLabel: holds a quote'])
+  return [`context="${linux.mountLabel}"`]
 }
 
 /** The mount's own map, or with `idmap` alone the container's. */
