@@ -9,6 +9,7 @@ import { fullDisk } from './stories/full-disk.ts'
 import { install } from './stories/install.ts'
 import { podService } from './stories/pod-service.ts'
 import { powerCut } from './stories/power-cut.ts'
+import { reprovision } from './stories/reprovision.ts'
 import { snapshot } from './stories/snapshot.ts'
 import { unknownMachine } from './stories/unknown-machine.ts'
 import { update } from './stories/update.ts'
@@ -31,5 +32,6 @@ export const stories: readonly Story[] = [
   update,
   powerCut,
   dataDisks,
+  reprovision,
   dnsmasqTap,
 ]

@@ -68,6 +68,20 @@ export class ClusterFile {
     })
   }
 
+  /**
+   * Another cluster of this one member, whose disk is about to be empty and with it the store: its token is new, so that whoever was
+   * added to the old one by hand takes no part.
+   */
+  async startAnew(member: ClusterMember): Promise<ClusterRecord> {
+    return this.#inTurn(async () => {
+      this.#log.warn(
+        { member: member.name },
+        'the only member of the store is installed again: the store begins empty',
+      )
+      return this.#write(initialCluster([member], randomBytes(16).toString('hex')))
+    })
+  }
+
   /** Remembers a member that was added to the running cluster. */
   async addJoined(member: ClusterMember): Promise<void> {
     await this.#inTurn(async () => {

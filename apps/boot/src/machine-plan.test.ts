@@ -53,7 +53,7 @@ test('a plan has what an install would be served, and making it changes nothing'
   expect(member(served)).toContain('ETCD_INITIAL_CLUSTER_STATE=new')
 })
 
-test('an installed machine is shown as if it were reinstalled: a store member then joins again', async () => {
+test('an installed machine is shown as if it were reinstalled: the only member of a store begins another one', async () => {
   const at = place(1)
   const server = await start(at)
   await text(`${server.url}/ipxe?mac=${macOf(1)}`)
@@ -62,7 +62,7 @@ test('an installed machine is shown as if it were reinstalled: a store member th
   const plan = MachinePlan.parse((await planOf(server, at, 'node1')).body)
   expect(plan.next).toEqual({ kind: 'disk' })
   expect(plan.kernelArguments).toContain('kiln.reinstall=1')
-  expect(fileOf(plan.config, '/etc/kiln/kv.env')).toContain('ETCD_INITIAL_CLUSTER_STATE=existing')
+  expect(fileOf(plan.config, '/etc/kiln/kv.env')).toContain('ETCD_INITIAL_CLUSTER_STATE=new')
   expect(await json(`${server.url}/v1/machines/node1`)).toMatchObject({ state: 'installed', installs: 1 })
 })
 

@@ -17,7 +17,9 @@ export async function storeFacts(
 ): Promise<StoreFacts> {
   const cluster = await context.cluster.settle(context.data.catalog.groups, context.machines.values())
   if (!cluster) return withoutStore(context)
-  return factsAt(await context.membership.place(record, cluster, installs), cluster, record)
+  const place = await context.membership.place(record, cluster, installs)
+  // It may be another one since.
+  return factsAt(place, context.cluster.record ?? cluster, record)
 }
 
 /** Stands in a plan for the token that the cluster gets when the first of its machines is installed. */

@@ -117,6 +117,18 @@ test('a reinstalled member is removed and added again', async () => {
   expect(place.state).toBe('existing')
 })
 
+test('the only member begins another store when it is installed again, and asks nobody', async () => {
+  const cluster = new ClusterFile(join(mkdtempSync(join(tmpdir(), 'kiln-cluster-')), 'cluster.json'), log)
+  const record = (await cluster.settle([storeGroup(1)], [machine(1)]))!
+  const again = machine(1, { installedAt: at, state: 'installing' })
+  const place = await membershipOf(cluster, undefined).place(again, record, true)
+  expect(place).toEqual({ members: record.members, state: 'new' })
+  expect(cluster.record?.members).toEqual(record.members)
+  expect(cluster.record?.token).not.toBe(record.token)
+  const reloaded = await membershipOf(cluster, undefined).place(again, cluster.record!, false)
+  expect(reloaded.state).toBe('new')
+})
+
 test('a joining member waits while the store cannot be asked', async () => {
   const { cluster, record } = await clusterOfThree()
   await expect(membershipOf(cluster, undefined).place(machine(4), record, true)).rejects.toMatchObject({

@@ -50,6 +50,7 @@ export function knownPlace(record: MachineRecord, cluster: ClusterRecord, instal
   const known = [...cluster.members, ...cluster.joined]
   if (needsJoin(record, cluster, installs)) {
     const machine = memberOf(record)
+    if (isOnly(machine, cluster)) return { members: [machine], state: 'new' }
     return { members: [...known.filter(({ name }) => name !== machine.name), machine], state: 'existing' }
   }
   const initial = cluster.members.some((member) => member.name === record.name)
@@ -57,6 +58,10 @@ export function knownPlace(record: MachineRecord, cluster: ClusterRecord, instal
     ? { members: cluster.members, state: 'new' }
     : { members: known, state: 'existing' }
 }
+
+/** Whether the store is on this machine alone: then nobody can take it as a member again. */
+const isOnly = (machine: ClusterMember, { members, joined }: ClusterRecord): boolean =>
+  [...members, ...joined].every(({ name }) => name === machine.name)
 
 const memberOf = (record: MachineRecord): ClusterMember => ({
   name: record.name ?? record.id,
@@ -74,6 +79,8 @@ export function storeMembership(at: {
     async place(record, cluster, installs) {
       if (!needsJoin(record, cluster, installs)) return knownPlace(record, cluster, installs)
       const machine = memberOf(record)
+      if (isOnly(machine, cluster))
+        return { members: (await at.cluster.startAnew(machine)).members, state: 'new' }
       const api = at.connect(at.endpointsOf(cluster, machine.address))
       try {
         const listed = await join(api, machine, at.log)

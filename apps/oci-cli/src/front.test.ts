@@ -114,7 +114,7 @@ onHost('a caller who is not root keeps state in a folder of its own, or is told 
 onHost('a caller who is not root runs a container as the root of its own user namespace', () => {
   const { base, command, execute, bundle } = host
   const own = join(base, 'runtime')
-  mkdirSync(own)
+  mkdirSync(own, { recursive: true })
   const map = [{ containerID: 0, hostID: someone, size: 1 }]
   const namespaces = ['pid', 'mount', 'ipc', 'uts', 'user'].map((type) => ({ type }))
   const linux = { namespaces, uidMappings: map, gidMappings: map }

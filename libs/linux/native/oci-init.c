@@ -87,9 +87,10 @@ static void begin(const struct init *init, struct message *message) {
   if (init->container->folder >= 0) close(init->container->folder);
   failure_fd = init->sync[1];
   if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) != 0) fail("set parent death signal", "");
-  if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) != 0) fail("set not dumpable", "");
   forget_environment();
   if (expect(init->sync[1], MESSAGE_GO, message) != 0) _exit(126);
+  /* Not earlier: a caller who is not root may write the id maps of a dumpable process only. Who joined namespaces is not dumpable before. */
+  if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) != 0) fail("set not dumpable", "");
 }
 
 static void must_run(const struct plan *plan, enum hook_when when, const char *state, const char *folder, const char *name) {

@@ -80,7 +80,10 @@ test('a reprovision with partitions to keep is shown, then asked for, and is in 
     note: () => undefined,
   }
   await reprovision({ machine: 'node1', keep: ['DATA', 'a b'], state: state.root }, context)
-  expect(lines).toEqual(['node1: the next boot installs it again; it keeps DATA, a b'])
+  expect(lines).toEqual([
+    'node1: the next boot installs it again; it keeps DATA, a b',
+    expect.stringContaining('the store is on this machine alone'),
+  ])
   const [record] = await boot.machines()
   expect(record).toMatchObject({ reinstall: true, keep: ['DATA', 'a b'] })
   expect((await boot.plan('node1')).kernelArguments).toContain('kiln.keep=DATA,a%20b')

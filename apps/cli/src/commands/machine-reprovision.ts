@@ -20,7 +20,12 @@ export async function reprovision(
 ): Promise<void> {
   const keep = parseKept(options.keep)
   const state = stateFolder(options.state, context.environment)
-  await new BootClient(state, requireLab(state)).allowReinstall(options.machine, keep)
+  const lab = requireLab(state)
+  await new BootClient(state, lab).allowReinstall(options.machine, keep)
   const kept = keep.length > 0 ? `; it keeps ${keep.join(', ')}` : ''
   context.print(`${options.machine}: the next boot installs it again${kept}`)
+  if (lab.machines.length === 1)
+    context.print(
+      'the store is on this machine alone and is lost then: save it first (kiln kv snapshot save)',
+    )
 }
