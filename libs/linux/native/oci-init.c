@@ -88,8 +88,7 @@ static void begin(const struct init *init, struct message *message) {
   failure_fd = init->sync[1];
   if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) != 0) fail("set parent death signal", "");
   forget_environment();
-  if (expect(init->sync[1], MESSAGE_GO, message) != 0) _exit(126);
-  /* Not earlier: a caller who is not root may write the id maps of a dumpable process only. Who joined namespaces is not dumpable before. */
+  if (expect(init->sync[1], MESSAGE_GO, message) != 0) _exit(126); /* Until then the caller may write id maps, which wants it dumpable. */
   if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) != 0) fail("set not dumpable", "");
 }
 
