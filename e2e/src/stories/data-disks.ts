@@ -62,7 +62,7 @@ export const dataDisks: Story = {
       const held = await lab.shell(`cat ${path}/made ${path}/written`, { signal })
       expect(/made by the config\s+kept/.test(held.output), `${path} holds what it held: ${held.output}`)
     }
-    const failed = await lab.shell('systemctl --failed --no-legend --plain', { signal })
+    const failed = await lab.shell('systemctl --failed --no-legend --plain --no-pager', { signal })
     expect(failed.output.trim() === '', `no unit failed: ${failed.output}`)
   },
 }
