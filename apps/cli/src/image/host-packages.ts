@@ -21,6 +21,7 @@ const needed: Readonly<Record<string, HostPackage>> = {
 
 /** Debian packages that only tests use: without them cases are skipped. */
 const neededByTests: Readonly<Record<string, HostPackage>> = {
+  'bind9-dnsutils': { why: 'dig: another make of resolver', file: '/usr/bin/dig' },
   'btrfs-progs': { why: 'mkfs.btrfs: cases of Ignition', file: '/usr/sbin/mkfs.btrfs' },
   bzip2: { why: 'disk images of the cases of Ignition', file: '/usr/bin/bunzip2' },
   'busybox-static': { why: 'root of the containers in tests', file: '/usr/bin/busybox' },

@@ -176,7 +176,7 @@ test('no bytes make it fail, and no response is longer than its transport', () =
 test('dig understands what is said', async (context) => {
   const { port } = await start()
   const output = await new Promise<string | undefined>((resolve) => {
-    const args = ['@127.0.0.88', '-p', String(port), '+nocookie', 'web.svc.kiln', 'SRV']
+    const args = ['@127.0.0.88', '-p', String(port), '+nocookie', '+norecurse', 'web.svc.kiln', 'SRV']
     execFile('dig', args, { timeout: 10_000 }, (error, stdout) =>
       resolve((error as NodeJS.ErrnoException | null)?.code === 'ENOENT' ? undefined : stdout),
     )
