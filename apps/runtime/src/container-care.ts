@@ -1,21 +1,12 @@
 import type { PodAction, PodContainer } from '@kiln/schemas'
 import { describeError, type Log } from '@kiln/service'
-import type { WallClock } from './pod.ts'
-import { Prober } from './prober.ts'
+import { Prober, type ProberPorts } from './prober.ts'
 
 /** A hook that never ends must not keep a container from ever being ready unnoticed. */
 const hookTimeoutMs = 600_000
 
-export type CarePorts = {
-  clock: WallClock
-  startedAtMs: number
-  /** The container ran before this process did: its hook ran too, and it counts as ready until a probe fails. */
-  adopted: boolean
-  act(action: PodAction, timeoutMs: number): Promise<void>
-  /** Its health may be another now. */
-  changed(): void
-  log: Log
-}
+/** What probes need, without `note`, which goes to the log. The hook of a container that was adopted ran before. */
+export type CarePorts = Omit<ProberPorts, 'note'> & { log: Log }
 
 /** What one run of a container gets beside being supervised: its hook after the start, its probes, its hook before the end. */
 export class ContainerCare {

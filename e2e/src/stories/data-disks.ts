@@ -110,9 +110,7 @@ function configWith(tang: { url: string; thumbprint: string }): object {
           clevis: { tang: [tang], tpm2: true, threshold: 2 },
         },
       ],
-      filesystems: [
-        ...mounts.map(({ device, format, path }) => ({ device, format, path, wipeFilesystem: true })),
-      ],
+      filesystems: mounts.map(({ device, format, path }) => ({ device, format, path, wipeFilesystem: true })),
       files: mounts.map(({ path }) => ({
         path: `${path}/made`,
         contents: { source: 'data:,made%20by%20the%20config%0A' },

@@ -29,7 +29,8 @@ beforeAll(async () => {
 }, 90_000)
 afterAll(async () => server.stop())
 
-async function planned(machine: string, more: object = {}): Promise<{ code: number; text: string }> {
+/** A command's surroundings, and what it prints there. */
+function listening() {
   const lines: string[] = []
   const context = {
     environment: process.env,
@@ -38,6 +39,11 @@ async function planned(machine: string, more: object = {}): Promise<{ code: numb
     print: (text: string) => void lines.push(text),
     note: () => undefined,
   }
+  return { lines, context }
+}
+
+async function planned(machine: string, more: object = {}): Promise<{ code: number; text: string }> {
+  const { lines, context } = listening()
   const options = { machine, disk: [], keep: [], offline: false, json: false, state: state.root, ...more }
   const code = await machinePlan(options, context)
   return { code, text: lines.join('\n') }
@@ -71,14 +77,7 @@ test('a reprovision with partitions to keep is shown, then asked for, and is in 
   const shown = await planned('node1', { keep: ['DATA'] })
   expect(shown.code).toBe(1)
   expect(shown.text).toContain('no disk has a partition labelled DATA')
-  const lines: string[] = []
-  const context = {
-    environment: process.env,
-    signal: new AbortController().signal,
-    live: false,
-    print: (text: string) => void lines.push(text),
-    note: () => undefined,
-  }
+  const { lines, context } = listening()
   await reprovision({ machine: 'node1', keep: ['DATA', 'a b'], state: state.root }, context)
   expect(lines).toEqual([
     'node1: the next boot installs it again; it keeps DATA, a b',
