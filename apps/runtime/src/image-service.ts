@@ -14,7 +14,6 @@ import {
   readPublicKey,
   trustedKeys,
   verifyImage as verifyBlobs,
-  type verifyImage,
   withRule,
   writePolicy,
 } from '@kiln/oci'
@@ -83,7 +82,7 @@ export type TrustEntry = {
 export type ImageProblems = {
   reference: string
   hasBlobs: boolean
-  problems: Awaited<ReturnType<typeof verifyImage>>
+  problems: Awaited<ReturnType<typeof verifyBlobs>>
 }
 type Progress = { bytes: number; bytesDone: number; layers: number; layersDone: number }
 
@@ -249,14 +248,8 @@ export function openImageService(input: {
 
     trusted: async (): Promise<TrustEntry[]> => {
       const policy = await readPolicy(imagePolicyFile)
-      const entry = (of: string | null, rule: Rule): TrustEntry => ({
-        prefix: of,
-        policy: rule.policy,
-        keys: trustedKeys(rule).map(({ fingerprint }) => fingerprint),
-        anyIdentity: rule.policy === 'signed' && rule.signedIdentity === 'any',
-      })
       const prefixes = Object.entries(policy.prefixes).sort(([a], [b]) => (a < b ? -1 : 1))
-      return [entry(null, policy.default), ...prefixes.map(([of, rule]) => entry(of, rule))]
+      return [trustEntry(null, policy.default), ...prefixes.map(([of, rule]) => trustEntry(of, rule))]
     },
 
     trust: async (wanted: TrustRequest): Promise<TrustEntry & { changed: string[] }> => {
@@ -264,19 +257,19 @@ export function openImageService(input: {
       return await changePolicy((policy) => {
         const old = of === undefined ? policy.default : policy.prefixes[of]
         const { rule, changed } = changeRule(old, wanted)
-        const { policy: word = 'accept' } = rule ?? {}
-        const answer = {
-          prefix: wanted.prefix,
-          policy: word,
-          keys: rule ? trustedKeys(rule).map(({ fingerprint }) => fingerprint) : [],
-          anyIdentity: rule?.policy === 'signed' && rule.signedIdentity === 'any',
-          changed,
-        }
+        const answer = { ...trustEntry(wanted.prefix, rule ?? { policy: 'accept' }), changed }
         return { policy: withRule(policy, of, rule), answer }
       })
     },
   }
 }
+
+const trustEntry = (prefix: string | null, rule: Rule): TrustEntry => ({
+  prefix,
+  policy: rule.policy,
+  keys: trustedKeys(rule).map(({ fingerprint }) => fingerprint),
+  anyIdentity: rule.policy === 'signed' && rule.signedIdentity === 'any',
+})
 
 /** The next rule of a prefix, and the fingerprints that came or went. Undefined: the prefix has no rule of its own any more. */
 function changeRule(
