@@ -158,7 +158,8 @@ function withoutDeviceMapper(config: IgnitionConfig, notes: string[]): IgnitionC
   for (const { name } of storage?.luks ?? []) {
     notes.push(`LUKS volume ${name} needs device mapper: it is not simulated`)
   }
-  if (kernelArguments) notes.push('kernel arguments change entries of the boot loader: they are not simulated')
+  if (kernelArguments)
+    notes.push('kernel arguments change entries of the boot loader: they are not simulated')
   if (!storage) return config
   const filesystems = (storage.filesystems ?? []).filter(({ device }) => {
     const above = /^\/dev\/(md|mapper|disk\/by-id\/dm-)/.test(device)
