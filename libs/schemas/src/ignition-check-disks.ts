@@ -5,7 +5,7 @@ import type {
   IgnitionLuks,
   IgnitionPartition,
 } from './ignition.ts'
-import { checkResource, isParsable } from './ignition-check-resource.ts'
+import { checkResource, isParsable, sourceProblem } from './ignition-check-resource.ts'
 import { duplicateEntries } from './ignition-duplicates.ts'
 import { type IgnitionPath, pathProblem, type Report } from './ignition-finding.ts'
 
@@ -34,7 +34,7 @@ export function checkDisks(config: IgnitionConfig, report: Report): void {
     if (raid.level === undefined) report('error', [...path, 'level'], 'raid level is required')
     else if (!raidLevels.includes(raid.level)) {
       report('error', [...path, 'level'], 'unrecognized raid level')
-    } else if ((raid.spares ?? 0) > 0 && levelsWithoutSpares.includes(raid.level)) {
+    } else if ((raid.spares ?? 0) !== 0 && levelsWithoutSpares.includes(raid.level)) {
       report('error', [...path, 'level'], 'spares unsupported for linear and raid0 arrays')
     }
     if ((raid.devices ?? []).length === 0) report('error', [...path, 'devices'], 'raid devices required')
@@ -80,7 +80,7 @@ function checkPartition(partition: IgnitionPartition, path: IgnitionPath, report
   if (!number && label === undefined) {
     report('error', path, 'a partition number >= 1 or a label must be specified')
   }
-  const others = label || typeGuid || guid || startMiB !== undefined || sizeMiB !== undefined
+  const others = label !== undefined || typeGuid || guid || startMiB !== undefined || sizeMiB !== undefined
   if (shouldExist === false && others) {
     report('error', path, 'shouldExist is false, but other attributes are given')
   }
@@ -106,7 +106,7 @@ export function checkFilesystems(config: IgnitionConfig, report: Report): void {
     const disk = config.storage?.disks?.find((each) => each.device === filesystem.device)
     if (disk?.partitions?.length) {
       report('warning', [...path, 'device'], 'filesystem overwrites partitioned device')
-    } else if (disk?.wipeTable === true) {
+    } else if (disk?.wipeTable === true && filesystem.wipeFilesystem !== true) {
       const text = 'device matches disk with wipeTable enabled; filesystem will be wiped'
       report('warning', [...path, 'device'], text)
     }
@@ -159,6 +159,11 @@ function checkLuks(config: IgnitionConfig, report: Report): void {
     if (luks.keyFile) {
       const { version } = config.ignition
       checkResource(luks.keyFile, { path: [...path, 'keyFile'], version, required: false, report })
+      // The reference tells this of the key file and again under a name that no spec has.
+      const { source } = luks.keyFile
+      if (source && sourceProblem(source, version)) {
+        report('error', [...path, 'keys'], 'invalid key file')
+      }
     }
     checkClevis(luks, path, config.ignition.version, report)
     for (const [at, tang] of (luks.clevis?.tang ?? []).entries()) {

@@ -48,6 +48,9 @@ export function checkResource(
     if (header.name === '') {
       report('error', [...path, 'httpHeaders', index, 'name'], "HTTP header name can't be empty")
     }
+    if (header.value === '') {
+      report('error', [...path, 'httpHeaders', index, 'value'], 'HTTP header value cannot be empty')
+    }
   }
   if (httpHeaders && httpHeaders.length > 0 && !/^https?:/i.test(source ?? '')) {
     const text = source ? 'cannot use HTTP headers with this source type' : 'HTTP headers need a source'

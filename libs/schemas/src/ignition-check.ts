@@ -72,7 +72,8 @@ function checkNodes(config: IgnitionConfig, report: Report): void {
       const path = ['storage', list, index]
       const problem = pathProblem(node.path)
       if (problem) report('error', [...path, 'path'], problem)
-      if (links.some((link) => link !== '/' && node.path.startsWith(`${link}/`))) {
+      // One finding for each link above it.
+      for (const _ of links.filter((link) => link !== '/' && node.path.startsWith(`${link}/`))) {
         const noun = list === 'directories' ? 'directory' : list.slice(0, -1)
         report('error', path, `${noun} path includes link in config`)
       }
@@ -92,14 +93,27 @@ function checkNodes(config: IgnitionConfig, report: Report): void {
     const path = ['storage', 'links', index]
     if (version >= '3.3.0' && !link.target) report('error', [...path, 'target'], 'link target is required')
     if (link.hard !== true) continue
-    if (storage.directories?.some((directory) => directory.path === link.target)) {
+    const target = absoluteTarget(link.path, link.target ?? '')
+    if (link.target && storage.directories?.some((directory) => directory.path === target)) {
       report('error', path, 'hard link target is a directory')
     }
     for (const owner of ['user', 'group'] as const) {
-      const field = link[owner]?.id !== undefined ? 'id' : link[owner]?.name ? 'name' : undefined
-      if (field) report('warning', [...path, owner, field], 'user/group ignored for hard link')
+      for (const field of ['id', 'name'] as const) {
+        if (link[owner]?.[field] === undefined) continue
+        report('warning', [...path, owner, field], 'user/group ignored for hard link')
+      }
     }
   }
+}
+
+/** Where a hard link points to: its target without detours, seen from the path of the link itself. */
+function absoluteTarget(path: string, target: string): string {
+  const parts: string[] = []
+  for (const part of (target.startsWith('/') ? target : `${path}/${target}`).split('/')) {
+    if (part === '..') parts.pop()
+    else if (part !== '' && part !== '.') parts.push(part)
+  }
+  return `/${parts.join('/')}`
 }
 
 function checkMode(mode: number | undefined, path: IgnitionPath, version: string, report: Report): void {
