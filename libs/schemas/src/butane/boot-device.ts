@@ -115,10 +115,12 @@ function addEncryption(made: Made, luks: Decoded, device: string): void {
     return
   }
   const clevis = volume['clevis'] as Decoded
+  const tang = (luks['tang'] ?? []) as Decoded[]
   for (const field of ['tang', 'threshold', 'tpm2']) {
     if (luks[field] === undefined) continue
-    clevis[field] = luks[field]
-    addSameOrigins(made, luks[field], [...from, field], [...to, 'clevis', field])
+    // A server without an address is told by the rules of Ignition, which know it by its empty address.
+    clevis[field] = field === 'tang' ? tang.map((server) => ({ url: '', ...server })) : luks[field]
+    addSameOrigins(made, clevis[field], [...from, field], [...to, 'clevis', field])
   }
 }
 

@@ -173,6 +173,11 @@ test('a mirrored boot disk without a layout was a warning and is an error', () =
   expect(translate(fcos(mirror)).failure).toBe('source config is invalid')
 })
 
+test('a Tang server of the boot device without an address is refused where it stands', () => {
+  const { lines } = translate(fcos('boot_device:\n  luks:\n    tang:\n      - thumbprint: x\n', '1.4.0'))
+  expect(lines).toEqual(['error at $.boot_device.luks.tang.0.url, line 6 col 9: invalid url scheme'])
+})
+
 test('what machines of a variant cannot do is refused, each time at its own place', () => {
   expect(
     translate(`variant: r4e
