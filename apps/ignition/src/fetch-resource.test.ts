@@ -74,6 +74,13 @@ test('the hash is that of the decompressed bytes', async () => {
   expect((await fetchFrom({ source, compression: 'gzip' }, plain)).outcome).toBe('RESOURCE_INVALID')
 })
 
+test('a small archive that unpacks to very much is refused as too large', async () => {
+  const piece = gzipSync(Buffer.alloc(8 * 1024 * 1024))
+  const body = Buffer.concat(Array.from({ length: 33 }, () => piece))
+  const resource = { source, compression: 'gzip' }
+  expect((await fetchFrom(resource, { '/file': { status: 200, body } })).outcome).toBe('RESOURCE_TOO_LARGE')
+})
+
 test('headers of the config override ours and do not follow a redirect', async () => {
   const answers = {
     '/file': { status: 302, headers: { location: 'http://other/moved' } },

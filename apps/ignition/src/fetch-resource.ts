@@ -319,6 +319,9 @@ async function gunzipped(bytes: Buffer, what: string): Promise<Buffer> {
   try {
     return gunzipSync(bytes, { maxOutputLength: resourceBytesMax })
   } catch (cause) {
+    if ((cause as NodeJS.ErrnoException).code === 'ERR_BUFFER_TOO_LARGE') {
+      throw new Fault('RESOURCE_TOO_LARGE', `${what} unpacks to more than ${resourceBytesMax} bytes`)
+    }
     throw new Fault('RESOURCE_INVALID', `${what} is not gzip as the config says`, { cause })
   }
 }
