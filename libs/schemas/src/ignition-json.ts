@@ -10,6 +10,8 @@ export type ParsedJson = {
   value: unknown
   positions: Map<string, Position>
   keyPositions: Map<string, Position>
+  /** Paths of the numbers that are written with a fraction or an exponent, which are no integers to Ignition. */
+  fractions: string[]
 }
 
 /** Nesting deeper than this is refused, so that no document can exhaust the stack. */
@@ -24,7 +26,13 @@ export function parseJsonWithPositions(text: string): ParsedJson | { ok: false; 
   const scanner = new Scanner(text)
   try {
     const value = scanner.document()
-    return { ok: true, value, positions: scanner.positions, keyPositions: scanner.keyPositions }
+    return {
+      ok: true,
+      value,
+      positions: scanner.positions,
+      keyPositions: scanner.keyPositions,
+      fractions: scanner.fractions,
+    }
   } catch (error) {
     if (error instanceof ScanError) {
       return { ok: false, fault: { message: error.message, at: scanner.positionOf(error.offset) } }
@@ -76,6 +84,7 @@ function bytesBefore(text: string): Uint32Array {
 class Scanner {
   readonly positions = new Map<string, Position>()
   readonly keyPositions = new Map<string, Position>()
+  readonly fractions: string[] = []
   readonly #text: string
   readonly #lineStarts: number[] = [0]
   /** Bytes of UTF-8 before each character, as columns count bytes; absent when all are ASCII. */
@@ -132,6 +141,7 @@ class Scanner {
     const number = numberPattern.exec(this.#text)
     if (!number) this.#fail(`invalid character ${this.#here()} looking for beginning of value`)
     this.#offset += number![0].length
+    if (/[.eE]/.test(number![0])) this.fractions.push(path)
     return Number(number![0])
   }
 

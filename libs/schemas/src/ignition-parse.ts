@@ -40,7 +40,7 @@ export function parseIgnition(
     return unparsed(`unsupported config version ${version}; this agent reads ${versions.join(', ')}`)
   }
   const { config, findings } = shapeIgnition(json.value, version)
-  if (config) findings.push(...checkIgnition(config))
+  if (config) findings.push(...checkFractions(config, json.fractions), ...checkIgnition(config))
   const problems = findings.map((finding) => placed(finding, json))
   return problems.some(({ severity }) => severity === 'error') || !config
     ? { problems }
@@ -60,6 +60,18 @@ export function describeIgnitionProblem(problem: IgnitionProblem): string {
   return path === '$'
     ? `${severity} at line ${line} col ${column}: ${message}`
     : `${severity} at ${path}, line ${line} col ${column}: ${message}`
+}
+
+/** Every number of the specification is an integer, and none is written as `420.0` or `1e2`. */
+function checkFractions(config: IgnitionConfig, paths: readonly string[]): IgnitionFinding[] {
+  return paths.flatMap((joined): IgnitionFinding[] => {
+    const path = joined.split('.').map((part) => (/^\d+$/.test(part) ? Number(part) : part))
+    const value = path.reduce<unknown>(
+      (at, part) => (at as Record<string, unknown> | undefined)?.[part],
+      config,
+    )
+    return typeof value === 'number' ? [{ path, severity: 'error', message: 'expected an integer' }] : []
+  })
 }
 
 function unparsed(message: string): IgnitionParsing {

@@ -120,3 +120,14 @@ test('a finding about what is not there is placed at the nearest parent', () => 
   expect(places).toContainEqual({ path: '$.storage.luks.0.keys', line: 2, column: 4 })
   expect(places).toContainEqual({ path: '$.storage.luks.0.keyFile.source', line: 3, column: 15 })
 })
+
+test.each<[string, string[]]>([
+  ['420', []],
+  ['420.0', ['error $.storage.files.0.mode']],
+  ['4.2e2', ['error $.storage.files.0.mode']],
+  ['420, "unknown": 1.5', ['warning $.storage.files.0.unknown']],
+])('the mode %s', (mode, expected) => {
+  const text = `{"ignition": {"version": "3.6.0"}, "storage": {"files": [{"path": "/a", "mode": ${mode}}]}}`
+  const { problems } = parseIgnition(text)
+  expect(problems.map(({ severity, path }) => `${severity} ${path}`)).toEqual(expected)
+})
