@@ -71,6 +71,7 @@ export async function startRuntime(
     configDir: settings.cniConfigDir,
     bundled: [bundled.list],
     attachmentsDir: join(settings.stateDir, 'cni/attachments'),
+    bootId: bootId(),
     plugins: openPlugins({ path: settings.cniPath, timeoutMs: pluginTimeoutMs }),
     run: runTool,
     log,

@@ -16,6 +16,8 @@ export type Attachment = ChainState & {
   /** Its place among the pod's networks. */
   place: number
   sandbox: ProcessId
+  /** Of the sandbox: pids and start times may come again in another boot. */
+  bootId: string
   state: 'adding' | 'ready' | 'deleting'
   /** How often the plug-ins refused to undo it while its sandbox was gone. */
   refusals: number

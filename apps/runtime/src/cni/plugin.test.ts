@@ -84,6 +84,7 @@ test('a network that its plug-ins never take is tried to be undone for a bounded
     configDir: '/nonexistent',
     bundled: [{ cniVersion: '1.0.0', name: 'net', plugins: [{ type: 'fake' }] }],
     attachmentsDir,
+    bootId: 'boot1',
     plugins: openPlugins({ path: folder, timeoutMs: 30_000 }),
     run: async () => '',
     log: createLog('test', 'silent'),

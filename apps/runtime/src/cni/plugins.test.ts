@@ -315,3 +315,18 @@ onHost(
   },
   60_000,
 )
+
+onHost('what a pod had is undone in the next boot, even if its process seems to be there', async () => {
+  const { folder, machine, at, networks, before } = await machineForCrashes()
+  const pod = podOf(await namespace(), 'one')
+  await networks.connect(pod)
+  await networks.collect(new Set())
+  expect((await tracesOn(machine, folder))['attachments']).toHaveLength(2)
+  await networksOf({ ...at, bootId: 'boot2' }).collect(new Set())
+  const { leases, attachments, rules } = await tracesOn(machine, folder)
+  expect({ leases, attachments, rules }).toEqual({
+    leases: before['leases'],
+    attachments: [],
+    rules: before['rules'],
+  })
+})

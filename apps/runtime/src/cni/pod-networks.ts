@@ -45,12 +45,16 @@ export function openCniNetworks(at: {
   bundled: NetworkList[]
   /** Where it is recorded what must be undone. */
   attachmentsDir: string
+  bootId: string
   plugins: PluginRunner
   run: RunTool
   log: Log
 }): CniNetworks {
   const { plugins, log } = at
   const attachments = openAttachments(at.attachmentsDir, log)
+
+  const lives = async ({ bootId, sandbox }: Attachment): Promise<boolean> =>
+    bootId === at.bootId && (await isAlive(sandbox))
 
   const configured = async (): Promise<ConfiguredNetworks> => {
     const read = await readNetworks(at.configDir)
@@ -60,7 +64,7 @@ export function openCniNetworks(at: {
   }
 
   const undo = async (attachment: Attachment): Promise<void> => {
-    const alive = await isAlive(attachment.sandbox)
+    const alive = await lives(attachment)
     const deleting: Attachment = { ...attachment, state: 'deleting', netns: alive ? attachment.netns : '' }
     await attachments.save(deleting)
     if (attachment.state !== 'ready') await endPlugins(attachment.containerId)
@@ -113,6 +117,7 @@ export function openCniNetworks(at: {
             pod: pod.name,
             place,
             sandbox: pod.sandbox,
+            bootId: at.bootId,
             state: 'adding',
             refusals: 0,
             network,
@@ -140,13 +145,13 @@ export function openCniNetworks(at: {
     collect: async (known) => {
       const gone: Attachment[] = []
       for (const attachment of await attachments.list())
-        if (!known.has(attachment.uid) && !(await isAlive(attachment.sandbox))) gone.push(attachment)
+        if (!known.has(attachment.uid) && !(await lives(attachment))) gone.push(attachment)
       await undoAll(gone)
     },
     check: async () => {
       for (const attachment of await attachments.list()) {
         const { pod, network } = attachment
-        if (attachment.state !== 'ready' || !(await isAlive(attachment.sandbox))) continue
+        if (attachment.state !== 'ready' || !(await lives(attachment))) continue
         await checkNetwork(attachment, plugins).catch((error: unknown) =>
           log.warn(
             { pod, network: network.name, error: describeError(error) },

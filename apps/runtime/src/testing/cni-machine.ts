@@ -66,6 +66,7 @@ export function networksOf(at: {
   machine: string
   path?: string
   log?: Log
+  bootId?: string
   timeoutMs?: number
 }): CniNetworks {
   const enter = ['nsenter', `--net=${at.machine}`]
@@ -78,6 +79,7 @@ export function networksOf(at: {
     configDir: join(at.folder, 'net.d'),
     bundled: [bundled.list],
     attachmentsDir: join(at.folder, 'attachments'),
+    bootId: at.bootId ?? 'boot1',
     plugins: openPlugins({ path: at.path ?? pluginFolder, timeoutMs: at.timeoutMs ?? 30_000, enter }),
     run: (command, args, input) => runTool(enter[0]!, [enter[1]!, command, ...args], input),
     log: at.log ?? createLog('test', 'silent'),
