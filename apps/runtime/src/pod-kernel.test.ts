@@ -2,7 +2,7 @@ import { existsSync, mkdtempSync, readdirSync, readFileSync, readlinkSync, write
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { buildNative, isAlive } from '@kiln/linux'
+import { buildNative, isAlive, type ProcessId } from '@kiln/linux'
 import { writeImageArchive } from '@kiln/oci'
 import { type PodManifest, type PodStatus, parsePod } from '@kiln/schemas'
 import { assert, createLog, systemClock } from '@kiln/service'
@@ -368,6 +368,37 @@ test.skipIf(noPlugins !== undefined)(
       expect(
         [...traces['rules']!, ...traces['rules6']!].filter((rule) => /hello|10\.89|fd6b/.test(rule)),
       ).toEqual([])
+    } finally {
+      await machine.close()
+    }
+  },
+)
+
+test.skipIf(noPlugins !== undefined)(
+  'a pod whose daemon was lost between its sandbox and its network has another sandbox, with the network',
+  async () => {
+    const folder = newFolder()
+    const machine = await openNamespace()
+    try {
+      const cni = networksOf({ folder, machine: machine.path })
+      const pod = shellPod('sleep 1000')
+      pod.metadata.annotations['kiln.dev/networks'] = 'bridge'
+      // What would come after the sandbox never does: as after a kill, the round is not gone on with.
+      const lost = await runtime(folder, { ...cni, connect: () => new Promise(() => undefined) })
+      opened.splice(opened.indexOf(lost), 1)
+      await lost.run(pod)
+      const file = join(folder, 'run/pods/hello/sandbox.json')
+      for (let attempt = 0; !existsSync(file) && attempt < 200; attempt++) await sleep(20)
+      const half = JSON.parse(readFileSync(file, 'utf8')) as ProcessId
+      expect(await isAlive(half)).toBe(true)
+
+      const next = await runtime(folder, cni)
+      const status = await until(next, (each) => each?.ready === true)
+      expect(await isAlive(half)).toBe(false)
+      await expectReachable(machine, status!.address!)
+      next.remove('hello', 0)
+      await until(next, (each) => each === undefined)
+      expect((await tracesOn(machine, folder))['leases']).toEqual(['bridge'])
     } finally {
       await machine.close()
     }
