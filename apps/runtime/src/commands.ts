@@ -206,7 +206,7 @@ function podLines(pod: PodStatus): string[] {
     hostPort === undefined ? `${port}/${protocol}` : `${hostPort}->${port}/${protocol}`,
   )
   return [
-    `${pod.name}: ${pod.phase}${pod.ready ? ', ready' : ''}${pod.address ? `, ${pod.address}` : ''}`,
+    `${pod.name}: ${pod.phase}${pod.ready ? ', ready' : ''}${pod.address ? `, ${(pod.addresses ?? [pod.address]).join(' ')}` : ''}`,
     `  service ${pod.service}${ports.length > 0 ? `, ports ${ports.join(' ')}` : ''}, from ${pod.source}`,
     ...(pod.code ? [`  ${pod.code}: ${pod.message ?? ''}`] : []),
     ...pod.containers.map((container) => {

@@ -78,3 +78,13 @@ test('a gRPC server must say that it serves', async () => {
   status = Health.NOT_SERVING
   await expect(ask()).rejects.toThrow(/health of the server at .* is NOT_SERVING/)
 })
+
+test('nothing of the machine answers for a pod that has no address', async () => {
+  const port = await listen(createTcp((socket) => socket.end()))
+  const alone = { ...target(port), address: undefined }
+  for (const action of [get('web', '/'), { tcpSocket: { port } }, { grpc: { port, service: '' } }])
+    await expect(runAction(action, alone, 1000)).rejects.toMatchObject({
+      code: 'PROBE_FAILED',
+      message: expect.stringContaining('has no address'),
+    })
+})

@@ -14,24 +14,30 @@ import { createWireClient } from '@kiln/wire'
 /** Of whom an action asks something: a container that runs. */
 export type ActionTarget = {
   container: PodContainer
-  /** Of its pod; the machine's loopback for a pod in the machine's network. */
-  address: string
+  /** Of its pod; the machine's for a pod in the machine's network. Absent for a pod without networks. */
+  address: string | undefined
   /** Runs a program in the container; fails unless it ends with 0 in time. */
   exec(command: readonly string[], timeoutMs: number): Promise<void>
 }
 
 /** Does what a probe or a hook asks for, in Kubernetes' manner. Throws a `PROBE_FAILED` that says what was answered instead. */
 export async function runAction(action: PodAction, target: ActionTarget, timeoutMs: number): Promise<void> {
+  const hostOf = (host?: string): string => {
+    const asked = host ?? target.address
+    // Nothing of the machine may answer in the pod's place.
+    if (asked === undefined) throw failed('the pod has no address: its probes and hooks can only be programs')
+    return asked
+  }
   const portOf = (port: number | string): number =>
     typeof port === 'number' ? port : target.container.ports.find(({ name }) => name === port)!.containerPort
   if (action.exec) await target.exec(action.exec.command, timeoutMs)
   else if (action.sleep) await sleep(action.sleep.seconds * 1000)
   else if (action.httpGet) {
     const { host, port, ...get } = action.httpGet
-    await askHttp({ ...get, host: host ?? target.address, port: portOf(port), timeoutMs })
+    await askHttp({ ...get, host: hostOf(host), port: portOf(port), timeoutMs })
   } else if (action.tcpSocket) {
-    await openTcp(action.tcpSocket.host ?? target.address, portOf(action.tcpSocket.port), timeoutMs)
-  } else if (action.grpc) await askGrpc(target.address, action.grpc, timeoutMs)
+    await openTcp(hostOf(action.tcpSocket.host), portOf(action.tcpSocket.port), timeoutMs)
+  } else if (action.grpc) await askGrpc(hostOf(), action.grpc, timeoutMs)
 }
 
 const failed = (message: string): Fault => new Fault('PROBE_FAILED', message)

@@ -7,6 +7,9 @@ import { readMachineTls } from '@kiln/pki/machine'
 import { containersOf, type PodStatus } from '@kiln/schemas'
 import { describeError, type Log, type RunningDaemon, systemClock } from '@kiln/service'
 import { type RuntimeApi, serveApi } from './api.ts'
+import { bundledBridge } from './cni/bundled-networks.ts'
+import { openPlugins } from './cni/plugin.ts'
+import { openCniNetworks } from './cni/pod-networks.ts'
 import { logFile } from './container-plan.ts'
 import { bootId, journalRuns, placePod, runTool, systemdRuns, whyNoPods } from './host.ts'
 import { openImageService } from './image-service.ts'
@@ -22,6 +25,7 @@ import { openServices } from './services/services.ts'
 import { type Machine, readMachine, type Settings } from './settings.ts'
 import { followStorePods } from './store-pods.ts'
 
+const pluginTimeoutMs = 60_000
 const collectEveryMs = 3_600_000
 const keepImagesMs = 24 * 3_600_000
 /** How long a drain waits for a store that does not take the withdrawal of the services. */
@@ -58,6 +62,20 @@ export async function startRuntime(
   })
   const podNetwork = podNetworkOf(settings.podNetwork, machine.address)
   const network = openNetwork(podNetwork)
+  const bundled = bundledBridge({
+    firstOctets: settings.bridgeNetwork,
+    machineAddress: machine.address,
+    leasesDir: join(settings.stateDir, 'cni/leases'),
+  })
+  const cni = openCniNetworks({
+    configDir: settings.cniConfigDir,
+    bundled: [bundled.list],
+    attachmentsDir: join(settings.stateDir, 'cni/attachments'),
+    bootId: bootId(),
+    plugins: openPlugins({ path: settings.cniPath, timeoutMs: pluginTimeoutMs }),
+    run: runTool,
+    log,
+  })
   const systemd = systemdRuns()
   const kernel = openKernel({
     ...settings,
@@ -65,12 +83,14 @@ export async function startRuntime(
     machineAddress: machine.address,
     journal: journalRuns(),
     network,
+    cni,
     podGateway: podNetwork.gateway,
     treeOf: (image) => images.treeOf(image),
     listImages: () => images.list(),
     place: (unit, stopSeconds) => placePod({ cgroupRoot: settings.cgroupRoot, unit, systemd, stopSeconds }),
   })
-  const services = await openServices({ settings, machine, podNetwork, run: runTool, log })
+  const podGateways = [podNetwork.gateway, bundled.gateway]
+  const services = await openServices({ settings, machine, podGateways, run: runTool, log })
   let publisher: Publisher | undefined
   const publish = (statuses: PodStatus[]): void => {
     publisher?.publish(statusEntries(statuses, machine.id))
@@ -86,12 +106,22 @@ export async function startRuntime(
     machineAddress: machine.address,
     bootId: bootId(),
     network,
+    cni,
     podNetwork,
     refusal,
     storePodsMayUseHost: settings.storePodsMayUseHost,
     changed: publish,
   })
   await manager.adopt()
+  const { problems } = await cni.configured().catch((error: unknown) => {
+    log.warn({ error: describeError(error) }, 'networks are not read')
+    return { problems: [] }
+  })
+  for (const problem of problems) log.warn(problem, 'a network is left out')
+  // Plug-ins of many pods take their time: nothing waits for them.
+  void cni
+    .check()
+    .catch((error: unknown) => log.warn({ error: describeError(error) }, 'networks of pods are not checked'))
   const exits = watch(join(settings.stateDir, 'exits'), (_, name) =>
     manager.wake(String(name).split('.')[0] ?? ''),
   )
@@ -101,6 +131,7 @@ export async function startRuntime(
     manager.want('file', new Map([...pods].map(([name, { manifest }]) => [name, manifest])), problems),
   )
   const collecting = setInterval(() => {
+    void manager.collectNetworks()
     images
       .collect(() => manager.imagesInUse(), keepImagesMs)
       .catch((error: unknown) => log.warn({ error: describeError(error) }, 'unused images cannot be removed'))

@@ -142,6 +142,25 @@ test('pods from the store may not reach into the machine, pods from its own file
   })
 })
 
+test('pods from the store choose no networks of the machine', async () => {
+  const { manager, settle, statuses } = setUp()
+  const choosing = (name: string, networks: string): PodManifest => {
+    const pod = podOf(name)
+    pod.metadata.annotations['kiln.dev/networks'] = networks
+    return pod
+  }
+  const lan = choosing('lan', 'default,lan')
+  const own = choosing('own', '[{"name":"bridge","mac":"02:00:00:00:00:01"}]')
+  manager.want('store', wanted(lan, own, choosing('none', 'none'), choosing('plain', 'default')))
+  await settle()
+  expect(statuses().map(({ name, phase, message }) => [name, phase, message])).toEqual([
+    ['lan', 'Refused', expect.stringContaining('networks of the machine')],
+    ['none', 'Running', undefined],
+    ['own', 'Refused', expect.stringContaining('as with bridge')],
+    ['plain', 'Running', undefined],
+  ])
+})
+
 test('a machine that cannot run pods says so for each of them', async () => {
   const refusal = new Fault('RUNTIME_NEEDS_ROOT', 'pods need root')
   const { manager, settle, statuses } = setUp({ refusal })

@@ -50,6 +50,8 @@ export class Manager {
   async adopt(): Promise<void> {
     const records = await this.#options.records.load()
     await this.#options.records.removeStaleExits(records, this.#options.bootId)
+    // Pods of an earlier boot have no sandbox that would be closed.
+    await this.#collectNetworks(records.filter(({ bootId }) => bootId === this.#options.bootId))
     for (const record of records) {
       // Until its source speaks, what was wanted is wanted.
       this.#wanted[record.source].set(record.manifest.metadata.name, record.manifest)
@@ -186,6 +188,19 @@ export class Manager {
     return {
       references: new Set(users.flatMap(({ references }) => references)),
       chains: new Set(users.flatMap(({ chains }) => chains)),
+    }
+  }
+
+  /** Removes networks of sandboxes that no pod has. */
+  collectNetworks(): Promise<void> {
+    return this.#collectNetworks([...this.#pods.values()].map(({ record }) => record))
+  }
+
+  async #collectNetworks(records: PodRecord[]): Promise<void> {
+    try {
+      await this.#options.cni?.collect(new Set(records.map(({ uid }) => uid)))
+    } catch (error) {
+      this.#options.log.error({ error: describeError(error) }, 'networks of pods that are gone stay')
     }
   }
 

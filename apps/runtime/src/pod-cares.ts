@@ -51,10 +51,10 @@ export class PodCares {
     const { manifest } = this.#record
     const container = containersOf(manifest).find((each) => each.name === name)!
     const { kernel, clock, machineAddress, log, changed } = this.#ports
-    const address = manifest.spec.hostNetwork ? machineAddress : this.#record.address
+    const address = manifest.spec.hostNetwork ? (machineAddress ?? '127.0.0.1') : this.#record.address
     const target = {
       container,
-      address: address ?? '127.0.0.1',
+      address,
       exec: (command: readonly string[], timeoutMs: number) =>
         kernel.exec(this.#record, name, command, timeoutMs),
     }

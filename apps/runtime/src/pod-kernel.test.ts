@@ -2,11 +2,12 @@ import { existsSync, mkdtempSync, readdirSync, readFileSync, readlinkSync, write
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { buildNative, isAlive } from '@kiln/linux'
+import { buildNative, isAlive, type ProcessId } from '@kiln/linux'
 import { writeImageArchive } from '@kiln/oci'
 import { type PodManifest, type PodStatus, parsePod } from '@kiln/schemas'
 import { assert, createLog, systemClock } from '@kiln/service'
 import { afterEach, beforeAll, expect, test } from 'vitest'
+import type { CniNetworks } from './cni/pod-networks.ts'
 import { bootId } from './host.ts'
 import { openImages } from './images.ts'
 import { Manager } from './manager.ts'
@@ -14,6 +15,7 @@ import type { Network } from './network.ts'
 import { podNetworkOf } from './network-plan.ts'
 import { openKernel } from './pod-kernel.ts'
 import { openRecords } from './pod-record.ts'
+import { type Namespace, networksOf, openNamespace, tracesOn, whyNoPlugins } from './testing/cni-machine.ts'
 
 // Pods on this host: root is enough, as limits (cgroup v2) and addresses are left out; those are proven in virtual machines.
 const missing = process.getuid?.() === 0 ? undefined : 'making namespaces without root'
@@ -64,7 +66,7 @@ const noNetwork: Network = {
 }
 
 /** A runtime over a folder; another one over the same folder is the daemon after a restart. */
-async function runtime(folder: string): Promise<Manager> {
+async function runtime(folder: string, cni?: CniNetworks): Promise<Manager> {
   const log = createLog('test', 'silent')
   const stateDir = join(folder, 'state')
   const signal = new AbortController().signal
@@ -88,6 +90,7 @@ async function runtime(folder: string): Promise<Manager> {
     logFileBytes: 65536,
     podPidsDefault: 100,
     network: noNetwork,
+    cni,
     podGateway: undefined,
     treeOf: (each) => images.treeOf(each),
     listImages: () => images.list(),
@@ -103,6 +106,7 @@ async function runtime(folder: string): Promise<Manager> {
     machineAddress: '10.77.0.11',
     bootId: bootId(),
     network: noNetwork,
+    cni,
     podNetwork: podNetworkOf('10.88', '10.77.0.11'),
     refusal: undefined,
     storePodsMayUseHost: false,
@@ -309,3 +313,94 @@ onHost('a pod whose image is not there says so', async () => {
     containers: [{ state: 'waiting', reason: 'ImageMissing' }],
   })
 })
+
+const noPlugins = whyNoPlugins()
+if (noPlugins) console.log(`skipped: pods with CNI networks on this host: ${noPlugins}`)
+
+/** Somebody there says that nothing listens. */
+async function expectReachable(from: Namespace, host: string): Promise<void> {
+  const script = `require('net').connect({host:'${host}',port:9,timeout:5000}).on('error',(e)=>console.log(e.code)).on('timeout',()=>process.exit(1))`
+  expect(await from.run(process.execPath, '-e', script)).toBe('ECONNREFUSED\n')
+}
+
+test.skipIf(noPlugins !== undefined)(
+  'a pod has the networks it asks for, over restarts of the daemon and of its sandbox, and leaves none',
+  async () => {
+    const folder = newFolder()
+    const machine = await openNamespace()
+    try {
+      const cni = networksOf({ folder, machine: machine.path })
+      const pod = shellPod('cat /etc/hosts; echo "at $IPS"; sleep 1000')
+      pod.metadata.annotations['kiln.dev/networks'] = 'bridge@net0'
+      pod.spec.containers[0]!.env.push({
+        name: 'IPS',
+        valueFrom: { fieldRef: { fieldPath: 'status.podIPs' } },
+      })
+      const first = await runtime(folder, cni)
+      await first.run(pod)
+      const status = await until(first, (each) => each?.ready === true)
+      const [v4, v6] = status?.addresses ?? []
+      expect(status?.address).toBe(v4)
+      expect(`${v4} ${v6}`).toMatch(/^10\.89\.11\.\d+ fd6b:696c:6e00:b::\w+$/)
+      await until(first, () => logOf(folder).includes(`at ${v4},${v6}`))
+      expect(logOf(folder)).toContain(`${v6}\thello`)
+      await expectReachable(machine, v4!)
+
+      // The next daemon finds the pod as it is; then the sandbox dies, and the pod comes back with networks.
+      await letGo(first)
+      const second = await runtime(folder, cni)
+      expect((await until(second, (each) => each?.ready === true))?.addresses).toEqual([v4, v6])
+      const sandbox = JSON.parse(readFileSync(join(folder, 'run/pods/hello/sandbox.json'), 'utf8')) as {
+        pid: number
+      }
+      process.kill(sandbox.pid, 'SIGKILL')
+      process.kill(second.statuses()[0]?.containers[0]?.pid ?? 0, 'SIGKILL')
+      const again = await until(second, (each) => each?.ready === true && each.addresses?.[0] !== v4)
+      await expectReachable(machine, again!.address!)
+      expect((await tracesOn(machine, folder))['leases']).toHaveLength(1 + 2)
+
+      second.remove('hello', 0)
+      await until(second, (each) => each === undefined)
+      const traces = await tracesOn(machine, folder)
+      expect(traces['leases']).toEqual(['bridge'])
+      expect(traces['attachments']).toEqual([])
+      expect(traces['links']).toEqual(['', 'kiln-cni0', 'lo'])
+      expect(
+        [...traces['rules']!, ...traces['rules6']!].filter((rule) => /hello|10\.89|fd6b/.test(rule)),
+      ).toEqual([])
+    } finally {
+      await machine.close()
+    }
+  },
+)
+
+test.skipIf(noPlugins !== undefined)(
+  'a pod whose daemon was lost between its sandbox and its network has another sandbox, with the network',
+  async () => {
+    const folder = newFolder()
+    const machine = await openNamespace()
+    try {
+      const cni = networksOf({ folder, machine: machine.path })
+      const pod = shellPod('sleep 1000')
+      pod.metadata.annotations['kiln.dev/networks'] = 'bridge'
+      // What would come after the sandbox never does: as after a kill, the round is not gone on with.
+      const lost = await runtime(folder, { ...cni, connect: () => new Promise(() => undefined) })
+      opened.splice(opened.indexOf(lost), 1)
+      await lost.run(pod)
+      const file = join(folder, 'run/pods/hello/sandbox.json')
+      for (let attempt = 0; !existsSync(file) && attempt < 200; attempt++) await sleep(20)
+      const half = JSON.parse(readFileSync(file, 'utf8')) as ProcessId
+      expect(await isAlive(half)).toBe(true)
+
+      const next = await runtime(folder, cni)
+      const status = await until(next, (each) => each?.ready === true)
+      expect(await isAlive(half)).toBe(false)
+      await expectReachable(machine, status!.address!)
+      next.remove('hello', 0)
+      await until(next, (each) => each === undefined)
+      expect((await tracesOn(machine, folder))['leases']).toEqual(['bridge'])
+    } finally {
+      await machine.close()
+    }
+  },
+)

@@ -16,6 +16,7 @@ import {
 import type { StoredImage } from '@kiln/oci'
 import { containersOf, type PodContainer, type PodManifest } from '@kiln/schemas'
 import { Fault } from '@kiln/service'
+import type { CniNetworks, PodConnection } from './cni/pod-networks.ts'
 import {
   containerGroup,
   containerRun,
@@ -37,6 +38,7 @@ import type { Network } from './network.ts'
 import { planExec, runExec } from './pod-exec.ts'
 import { type PodFacts, planProcess, resolveUser } from './pod-process.ts'
 import type { PodRecord } from './pod-record.ts'
+import { podAddresses, portsOf } from './pod-status.ts'
 import type { Exit } from './restart-policy.ts'
 import { podResolver } from './services/resolver.ts'
 
@@ -44,7 +46,8 @@ import { podResolver } from './services/resolver.ts'
 export type PodKernel = {
   /** The pod's sandbox if it still runs. */
   findSandbox(record: PodRecord): Promise<ProcessId | undefined>
-  openSandbox(record: PodRecord): Promise<ProcessId>
+  /** With all its networks, and the addresses it has there. */
+  openSandbox(record: PodRecord): Promise<ProcessId & { addresses?: string[] }>
   startContainer(input: {
     record: PodRecord
     container: PodContainer
@@ -78,6 +81,8 @@ export type KernelSettings = {
   logFileBytes: number
   podPidsDefault: number
   network: Network
+  /** Absent in tests. */
+  cni?: CniNetworks | undefined
   /** The machine's address in the pods' network. */
   podGateway: string | undefined
   treeOf(image: StoredImage): string
@@ -118,7 +123,7 @@ export function openKernel(settings: KernelSettings): PodKernel {
   const factsOf = (record: PodRecord): PodFacts => ({
     machineId: settings.machineId,
     hostIp: settings.machineAddress,
-    podIp: record.manifest.spec.hostNetwork ? settings.machineAddress : record.address,
+    podIps: podAddresses(record, settings.machineAddress),
     uid: record.uid,
     filesMax: openFilesMax(),
   })
@@ -148,15 +153,15 @@ export function openKernel(settings: KernelSettings): PodKernel {
       const { manifest } = record
       await mkdir(paths.run, { recursive: true, mode: 0o711 })
       await mkdir(paths.exits, { recursive: true })
-      await writeIdentity(record, paths, settings.podGateway)
       const placement = placeOf(record)
       if (placement) await preparePlace(placement)
       const plan = planSandbox(manifest, paths, placement?.groups)
       const sandbox = await start(plan, join(paths.run, 'sandbox.plan'), placement?.prefix ?? [])
       await placement?.prepare()
-      if (!manifest.spec.hostNetwork && record.address !== undefined)
-        await settings.network.connect({ uid: record.uid, address: record.address, sandboxPid: sandbox.pid })
-      return { pid: sandbox.pid, startTime: sandbox.startTime }
+      const { pid, startTime } = sandbox
+      const connection = await connectSandbox(record, { pid, startTime }, settings)
+      await writeIdentity(record, paths, connection)
+      return { pid, startTime, addresses: connection.addresses }
     },
 
     startContainer: async ({ record, container, attempt, image, sandbox }) => {
@@ -236,6 +241,8 @@ export function openKernel(settings: KernelSettings): PodKernel {
         const running = await readJson<RunningRecord>(runningFile(paths, container.name))
         if (running) await signalProcess(settings.initPath, running, 'KILL')
       }
+      // While the sandbox's namespace is there: plug-ins look into it.
+      await settings.cni?.disconnect(record.uid)
       if (sandbox) await endProcess(settings.initPath, sandbox)
       await placement?.clear()
       await settings.network.disconnect(record.uid)
@@ -251,17 +258,50 @@ export function openKernel(settings: KernelSettings): PodKernel {
   }
 }
 
+/** The built-in bridge first: it is `eth0`. */
+async function connectSandbox(
+  record: PodRecord,
+  sandbox: ProcessId,
+  settings: KernelSettings,
+): Promise<PodConnection> {
+  const { manifest, uid, generation, networks, address } = record
+  const connection: PodConnection = { addresses: [], gateways: [], nameservers: [] }
+  const builtIn = networks?.builtIn ?? !manifest.spec.hostNetwork
+  if (builtIn && address !== undefined) {
+    await settings.network.connect({ uid, address, sandboxPid: sandbox.pid })
+    connection.addresses.push(address)
+    if (settings.podGateway !== undefined) connection.gateways.push(settings.podGateway)
+  }
+  if (!networks || networks.cni.length === 0) return connection
+  if (!settings.cni) throw new Fault('POD_NETWORK_FAILED', 'this machine runs no CNI plug-ins')
+  const made = await settings.cni.connect({
+    uid,
+    name: manifest.metadata.name,
+    namespace: manifest.metadata.namespace,
+    generation,
+    sandbox,
+    networks: networks.cni,
+    ports: builtIn ? [] : portsOf(manifest),
+  })
+  return {
+    addresses: [...connection.addresses, ...made.addresses],
+    gateways: [...connection.gateways, ...made.gateways],
+    nameservers: made.nameservers,
+  }
+}
+
 async function writeIdentity(
   record: PodRecord,
   paths: PodPaths,
-  podGateway: string | undefined,
+  { addresses, gateways, nameservers }: PodConnection,
 ): Promise<void> {
   const name = podHostName(record.manifest)
-  const own = record.manifest.spec.hostNetwork ? '' : `${record.address ?? '127.0.1.1'}\t${name}\n`
-  await writeFile(hostsFile(paths), hostsHead + own)
+  const own = addresses.length > 0 ? addresses : ['127.0.1.1']
+  const lines = record.manifest.spec.hostNetwork ? [] : own.map((address) => `${address}\t${name}\n`)
+  await writeFile(hostsFile(paths), hostsHead + lines.join(''))
   await writeFile(hostNameFile(paths), `${name}\n`)
   const { hostNetwork } = record.manifest.spec
-  await writeFile(resolverFile(paths), await podResolver({ hostNetwork, gateway: podGateway }))
+  await writeFile(resolverFile(paths), await podResolver({ hostNetwork, gateways, nameservers }))
 }
 
 async function prepareFolders(pod: PodManifest, container: PodContainer, paths: PodPaths): Promise<void> {

@@ -8,7 +8,7 @@ import { Fault } from '@kiln/service'
 export type PodFacts = {
   machineId: string
   hostIp: string | undefined
-  podIp: string | undefined
+  podIps: readonly string[]
   uid: string
   /** How many files a process here may have open; a container gets no more. */
   filesMax: number
@@ -129,7 +129,8 @@ function fieldValue(path: string, pod: PodManifest, facts: PodFacts): string {
     'metadata.namespace': pod.metadata.namespace,
     'metadata.uid': facts.uid,
     'spec.nodeName': facts.machineId,
-    'status.podIP': facts.podIp,
+    'status.podIP': facts.podIps[0],
+    'status.podIPs': facts.podIps.join(','),
     'status.hostIP': facts.hostIp,
   }
   return fields[path] ?? ''

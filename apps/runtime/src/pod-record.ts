@@ -3,6 +3,7 @@ import { mkdir, readdir, readFile, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { type PodManifest, parsePod } from '@kiln/schemas'
 import { atomicWrite, type Log } from '@kiln/service'
+import type { PodNetworks } from './cni/network-choice.ts'
 import type { ContainerState } from './restart-policy.ts'
 
 export type PodSource = 'file' | 'store' | 'api'
@@ -30,6 +31,12 @@ export type PodRecord = {
   /** Unit of the sandbox that may be running. */
   unit?: string
   address?: string
+  /** All addresses, `address` first; absent where an earlier daemon gave the one. */
+  addresses?: string[]
+  /** What the sandbox is connected to; absent where an earlier daemon used the built-in bridge. */
+  networks?: PodNetworks
+  /** The sandbox may be there without its networks: written before they are made, and gone when they are. */
+  connecting?: true
   createdAt: string
   containers: Record<string, ContainerRecord>
 }

@@ -39,7 +39,7 @@ export function podStatus(record: PodRecord, facts: StatusFacts): PodStatus {
   const statesOf = (list: readonly PodContainer[]): ContainerState[] =>
     list.map(({ name }) => record.containers[name]!.state)
   const running = containers.some((container) => container.state === 'running')
-  const address = manifest.spec.hostNetwork ? facts.machineAddress : record.address
+  const addresses = podAddresses(record, facts.machineAddress)
   const worst = containers.find((container) => container.code !== undefined)
   const phase = podPhase(statesOf(manifest.spec.initContainers), statesOf(manifest.spec.containers))
   return {
@@ -49,10 +49,16 @@ export function podStatus(record: PodRecord, facts: StatusFacts): PodStatus {
     phase: record.stopped ? (running ? 'Running' : 'Stopped') : phase,
     ready: !record.stopped && containers.every((container) => container.ready ?? true),
     ...(worst ? { code: worst.code, message: worst.message } : {}),
-    ...(address === undefined ? {} : { address }),
+    ...(addresses[0] === undefined ? {} : { address: addresses[0], addresses }),
     containers,
     since: record.createdAt,
   }
+}
+
+/** All addresses of a pod, the one it is known by first; those of the machine for a pod in its network. */
+export function podAddresses(record: PodRecord, machineAddress: string | undefined): string[] {
+  const address = record.manifest.spec.hostNetwork ? machineAddress : record.address
+  return record.addresses ?? (address === undefined ? [] : [address])
 }
 
 /** A pod that does not run here, and why. */
@@ -87,7 +93,7 @@ function identity(
   }
 }
 
-function portsOf(manifest: PodManifest): PodStatus['ports'] {
+export function portsOf(manifest: PodManifest): PodStatus['ports'] {
   return manifest.spec.containers.flatMap(({ ports }) =>
     ports.map(({ name, containerPort, hostPort, protocol }) => {
       const outside = manifest.spec.hostNetwork ? containerPort : hostPort
@@ -123,8 +129,9 @@ function containerStatus(name: string, image: string, state: ContainerState): Co
   }
 }
 
-/** What address translation must do for a pod. */
+/** What address translation must do for a pod of the built-in bridge; for others their plug-ins do it. */
 export function portMapping(record: PodRecord): PortMapping | undefined {
   if (record.manifest.spec.hostNetwork || record.address === undefined || record.stopped) return undefined
+  if (record.networks?.builtIn === false) return undefined
   return { address: record.address, ports: portsOf(record.manifest) }
 }

@@ -199,6 +199,36 @@ test('a crash between the record and the start is one lost attempt, not a pod th
   expect(pod.status().ready).toBe(true)
 })
 
+test('a sandbox that a crash left without its network is closed and opened again before anything runs in it', async () => {
+  const host = machine()
+  const pod = host.open(newRecord(manifest(), 'file', 'boot1'))
+  pod.wake()
+  await pass(host.clock, 100)
+  expect(host.saved()).toMatchObject({ networks: { builtIn: true, cni: [] }, address: '10.88.11.2' })
+  expect(host.saved().connecting).toBeUndefined()
+  await pod.leave()
+  // As it is written before the sandbox is started.
+  const record = { ...host.saved(), connecting: true as const }
+  host.running.clear()
+  const later = host.open(record)
+  later.wake()
+  await pass(host.clock, 5000)
+  expect(host.calls.slice(2)).toEqual(['close', 'open', 'start web 2'])
+  expect(later.status()).toMatchObject({ phase: 'Running', ready: true })
+  expect(host.saved().connecting).toBeUndefined()
+})
+
+test('a pod without networks takes no address', async () => {
+  const host = machine()
+  const without = manifest()
+  without.metadata.annotations['kiln.dev/networks'] = 'none'
+  const pod = host.open(newRecord(without, 'file', 'boot1'))
+  pod.wake()
+  await pass(host.clock, 100)
+  expect(pod.status().ready).toBe(true)
+  expect(pod.status().address).toBeUndefined()
+})
+
 test('a pod that is ended for a reboot has its grace, is not stopped, and runs again in the next boot whatever its code was', async () => {
   for (const restartPolicy of ['Always', 'OnFailure']) {
     const host = machine()

@@ -2,6 +2,8 @@ import type { ProcessId } from '@kiln/linux'
 import type { StoredImage } from '@kiln/oci'
 import { containersOf, type PodContainer, type PodStatus } from '@kiln/schemas'
 import { describeError, Fault, type Log } from '@kiln/service'
+import { choosePodNetworks } from './cni/network-choice.ts'
+import type { CniNetworks } from './cni/pod-networks.ts'
 import type { Images } from './images.ts'
 import { PodCares } from './pod-cares.ts'
 import type { PodKernel } from './pod-kernel.ts'
@@ -30,6 +32,8 @@ export type PodPorts = {
   machineId: string
   machineAddress: string | undefined
   bootId: string
+  /** Absent on a machine without CNI plug-ins, in tests. */
+  cni?: CniNetworks | undefined
   /** An address of the pods' network that no pod has. */
   freeAddress(): string | undefined
   changed(): void
@@ -203,7 +207,8 @@ export class Pod {
   /** Brings the record to what the machine shows. */
   async #observe(): Promise<void> {
     const { kernel } = this.#ports
-    this.#sandbox = await kernel.findSandbox(this.record)
+    // One that a daemon before this left without its networks is closed and opened again.
+    this.#sandbox = this.record.connecting ? undefined : await kernel.findSandbox(this.record)
     for (const [name, { state }] of this.#containers()) {
       if (state.kind !== 'running') continue
       const seen = await kernel.observe(this.record, name, state.attempt)
@@ -281,19 +286,30 @@ export class Pod {
       }
       this.record.generation++
       this.record.unit = `kiln-pod-${this.name}-${this.record.uid.slice(0, 8)}-${this.record.generation}`
-      if (!this.record.manifest.spec.hostNetwork && this.record.address === undefined) {
+      const configured = (await this.#ports.cni?.configured())?.networks
+      const networks = choosePodNetworks(this.record.manifest, configured?.has('default') ?? false)
+      this.record.networks = networks
+      if (networks.builtIn && this.record.address === undefined) {
         const address = this.#ports.freeAddress()
         if (address === undefined)
           throw new Fault('POD_NETWORK_FULL', 'the pods\u2019 network has no free address')
         this.record.address = address
       }
       this.#closed = false
+      this.record.connecting = true
       await this.#save()
-      this.#sandbox = await kernel.openSandbox(this.record)
+      const { addresses, ...sandbox } = await kernel.openSandbox(this.record)
+      delete this.record.connecting
+      if (addresses?.[0] !== undefined) {
+        this.record.addresses = addresses
+        this.record.address = addresses[0]
+      }
+      await this.#save()
+      this.#sandbox = sandbox
       this.#log.info({ address: this.record.address, unit: this.record.unit }, 'sandbox opened')
       return true
     } catch (error) {
-      const network = error instanceof Fault && error.code.startsWith('POD_NETWORK')
+      const network = error instanceof Fault && /^(POD_NETWORK|CNI)_/.test(error.code)
       await kernel
         .close(this.record)
         .catch((failure: unknown) =>
@@ -386,8 +402,7 @@ export class Pod {
 
   async #close(): Promise<void> {
     await this.#ports.kernel.close(this.record)
-    delete this.record.unit
-    delete this.record.address
+    this.#forgetSandbox()
     this.#sandbox = undefined
     this.#closed = true
     await this.#save()
@@ -400,8 +415,12 @@ export class Pod {
       if (this.record.containers[name]!.state.kind === 'waiting') this.#apply(name, { kind: 'reset' })
     }
     this.record.bootId = this.#ports.bootId
-    delete this.record.unit
-    delete this.record.address
+    this.#forgetSandbox()
+  }
+
+  #forgetSandbox(): void {
+    for (const field of ['unit', 'address', 'addresses', 'networks', 'connecting'] as const)
+      delete this.record[field]
   }
 
   async #fail(name: string, reason: WaitReason, error: unknown): Promise<void> {

@@ -25,6 +25,15 @@ export const Settings = z.object({
     .string()
     .regex(/^\d{1,3}\.\d{1,3}$/, 'must be the first two octets, such as 10.88')
     .default('10.88'),
+  /** Networks that pods may ask for, as CNI has them. */
+  cniConfigDir: path.default('/etc/kiln/cni/net.d'),
+  /** Folders of CNI plug-ins, with colons between. */
+  cniPath: path.default('/usr/lib/cni:/opt/cni/bin'),
+  /** First two octets of the network `bridge`, which comes with the program. */
+  bridgeNetwork: z
+    .string()
+    .regex(/^\d{1,3}\.\d{1,3}$/, 'must be the first two octets, such as 10.89')
+    .default('10.89'),
   /** Processes of a container that names no limit. */
   podPidsDefault: z.coerce.number().int().min(1).default(4096),
   /** Bytes of one log file on machines without journald; one older file is kept. */

@@ -1,5 +1,5 @@
 import type { EtcdClient } from '@kiln/etcd-api'
-import { type PodManifest, parsePod, storeKeys } from '@kiln/schemas'
+import { type PodManifest, parsePod, readPodNetworks, storeKeys } from '@kiln/schemas'
 import type { Log } from '@kiln/service'
 import { followPrefix } from './follow-prefix.ts'
 
@@ -8,6 +8,12 @@ export function whyNotFromStore(manifest: PodManifest): string | undefined {
   if (manifest.spec.hostNetwork) return 'pods from the store may not use the network of the machine'
   const volume = manifest.spec.volumes.find((each) => each.hostPath)
   if (volume) return `pods from the store may not mount paths of the machine, as volume ${volume.name} does`
+  const own = new Set(['default', 'bridge'])
+  const network = readPodNetworks(manifest.metadata.annotations).networks?.find(
+    ({ name, ips, mac }) => !own.has(name) || ips || mac !== undefined,
+  )
+  if (network)
+    return `pods from the store may not choose networks of the machine or addresses there, as with ${network.name}`
   return undefined
 }
 

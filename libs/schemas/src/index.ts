@@ -87,6 +87,7 @@ export {
   serviceLabel,
 } from './pod.ts'
 export type { PodAction, Probe } from './pod-actions.ts'
+export { type NetworkChoice, NetworkName, networksAnnotation, readPodNetworks } from './pod-networks.ts'
 export {
   ChannelAnswer,
   ChannelChange,

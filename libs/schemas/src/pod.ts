@@ -1,6 +1,7 @@
 import * as z from 'zod'
 import { HostName, SegmentName } from './network-names.ts'
 import { Lifecycle, type PodAction, Probe } from './pod-actions.ts'
+import { networksAnnotation, readPodNetworks } from './pod-networks.ts'
 import { parseQuantity } from './quantity.ts'
 
 /** Quantity with a lower bound, as written; numbers are what YAML makes of `cpu: 1`. */
@@ -27,7 +28,7 @@ const CapabilityName = z.string().regex(/^[A-Z][A-Z_]*$/, 'must be a capability 
 export const serviceLabel = 'kiln.dev/service'
 
 const fieldPaths =
-  /^(metadata\.(name|namespace|uid)|metadata\.(labels|annotations)\['[^']{1,320}'\]|spec\.nodeName|status\.(podIP|hostIP))$/
+  /^(metadata\.(name|namespace|uid)|metadata\.(labels|annotations)\['[^']{1,320}'\]|spec\.nodeName|status\.(podIPs?|hostIP))$/
 
 const EnvVar = z
   .strictObject({
@@ -182,6 +183,12 @@ export const PodManifest = z
     const service = pod.metadata.labels[serviceLabel]
     if (service !== undefined && !HostName.safeParse(service).success)
       problem(['metadata', 'labels', serviceLabel], 'must be a lower-case host name of one label')
+    const { problem: wrongNetworks } = readPodNetworks(pod.metadata.annotations)
+    const noNetworks =
+      pod.spec.hostNetwork && networksAnnotation in pod.metadata.annotations
+        ? 'is not for a pod with hostNetwork'
+        : wrongNetworks
+    if (noNetworks !== undefined) problem(['metadata', 'annotations', networksAnnotation], noNetworks)
     const volumes = new Set(pod.spec.volumes.map((volume) => volume.name))
     const names = new Set<string>()
     for (const [container, at] of containersWithPaths(pod.spec)) {
@@ -315,6 +322,8 @@ export const PodStatus = z.looseObject({
   message: z.string().max(4096).optional(),
   source: z.enum(['file', 'store', 'api']),
   address: z.string().optional(),
+  /** All addresses of the pod, `address` first. */
+  addresses: z.array(z.string()).optional(),
   service: z.string(),
   ports: z.array(
     z.looseObject({

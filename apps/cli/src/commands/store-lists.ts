@@ -21,7 +21,7 @@ export async function pods(options: Options, context: CommandContext): Promise<v
         machine,
         pod,
         status?.phase ?? 'unreadable',
-        status?.address ?? '',
+        status?.addresses?.join(' ') ?? status?.address ?? '',
         restarts?.toString() ?? '',
         [status?.code, status?.message].filter(Boolean).join(': '),
       ]

@@ -111,12 +111,17 @@ async function unpack(archive: AptArchive, lock: Lock, recipe: Recipe, dir: stri
 /** The few links that update-alternatives would have made. */
 async function linkAlternatives(root: string): Promise<void> {
   for (const [name, target] of [
-    ['awk', 'mawk'],
-    ['which', 'which.debianutils'],
-    ['pager', 'less'],
+    ['usr/bin/awk', 'mawk'],
+    ['usr/bin/which', 'which.debianutils'],
+    ['usr/bin/pager', 'less'],
+    // What the CNI plug-ins run.
+    ...['', '-save', '-restore'].flatMap((suffix) => [
+      [`usr/sbin/iptables${suffix}`, 'xtables-nft-multi'] as const,
+      [`usr/sbin/ip6tables${suffix}`, 'xtables-nft-multi'] as const,
+    ]),
   ] as const) {
-    await rm(join(root, 'usr/bin', name), { force: true })
-    await symlink(target, join(root, 'usr/bin', name))
+    await rm(join(root, name), { force: true })
+    await symlink(target, join(root, name))
   }
 }
 

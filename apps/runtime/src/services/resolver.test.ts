@@ -23,12 +23,13 @@ async function setUp(): Promise<{ folder: string; files: ResolverFiles }> {
 }
 
 test('the drop-in names the zone, the server and the listener for pods', () => {
-  const at = { address: '127.0.0.88', port: 53, podGateway: '10.88.11.1' }
+  const at = { address: '127.0.0.88', port: 53, podGateways: ['10.88.11.1', '10.89.11.1'] }
   expect(resolverDropIn(at).split('\n').slice(1)).toEqual([
     '[Resolve]',
     'DNS=127.0.0.88',
     'Domains=~svc.kiln',
     'DNSStubListenerExtra=10.88.11.1',
+    'DNSStubListenerExtra=10.89.11.1',
     '',
   ])
   expect(resolverDropIn({ ...at, port: 5353 })).toContain('DNS=127.0.0.88:5353\n')
@@ -66,7 +67,7 @@ test('a machine without systemd-resolved is left alone, and a failure keeps noth
 
 test('pods ask the listener at their gateway once there is one, and else the servers of the machine', async () => {
   const { files } = await setUp()
-  const pod = { hostNetwork: false, gateway: '10.88.11.1' }
+  const pod = { hostNetwork: false, gateways: ['10.88.11.1'], nameservers: [] as string[] }
   expect(await podResolver(pod, files)).toBe('nameserver 10.0.2.3\nsearch lab.example\n')
   const head = '   sl  local_address rem_address   st tx_queue\n'
   const line = (local: string): string => `  12: ${local} 00000000:0000 07 00000000:00000000 00\n`
@@ -74,7 +75,12 @@ test('pods ask the listener at their gateway once there is one, and else the ser
   expect(await podResolver(pod, files)).toContain('10.0.2.3')
   await writeFile(files.udp, head + line('3500007F:0035') + line('010B580A:0035'))
   expect(await podResolver(pod, files)).toBe('nameserver 10.88.11.1\nsearch lab.example\n')
-  expect(await podResolver({ ...pod, gateway: undefined }, files)).toContain('10.0.2.3')
+  expect(await podResolver({ ...pod, gateways: ['fd00::1', '10.88.11.1'] }, files)).toContain('10.88.11.1')
+  expect(await podResolver({ ...pod, gateways: [] }, files)).toContain('10.0.2.3')
+  const nameservers = ['192.0.2.53', 'fd00::53']
+  expect(await podResolver({ ...pod, gateways: [], nameservers }, files)).toBe(
+    'nameserver 192.0.2.53\nnameserver fd00::53\nsearch lab.example\n',
+  )
   expect(await podResolver({ ...pod, hostNetwork: true }, files)).toBe('nameserver 127.0.0.53\n')
   expect(await podResolver(pod, { ...files, resolved: '/nowhere', udp: '/nowhere' })).toContain('192.0.2.1')
 })

@@ -19,14 +19,13 @@ const realFiles: ResolverFiles = {
  * What tells systemd-resolved (resolved.conf(5)) that names of services are ours, and to listen for pods too: its stub at
  * 127.0.0.53 is not theirs to reach.
  */
-export function resolverDropIn(at: { address: string; port: number; podGateway: string }): string {
+export function resolverDropIn(at: { address: string; port: number; podGateways: string[] }): string {
   const server = at.port === 53 ? at.address : `${at.address.replace(/^(.*:.*)$/, '[$1]')}:${at.port}`
   return `# Written by kiln-runtime when it starts.
 [Resolve]
 DNS=${server}
 Domains=~${serviceZone}
-DNSStubListenerExtra=${at.podGateway}
-`
+${at.podGateways.map((gateway) => `DNSStubListenerExtra=${gateway}\n`).join('')}`
 }
 
 /**
@@ -58,10 +57,11 @@ export async function pointResolver(input: {
 
 /**
  * The resolv.conf(5) of a pod: the machine's resolver. A pod in the machine's network asks its stub; one with a network of its own
- * the listener at its gateway if there is one, and else the servers behind the stub, which know no services.
+ * the listener at one of its gateways if there is one, and else the servers of its networks, or those behind the stub, which know
+ * no services.
  */
 export async function podResolver(
-  pod: { hostNetwork: boolean; gateway: string | undefined },
+  pod: { hostNetwork: boolean; gateways: string[]; nameservers: string[] },
   files: ResolverFiles = realFiles,
 ): Promise<string> {
   const stub = join(files.resolved, 'stub-resolv.conf')
@@ -70,9 +70,11 @@ export async function podResolver(
   const source = existsSync(servers) ? servers : files.fallback
   const text = await readFile(source, 'utf8').catch(() => '')
   const sockets = await readFile(files.udp, 'utf8').catch(() => '')
-  if (pod.hostNetwork || pod.gateway === undefined || !isBound(sockets, pod.gateway, 53)) return text
+  const gateway = pod.gateways.find((each) => each.includes('.') && isBound(sockets, each, 53))
+  const own = gateway === undefined ? pod.nameservers : [gateway]
+  if (pod.hostNetwork || own.length === 0) return text
   const search = text.split('\n').filter((line) => /^search\s/.test(line))
-  return [`nameserver ${pod.gateway}`, ...search, ''].join('\n')
+  return [...own.map((server) => `nameserver ${server}`), ...search, ''].join('\n')
 }
 
 /** Whether a socket of `/proc/net/udp` (proc(5)) is bound to just this address and port. */

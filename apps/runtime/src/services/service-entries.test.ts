@@ -44,6 +44,8 @@ test('a pod without ports of the machine is an instance at its own address, for 
     scope: 'machine',
     ports: [{ port: 9, protocol: 'UDP' }],
   })
+  const addresses = ['10.88.11.2', 'fd00::2']
+  expect(recordOf({ ...pod, addresses })).toMatchObject({ address: '10.88.11.2', addresses: ['fd00::2'] })
 })
 
 test('a pod that ended, has no ports, or no address that anybody reaches is none', () => {

@@ -53,7 +53,14 @@ function serviceRecord(status: PodStatus, machineAddress: string | undefined): S
     return { address: machineAddress, ready, scope: 'cluster', ports }
   }
   if (status.address === undefined || status.ports.length === 0) return undefined
-  return { address: status.address, ready, scope: 'machine', ports: status.ports.map(portOf) }
+  const addresses = status.addresses?.slice(1, 17) ?? []
+  return {
+    address: status.address,
+    ...(addresses.length > 0 ? { addresses } : {}),
+    ready,
+    scope: 'machine',
+    ports: status.ports.map(portOf),
+  }
 }
 
 const portOf = ({ name, port, protocol }: PodStatus['ports'][number]): ServiceRecord['ports'][number] => ({

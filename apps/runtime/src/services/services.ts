@@ -1,7 +1,6 @@
 import type { EtcdClient } from '@kiln/etcd-api'
 import type { PodStatus } from '@kiln/schemas'
 import type { Log } from '@kiln/service'
-import type { PodNetwork } from '../network-plan.ts'
 import { openPublisher, type Publisher } from '../publication.ts'
 import type { Machine, Settings } from '../settings.ts'
 import { serveDns } from './dns-server.ts'
@@ -26,7 +25,8 @@ export type Services = {
 export async function openServices(input: {
   settings: Pick<Settings, 'serviceDnsAddress' | 'serviceDnsPort' | 'serviceLeaseSeconds' | 'resolverFile'>
   machine: Machine
-  podNetwork: PodNetwork
+  /** The machine's addresses in the pods' networks. */
+  podGateways: string[]
   run(command: string, args: string[]): Promise<unknown>
   log: Log
 }): Promise<Services> {
@@ -40,7 +40,7 @@ export async function openServices(input: {
   })
   await pointResolver({
     file: settings.resolverFile,
-    text: resolverDropIn({ ...at, podGateway: input.podNetwork.gateway }),
+    text: resolverDropIn({ ...at, podGateways: input.podGateways }),
     run: input.run,
     log,
   })
