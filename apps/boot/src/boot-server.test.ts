@@ -79,6 +79,34 @@ test('an installed machine is sent to its disk until an operator allows one rein
   expect(await text(`${server.url}/ipxe?mac=${macOf(1)}`)).toContain('kiln.reinstall=1')
 })
 
+test('an operator withdraws a reinstall until the machine has begun it', async () => {
+  const at = place(1)
+  const server = await start(at)
+  const operate = (method: string, body?: object) =>
+    tls(server, at, {
+      method,
+      path: '/v1/machines/node1/reinstall',
+      cert: 'admin',
+      ...(body ? { body } : {}),
+    })
+  await text(`${server.url}/ipxe?mac=${macOf(1)}`)
+  const begun = { status: 409, body: { error: { code: 'REINSTALL_BEGUN' } } }
+  expect(await operate('DELETE')).toMatchObject(begun)
+  await report(server, 'node1', { stage: 'files', status: 'done' })
+  expect(await operate('DELETE')).toMatchObject({ status: 200, body: { state: 'installed' } })
+  await operate('POST', { keep: ['DATA'] })
+  const { status, body } = await operate('DELETE')
+  expect([status, body.reinstall, body.keep]).toEqual([200, undefined, undefined])
+  expect(await text(`${server.url}/ipxe?mac=${macOf(1)}`)).toContain('exit 1')
+  await operate('POST')
+  expect(await text(`${server.url}/ipxe?mac=${macOf(1)}`)).toContain('kiln.reinstall=1')
+  expect(await operate('DELETE')).toMatchObject(begun)
+  expect(await json(`${server.url}/v1/machines/node1`)).toMatchObject({
+    state: 'installing',
+    reinstall: true,
+  })
+})
+
 test('everything survives a restart: machines, cluster, token, CA', async () => {
   const at = place(1)
   const first = await start(at)

@@ -14,6 +14,7 @@ import { assignmentConflict, sameAssignment } from './assignment.ts'
 import type { BootContext } from './boot-context.ts'
 import { certifyMachine } from './enrolment.ts'
 import { machinePlan } from './machine-plan.ts'
+import { mayWithdraw } from './machine-state.ts'
 import { rateLimit } from './rate-limit.ts'
 import { body } from './request-body.ts'
 import {
@@ -126,6 +127,28 @@ export function machineRoutes(app: FastifyInstance, context: BootContext): void 
       machine: after.id,
       by: 'operator',
       ...(keep.length > 0 ? { detail: `keeps ${keep.join(', ')}` } : {}),
+    })
+    return after
+  })
+
+  app.delete<{ Params: { id: string } }>('/v1/machines/:id/reinstall', async (request) => {
+    await requireOperator(context, request, 'machine.reinstall')
+    const record = known(context, request.params.id)
+    if (record.reinstall !== true && mayWithdraw(record)) return record
+    const after = await context.machines.apply(record.id, { kind: 'reinstall-withdrawn' })
+    if (!mayWithdraw(after)) {
+      throw new Fault(
+        'REINSTALL_BEGUN',
+        `machine ${record.id} is ${after.state}: its install has begun and cannot be withdrawn`,
+        { remedy: 'let it come to its end' },
+      )
+    }
+    await context.audit.write({
+      action: 'machine.reinstall',
+      outcome: 'allowed',
+      machine: after.id,
+      by: 'operator',
+      detail: 'withdrawn',
     })
     return after
   })

@@ -41,6 +41,15 @@ test('an installed machine starts from its disk, and a second install cannot beg
   expect(after(installed, begun)).toEqual(installed)
 })
 
+test('a reinstall is withdrawn with what it keeps, until the machine is told to install', () => {
+  const withdrawn: MachineEvent = { kind: 'reinstall-withdrawn' }
+  const keeping = after(installed, { kind: 'reinstall-allowed', keep: ['DATA'] })
+  expect(decideBoot(after(keeping, withdrawn))).toEqual({ kind: 'disk' })
+  expect(after(keeping, withdrawn).keep).toBeUndefined()
+  const told = after(keeping, begun)
+  expect(after(told, withdrawn)).toEqual(told)
+})
+
 test('what a reinstall keeps stays known until it is complete, also when the machine has enrolled', () => {
   const keeping = after(installed, { kind: 'reinstall-allowed', keep: ['DATA'] })
   expect(keeping).toMatchObject({ reinstall: true, keep: ['DATA'] })

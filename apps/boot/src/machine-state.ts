@@ -18,6 +18,7 @@ export type MachineEvent =
   | { kind: 'config-served' }
   | { kind: 'reported'; at: string; report: StageReport }
   | { kind: 'reinstall-allowed'; keep?: string[] }
+  | { kind: 'reinstall-withdrawn' }
   | { kind: 'enrolled'; at: string }
   | { kind: 'alarmed'; at: string; message: string }
 
@@ -59,6 +60,9 @@ function attemptsLeft(record: MachineRecord, install: NextBoot): NextBoot {
   }
 }
 
+/** Once the machine has been told to install itself again its disk may be anything: only the end of the install is a way out. */
+export const mayWithdraw = ({ state }: MachineRecord): boolean => state !== 'installing' && state !== 'failed'
+
 /** The next record; pure, total: an event that does not fit the state changes what it may and no more. */
 export function stepMachine(record: MachineRecord, event: MachineEvent): MachineRecord {
   switch (event.kind) {
@@ -93,6 +97,8 @@ export function stepMachine(record: MachineRecord, event: MachineEvent): Machine
     case 'reinstall-allowed':
       if (record.state === 'discovered') return record
       return { ...record, reinstall: true, keep: event.keep?.length ? event.keep : undefined, attempts: 0 }
+    case 'reinstall-withdrawn':
+      return mayWithdraw(record) ? { ...record, reinstall: undefined, keep: undefined } : record
     case 'enrolled':
       // The disk is already the new one when a machine enrols: a reinstall has happened and is used up.
       return {

@@ -130,6 +130,7 @@ machine
   .argument('<name>')
   .description('let its next boot install it again, over what it has')
   .option('--keep <label>', 'a partition that stays as it is, once for each', listOf, [])
+  .option('--cancel', 'withdraw it, as long as the machine has not begun', false)
   .addOption(stateOption())
   .action((name, options) => reprovision({ ...options, machine: name }, context))
 

@@ -10,12 +10,15 @@ import type { DiskCandidate } from './install-layout.ts'
 const sysfs = '/sys/class/block'
 const deviceWaitMs = 30_000
 const pollMs = 50
+const kernelWaitMs = 2_000
+/** `blockdev` says so when the kernel refuses, or has no parser for GPT. */
+const notReread = 1
 /** Sizes in sysfs are in sectors of 512 bytes, whatever the disk's own are. */
 const sysfsSectorBytes = 512
 /** Kernel names of block devices that are no disks. */
 const virtualNames = /^(loop|ram|zram|dm-|md|sr|fd|nbd|mtdblock)/
 
-/** A disk of the machine. Reading is ours, writing is sfdisk's, which also tells the kernel. */
+/** A disk of the machine. Reading is ours, writing is sfdisk's; the kernel is told by blockdev and partx. */
 export function blockDisk(device: string, run: RunCommand, clock: Clock): DiskPort {
   const name = basename(device)
   return {
@@ -32,10 +35,14 @@ export function blockDisk(device: string, run: RunCommand, clock: Clock): DiskPo
         '--wipe-partitions',
         'never',
         '--lock=no',
+        // It would wait a quarter of a second for udev before it asks the kernel to read the table, and sync all disks.
+        '--no-reread',
+        '--no-tell-kernel',
       ]
-      const live = busy.length > 0 ? ['--force', '--no-reread', '--no-tell-kernel'] : []
+      const live = busy.length > 0 ? ['--force'] : []
       await run('sfdisk', [...flags, ...live, device], { input: sfdiskScript(table) })
-      await tellKernel(device, table, run)
+      if (busy.length === 0) await run('blockdev', ['--rereadpt', device], { accepted: [0, notReread] })
+      await tellKernelPatiently(device, table, run, clock)
       await appeared(device, table, clock)
       const after = findDisk(device).reading
       assert(after.kind === 'table', 'sfdisk wrote a table that can be read')
@@ -68,8 +75,26 @@ function findDisk(device: string): FoundDisk {
   }
 }
 
+/** Where udev runs it has a look at every partition that appears, and the kernel lets none go while it is open. */
+async function tellKernelPatiently(
+  device: string,
+  table: GptTable,
+  run: RunCommand,
+  clock: Clock,
+): Promise<void> {
+  const until = clock.now() + kernelWaitMs
+  for (;;) {
+    try {
+      return await tellKernel(device, table, run)
+    } catch (error) {
+      if (clock.now() > until) throw error
+      await new Promise<void>((resolve) => clock.after(pollMs, resolve))
+    }
+  }
+}
+
 /**
- * sfdisk asks the kernel to read the table again, which it refuses while a partition is in use, and cannot do without a
+ * The kernel is asked to read the table again, which it refuses while a partition is in use, and cannot do without a
  * parser for GPT: what it does not have as it should be is told to it partition by partition.
  */
 async function tellKernel(device: string, table: GptTable, run: RunCommand): Promise<void> {

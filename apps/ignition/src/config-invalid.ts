@@ -9,7 +9,7 @@ export class ConfigInvalid extends Fault {
   constructor(source: string, problems: IgnitionProblem[]) {
     const more = problems.length > 1 ? ` (and ${problems.length - 1} more)` : ''
     super('CONFIG_INVALID', `${problems[0]?.message ?? 'invalid config'}${more}`, {
-      remedy: 'correct the config; the machine tries again when it is started again',
+      remedy: 'correct the config',
     })
     this.name = 'ConfigInvalid'
     this.source = source

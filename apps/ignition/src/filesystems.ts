@@ -28,8 +28,11 @@ export async function applyFilesystems(specs: IgnitionFilesystem[], run: Run): P
     }
     return
   }
-  const planned: Planned[] = []
-  for (const [index, spec] of specs.entries()) planned.push(await plan(spec, index, run))
+  const looked = await Promise.allSettled(specs.map((spec, index) => plan(spec, index, run)))
+  const planned = looked.map((each) => {
+    if (each.status === 'rejected') throw each.reason
+    return each.value
+  })
   const results = await Promise.allSettled(
     planned.map(async (each) => {
       await apply(each, run)

@@ -247,6 +247,28 @@ test.each<[string, Record<string, Answer>, RegExp]>([
   expect(existsSync(join(at.root, 'var/lib/kiln/installed'))).toBe(false)
 })
 
+test('a failure after ROOT is there is told on the disk too, and gone with the next try', async () => {
+  const secret = 'correct horse battery staple'
+  const files = [
+    ...(config() as { storage: { files: object[] } }).storage.files,
+    { path: '/etc/secret', contents: { source: `data:,${encodeURIComponent(secret)}` } },
+    { path: '/srv/late', contents: { source: 'http://boot/late' } },
+  ]
+  const first = machine({ config: config({ storage: { files } }), answers: { '/late': { status: 404 } } })
+  expect(await first.ignite()).toBe(1)
+  const left = read(first, 'var/lib/kiln/failure')
+  expect(left).toBe(`${first.said.at(-1)}\n`)
+  expect(left).toMatch(
+    /^kiln-ignition: files: \$\.storage\.files\.3: RESOURCE_NOT_FOUND: http:\/\/boot\/late /,
+  )
+  expect(left).toMatch(/To try again, restart the machine\.\n$/)
+  expect(left + first.said.join('\n')).not.toMatch(/correct|horse/)
+  const answers = { '/late': { status: 200 } }
+  const second = machine({ config: config({ storage: { files } }), answers, folder: first.folder })
+  expect(await second.ignite(), second.said.at(-1)).toBe(0)
+  expect(existsSync(join(second.root, 'var/lib/kiln/failure'))).toBe(false)
+})
+
 test('another image than the running one is refused', async () => {
   const at = machine({ cmdline: `kiln.usr.hash=${'b'.repeat(64)}` })
   expect(await at.ignite()).toBe(1)

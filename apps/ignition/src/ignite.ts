@@ -1,4 +1,5 @@
 import { describeFailure } from './failure.ts'
+import { installs } from './options.ts'
 import type { Run } from './run.ts'
 import { runAll, runStage } from './stages.ts'
 
@@ -17,7 +18,7 @@ export async function ignite(run: Run): Promise<number> {
     } else await runStage(wanted, run)
     return 0
   } catch (error) {
-    const { failure, lines } = describeFailure(stage, error)
+    const { failure, lines } = describeFailure(stage, error, { installing: installs(run.options) })
     await run.reporter.failed(failure)
     for (const line of lines) run.reporter.say(line)
     return 1

@@ -6,6 +6,8 @@ import { atomicWrite } from '@kiln/service'
 export const markerPaths = {
   /** Exists from the first mount of ROOT. */
   installing: 'var/lib/kiln/installing',
+  /** Why the install stopped, in words; gone with the next try. */
+  failure: 'var/lib/kiln/failure',
   /** Written last: the system is complete (docs/reference/seams.md). */
   installed: 'var/lib/kiln/installed',
 } as const

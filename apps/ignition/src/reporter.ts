@@ -19,6 +19,8 @@ export type InstalledSystem = { version: string; slot: 'a'; generation: number }
 export type Failure = {
   stage: string
   message: string
+  /** All of it in one line: stage, place, cause, remedy, and how to try again. */
+  reason: string
   path?: string | undefined
   line?: number | undefined
   column?: number | undefined
@@ -77,10 +79,10 @@ export function createReporter(settings: ReporterSettings): Reporter {
       sending = sending.then(() => post({ stage, status: 'done', ...installed }))
       await sending
     },
-    async failed({ stage, message, path, line, column }) {
+    async failed({ stage, message, reason, path, line, column }) {
       const reported = reportedStage(stage)
       mark(reported, 'failed')
-      tellHost(`${stage}: ${message}`)
+      tellHost(reason)
       await sending
       for (let attempt = 1; attempt <= failureAttempts; attempt++) {
         const sent = await post({

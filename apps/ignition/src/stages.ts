@@ -6,6 +6,7 @@ import { journalPath, madePath } from './apply-journal.ts'
 import { clearState, noProgress, readState, writeCache, writeState } from './config-cache.ts'
 import { findInstallDisk, type InstallDisk, releaseDisks, runDisks } from './disks-stage.ts'
 import { enableBoot, firstGeneration } from './esp.ts'
+import { leaveFailure } from './failure.ts'
 import { type Fetched, fetchConfig } from './fetch-stage.ts'
 import { runFiles } from './files-stage.ts'
 import { runImage } from './image-stage.ts'
@@ -43,6 +44,7 @@ export async function runAll(run: Run, at: (stage: string) => void): Promise<voi
     await runFiles(fetched, { mounted, volumes }, run)
     await finishInstall(fetched, install, release, run)
   } catch (error) {
+    if (install) await leaveFailure('files', error, run)
     // The first error is the one to tell.
     await runUmount(mounted, run).catch(() => undefined)
     throw error

@@ -128,3 +128,13 @@ export async function hideBootLoader(espDir: string): Promise<boolean> {
   await syncDirectory(folder)
   return true
 }
+
+/** Puts a hidden boot loader back. False when there is none, or one is there. */
+export async function showBootLoader(espDir: string): Promise<boolean> {
+  const folder = join(espDir, loaderFolder)
+  const files = await readdir(folder)
+  if (files.includes(loaderFile) || !files.includes(hiddenLoaderFile)) return false
+  await rename(join(folder, hiddenLoaderFile), join(folder, loaderFile))
+  await syncDirectory(folder)
+  return true
+}

@@ -41,3 +41,10 @@ test('the boot loader is hidden once the machine is set to reprovision, and not 
   expect(readFileSync(join(folder, 'reprovision.efi'), 'utf8')).toBe('loader')
   rmSync(folder, { recursive: true })
 })
+
+test('the boot loader comes back when reprovisioning is withdrawn, and only then', async () => {
+  const { seen, folder } = await watched([true, new Error('away'), false, false])
+  expect(seen).toEqual(['reprovision.efi', 'reprovision.efi', 'BOOTX64.EFI', 'BOOTX64.EFI'])
+  expect(readFileSync(join(folder, 'BOOTX64.EFI'), 'utf8')).toBe('loader')
+  rmSync(folder, { recursive: true })
+})

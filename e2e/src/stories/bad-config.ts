@@ -2,6 +2,7 @@ import { existsSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { Cluster, serialLogPath } from '../cluster.ts'
 import { kiln } from '../kiln-command.ts'
+import { PortReader } from '../port-reader.ts'
 import type { Story } from '../story.ts'
 import { expect, until } from '../waiting.ts'
 
@@ -10,17 +11,20 @@ const config = `{
   "ignition": { "version": "3.4.0" },
   "storage": {
     "files": [
-      { "path": "/etc/motd", "mode": "0644", "contents": { "source": "data:,hello" } }
+      { "path": "/etc/motd", "mode": "0644", "contents": { "source": "data:,battery-staple" } }
     ]
   }
 }
 `
 const place = { path: '$.storage.files.0.mode', line: 5 }
+/** What nobody may be shown of a config. */
+const content = 'battery-staple'
 
 export const badConfig: Story = {
   name: 'bad-config',
-  summary: 'a machine with an invalid config stops, and says where on console, in the records and in kiln up',
-  budgetSeconds: 90,
+  summary:
+    'a machine with an invalid config stops, and says where on console, virtio port, in the records and in kiln up',
+  budgetSeconds: 120,
   timeoutSeconds: 400,
   needs: ['vms'],
   memoryMiB: 1_224,
@@ -39,6 +43,13 @@ export const badConfig: Story = {
       existsSync(join(state, 'lab.json')) && existsSync(file) ? true : undefined,
     )
     writeFileSync(file, config)
+    // The machine's host reads the port, as it would without any network; it takes nothing while nobody listens.
+    const port = await until(
+      'the port for reports is there',
+      { timeoutMs: 100_000, signal, intervalMs: 200 },
+      () => PortReader.open(state, 'node1', 'kiln.report'),
+    )
+    context.onEnd(async () => port.close())
     const { code, stderr } = await up
     const said = stderr.trim().split('\n').at(-1) ?? ''
     say(`kiln up: ${said}`)
@@ -57,6 +68,21 @@ export const badConfig: Story = {
     const last = shown.stdout.trim().split('\n').at(-1) ?? ''
     say(`console: ${last}`)
     expect(last.includes(`${place.path}:${place.line}:`), `the console's last line says where: ${last}`)
+    expect(last.endsWith(' restart the machine.'), `the console's last line says how to retry: ${last}`)
+
+    await until(
+      'the report is on the port',
+      { timeoutMs: 10_000, signal },
+      () => port.text.endsWith('\n') || undefined,
+    )
+    const report = port.text.trim()
+    say(`port kiln.report: ${report}`)
+    expect(last === `kiln-ignition: ${report}`, `the port has the reason of the console: ${report}`)
+    expect(
+      report.startsWith(`fetch: ${place.path}:${place.line}:`),
+      `the port says stage and place: ${report}`,
+    )
+    expect(!`${report}${shown.stdout}${said}`.includes(content), 'nobody is shown what the config holds')
   },
   allowedBadness: ['agent failure'],
 }

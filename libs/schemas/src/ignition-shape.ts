@@ -12,9 +12,12 @@ export function shapeIgnition(
   version: string,
 ): { config?: IgnitionConfig; findings: IgnitionFinding[] } {
   const findings: IgnitionFinding[] = []
-  const known = structuredClone(withoutNewer(value, [], version, findings))
+  const known: unknown = withoutNewer(value, { path: [], field: '' }, specHasField(version), findings)
+  const first = IgnitionConfig.safeParse(known)
+  // The schema knows neither unknown keys nor null: there is nothing to take out.
+  if (first.success) return { config: first.data, findings }
   const unknown: IgnitionPath[] = []
-  for (const issue of IgnitionConfig.safeParse(known).error?.issues ?? []) {
+  for (const issue of first.error.issues) {
     if (issue.code !== 'unrecognized_keys') continue
     for (const key of issue.keys) unknown.push([...pathOf(issue), key])
   }
@@ -87,23 +90,24 @@ function withoutNulls(value: unknown, path: IgnitionPath, findings: IgnitionFind
 const isStructure = (path: IgnitionPath, key: string): boolean =>
   !(key === 'contents' && path[0] === 'systemd') && !(key === 'config' && path.at(-1) === 'custom')
 
-/** Takes out what only newer specs know. */
+/** Takes out what only newer specs know; `field` is the path without indices. */
 function withoutNewer(
   value: unknown,
-  path: IgnitionPath,
-  version: string,
+  { path, field }: { path: IgnitionPath; field: string },
+  known: (field: string) => boolean,
   findings: IgnitionFinding[],
 ): unknown {
   if (Array.isArray(value)) {
-    return value.map((child, index) => withoutNewer(child, [...path, index], version, findings))
+    return value.map((child, index) =>
+      withoutNewer(child, { path: [...path, index], field }, known, findings),
+    )
   }
   if (typeof value !== 'object' || value === null) return value
   const kept: [string, unknown][] = []
   for (const [key, child] of Object.entries(value)) {
-    const at = [...path, key]
-    const field = at.filter((part) => typeof part === 'string').join('.')
-    if (specHasField(version, field)) kept.push([key, withoutNewer(child, at, version, findings)])
-    else findings.push(unusedKey(at))
+    const at = { path: [...path, key], field: field === '' ? key : `${field}.${key}` }
+    if (known(at.field)) kept.push([key, withoutNewer(child, at, known, findings)])
+    else findings.push(unusedKey(at.path))
   }
   return Object.fromEntries(kept)
 }

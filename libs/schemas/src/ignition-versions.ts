@@ -36,16 +36,12 @@ const fieldsSince: Record<string, readonly string[]> = {
   '3.5.0': ['storage.luks.cex'],
 }
 
-/** True when a spec knows the field at this path, which has no indices. */
-export function specHasField(version: string, path: string): boolean {
-  for (const [since, fields] of Object.entries(fieldsSince)) {
-    if (since <= version) continue
-    const newer = fields.some((field) =>
-      field.startsWith('*') ? path.endsWith(field.slice(1)) : path === field,
-    )
-    if (newer) return false
-  }
-  return true
+/** Whether a spec knows the field at a path, which has no indices. */
+export function specHasField(version: string): (path: string) => boolean {
+  const newer = Object.entries(fieldsSince).flatMap(([since, fields]) => (since > version ? fields : []))
+  const whole = new Set(newer.filter((field) => !field.startsWith('*')))
+  const ends = newer.filter((field) => field.startsWith('*')).map((field) => field.slice(1))
+  return (path) => !whole.has(path) && !ends.some((end) => path.endsWith(end))
 }
 
 const specialBits = 0o7000

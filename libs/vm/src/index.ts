@@ -37,8 +37,10 @@ export {
   type MachineNic,
   type MachineSpec,
   type PortForward,
+  portSocket,
   serialSocket,
 } from './qemu-arguments.ts'
 export { SerialLog } from './serial-log.ts'
+export { clusterSocketFolder } from './socket-folder.ts'
 export { bothWays, everyNode, isolation, type LinkFault, type LinkFaultRule } from './switch-faults.ts'
 export { VirtualMachine } from './virtual-machine.ts'

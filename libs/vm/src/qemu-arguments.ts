@@ -50,7 +50,7 @@ export type MachineSpec = {
 
 export const monitorSocket = (spec: MachineSpec): string => join(spec.socketFolder, `${spec.name}.qmp`)
 export const serialSocket = (spec: MachineSpec): string => join(spec.socketFolder, `${spec.name}.ttyS0`)
-export const portSocket = (spec: MachineSpec, port: string): string =>
+export const portSocket = (spec: Pick<MachineSpec, 'socketFolder' | 'name'>, port: string): string =>
   join(spec.socketFolder, `${spec.name}.${basename(port)}`)
 
 /**

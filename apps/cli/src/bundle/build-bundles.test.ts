@@ -1,7 +1,16 @@
 import { execFileSync } from 'node:child_process'
-import { mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
+import {
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
+import { fileURLToPath } from 'node:url'
 import { afterEach, beforeEach, expect, test } from 'vitest'
 import { bundleProgram } from './build-bundles.ts'
 import { isPartOf } from './parts.ts'
@@ -36,6 +45,29 @@ test('what a program loads when needed is a part of its own, and parts of an ear
   const second = readdirSync(join(folder, 'lib'))
   expect(second).toHaveLength(3)
   expect(second.filter((name) => first.includes(name))).toEqual(['kiln-x.mjs'])
+})
+
+test('a program starts without what only a part of it needs from a package of ours', async () => {
+  const needed = fileURLToPath(import.meta.resolve('@kiln/schemas'))
+  symlinkSync(join(dirname(needed), '../../../node_modules'), join(folder, 'node_modules'))
+  await bundle({
+    'main.ts': `import { decodeDataUrl as decode, type PodManifest } from '@kiln/schemas'
+const pod: PodManifest | undefined = process.argv[2] ? (await import('./late.ts')).pod : undefined
+console.log(String(decode('data:,early')), pod === undefined)
+`,
+    'late.ts': `export { IgnitionConfig } from '@kiln/schemas'
+import { parsePod } from '@kiln/schemas'
+export const pod = parsePod('{}').pod
+`,
+  })
+  expect(run()).toBe('early true')
+  expect(run('x')).toMatch(/^early/)
+  const start = readFileSync(join(folder, 'lib/kiln-x.mjs'), 'utf8')
+  const parts = [...start.matchAll(/(?:from|import)"\.\/([^"]+)"/g)].map(([, name]) => name!)
+  const atStart = ['kiln-x.mjs', ...parts]
+    .map((name) => readFileSync(join(folder, 'lib', name), 'utf8'))
+    .join()
+  expect(atStart).not.toContain('safeParse')
 })
 
 test("a program that speaks HTTP does not load Node's fetch with it", async () => {

@@ -3,6 +3,7 @@ import { join } from 'node:path'
 import { buildNative } from '@kiln/linux'
 import { Fault } from '@kiln/service'
 import { build } from 'esbuild'
+import { directImports } from './direct-imports.ts'
 import { placeParts } from './parts.ts'
 import { englishOnly, lazyBuiltins, nativeAddons } from './plugins.ts'
 
@@ -82,7 +83,7 @@ export async function bundleProgram(libDir: string, name: string, entry: string)
     legalComments: 'none',
     logLevel: 'silent',
     external: ['esbuild'],
-    plugins: [nativeAddons(libDir), englishOnly, lazyBuiltins],
+    plugins: [nativeAddons(libDir), directImports(), englishOnly, lazyBuiltins],
   }).catch((cause: unknown) => {
     throw new Fault('BUNDLE_FAILED', `cannot bundle ${name}`, { cause })
   })
@@ -90,14 +91,16 @@ export async function bundleProgram(libDir: string, name: string, entry: string)
   return outputFiles.reduce((sum, { contents }) => sum + contents.byteLength, 0)
 }
 
-/** The launcher prefers the pinned Node beside the bundles to whatever the machine has. */
+/** The launcher prefers the pinned Node beside the bundles to whatever the machine has. It starts no program but Node, unless it is a link. */
 async function writeLauncher(binDir: string, name: string): Promise<void> {
   const quick = Object.keys(quickCommands).map(
     (command) =>
       `case $1 in ${command}) shift; exec "$node" "$here/../lib/kiln-${command}.mjs" "$@" ;; esac\n`,
   )
   const script = `#!/bin/sh
-here=$(dirname "$(readlink -f "$0")")
+here=$0
+[ ! -L "$here" ] || here=$(readlink -f "$here")
+case $here in */*) here=\${here%/*} ;; *) here=. ;; esac
 node=$here/../lib/node
 [ -x "$node" ] || node=node
 ${name === 'kiln' ? quick.join('') : ''}exec "$node" "$here/../lib/${name}.mjs" "$@"

@@ -68,7 +68,14 @@ test('a machine that is set to reprovision installs itself again at its next boo
       print: () => undefined,
       note: () => undefined,
     }
-    await reprovision({ machine: machine!.name, keep: ['DATA'], state: state.root }, context)
+    const asked = { machine: machine!.name, keep: ['DATA'], state: state.root }
+    await reprovision(asked, context)
+    await expect.poll(() => existsSync(loader), patience).toBe(false)
+    await reprovision({ ...asked, keep: [], cancel: true }, context)
+    await expect.poll(() => existsSync(loader), patience).toBe(true)
+    expect((await record())?.keep).toBeUndefined()
+
+    await reprovision(asked, context)
     await expect.poll(() => existsSync(loader), patience).toBe(false)
     expect(await record()).toMatchObject({ installs: 1, keep: ['DATA'] })
 

@@ -52,6 +52,12 @@ export class BootClient {
     await this.#operate('POST', `/v1/machines/${encodeURIComponent(machine)}/reinstall`, { keep })
   }
 
+  /** Withdraws that. Answers what the machine is then; throws once it has begun. */
+  async withdrawReinstall(machine: string): Promise<MachineRecord> {
+    const path = `/v1/machines/${encodeURIComponent(machine)}/reinstall`
+    return MachineRecord.parse(JSON.parse(await this.#operate('DELETE', path)))
+  }
+
   /** What an install of the machine would work with; asking changes nothing. */
   async plan(machine: string): Promise<MachinePlan> {
     const path = `/v1/machines/${encodeURIComponent(machine)}/plan`

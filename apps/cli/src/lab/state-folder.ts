@@ -1,9 +1,7 @@
-import { createHash } from 'node:crypto'
 import { existsSync, mkdirSync, readFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { atomicWrite, Fault } from '@kiln/service'
-import { isAlive, type ProcessIdentity } from '@kiln/vm'
+import { clusterSocketFolder, isAlive, type ProcessIdentity } from '@kiln/vm'
 import * as z from 'zod'
 
 const Identity = z.object({ pid: z.number(), startTicks: z.number(), bootId: z.string() })
@@ -67,8 +65,7 @@ export function stateFolder(given: string | undefined, environment: NodeJS.Proce
   if (given === '') throw new Fault('USAGE', '--state needs the path of a folder, not an empty text')
   const base = environment['XDG_STATE_HOME'] || join(environment['HOME'] || '/root', '.local/state')
   const root = resolve(given ?? join(base, 'kiln/default'))
-  const short = createHash('sha256').update(root).digest('hex').slice(0, 10)
-  const sockets = join(tmpdir(), `kiln-${short}`)
+  const sockets = clusterSocketFolder(root)
   return {
     root,
     lab: join(root, 'lab.json'),

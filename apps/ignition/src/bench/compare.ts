@@ -1,14 +1,17 @@
-import { spawn, spawnSync } from 'node:child_process'
+import { spawnSync } from 'node:child_process'
 import { chmodSync, existsSync, mkdirSync, mkdtempSync, rmSync, truncateSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
+import { butaneBudgetMs, butaneRounds } from './butane-translation.ts'
+import { type Measured, measured } from './measured-process.ts'
 import { standInForSystemd } from './systemd-stand-in.ts'
 
-const usage = `kiln bench ignition: the stages beside Debian's ignition 2.14, alternately in one run, on this machine.
+const usage = `kiln bench ignition: the stages beside Debian's ignition 2.14, alternately in one run, on this machine; then
+kiln butane on a config of 200 lines.
 
   --rounds N   runs of each (default 5)
-  --check      exit 1 when the sum takes more than 0.7 of the peer's
+  --check      exit 1 when the sum takes more than 0.7 of the peer's, or kiln butane longer than 150 ms
   --json       print JSON
 
 Needs root, loop devices, and Debian's ignition, gdisk and e2fsprogs. ./kiln build first: dist/bin is what is measured.
@@ -20,9 +23,7 @@ const stages = ['fetch', 'disks', 'mount', 'files', 'umount'] as const
 const ratioMax = 0.7
 const mebibyte = 1024 * 1024
 const diskMiB = 2048
-const processMs = 60_000
 
-type Measured = { wallMs: number; cpuMs: number }
 type Round = Record<string, Measured>
 
 /** Four partitions, two ext4, a hundred files, five units. */
@@ -54,40 +55,6 @@ function typicalConfig(disk: string): string {
       })),
     },
   })
-}
-
-/** Runs a program; CPU of it and of all it started. */
-async function measured(command: string, args: string[], env: NodeJS.ProcessEnv): Promise<Measured> {
-  const script = '"$0" "$@" >&2; code=$?; times; exit $code'
-  const started = performance.now()
-  const child = spawn('sh', ['-c', script, command, ...args], {
-    env,
-    timeout: processMs,
-    stdio: ['ignore', 'pipe', 'pipe'],
-  })
-  let [stdout, stderr] = ['', '']
-  child.stdout.on('data', (chunk: Buffer) => {
-    stdout += chunk
-  })
-  child.stderr.on('data', (chunk: Buffer) => {
-    stderr += chunk
-  })
-  const code = await new Promise<number | null>((resolve, reject) => {
-    child.once('error', reject)
-    child.once('close', resolve)
-  })
-  const wallMs = performance.now() - started
-  if (code !== 0) throw new Error(`${command} ${args.join(' ')} ended with ${code}: ${stderr.slice(-800)}`)
-  const times = stdout
-    .trim()
-    .split('\n')
-    .at(-1)!
-    .matchAll(/(\d+)m([\d.]+)s/g)
-  const cpuMs = [...times].reduce(
-    (sum, [, minutes, seconds]) => sum + Number(minutes) * 60_000 + Number(seconds) * 1000,
-    0,
-  )
-  return { wallMs, cpuMs }
 }
 
 type Place = { folder: string; root: string; disk: string; env: NodeJS.ProcessEnv }
@@ -174,11 +141,13 @@ const median = (values: number[]): number => [...values].sort((a, b) => a - b)[M
 const sum = (round: Round, of: keyof Measured): number =>
   Object.values(round).reduce((total, each) => total + each[of], 0)
 
-async function compare(rounds: number): Promise<{ peer: Round[]; kiln: Round[] }> {
+type Found = { peer: Round[]; kiln: Round[]; butane: Measured[] }
+
+async function compare(rounds: number): Promise<Found> {
   const scratch = mkdtempSync(join(existsSync('/dev/shm') ? '/dev/shm' : tmpdir(), 'kiln-bench-ignition-'))
   const at = { disk: '' }
   const systemd = await standInForSystemd('/run/systemd/private', () => at.disk)
-  const found: { peer: Round[]; kiln: Round[] } = { peer: [], kiln: [] }
+  const found: Found = { peer: [], kiln: [], butane: [] }
   try {
     for (let round = 0; round < rounds; round++) {
       for (const [side, run] of [
@@ -193,6 +162,7 @@ async function compare(rounds: number): Promise<{ peer: Round[]; kiln: Round[] }
         found[side].push(await withPlace(scratch, whole, at))
       }
     }
+    found.butane = await butaneRounds(scratch, rounds)
     return found
   } finally {
     systemd.close()
@@ -200,7 +170,7 @@ async function compare(rounds: number): Promise<{ peer: Round[]; kiln: Round[] }
   }
 }
 
-function table({ peer: theirs, kiln: ours }: { peer: Round[]; kiln: Round[] }): string[] {
+function table({ peer: theirs, kiln: ours, butane }: Found): string[] {
   const row = (name: string, rounds: Measured[]): string =>
     `${name.padEnd(24)} ${median(rounds.map(({ wallMs }) => wallMs))
       .toFixed(0)
@@ -218,6 +188,7 @@ function table({ peer: theirs, kiln: ours }: { peer: Round[]; kiln: Round[] }): 
     ),
     row('ignition, sum', whole(theirs)),
     row('kiln-ignition, all', whole(ours)),
+    row('kiln butane, 200 lines', butane),
   ]
 }
 
@@ -256,13 +227,18 @@ else if (!values.inside) {
   }
 } else {
   const found = await compare(Math.max(1, Number(values.rounds) || 1))
+  const butaneMs = median(found.butane.map(({ wallMs }) => wallMs))
   const ratio =
     median(found.kiln.map((round) => sum(round, 'wallMs'))) /
     median(found.peer.map((round) => sum(round, 'wallMs')))
   if (values.json) console.log(JSON.stringify({ ...found, ratio }, null, 2))
   else
     console.log(
-      [...table(found), `ratio of the sums, wall: ${ratio.toFixed(2)} (at most ${ratioMax})`].join('\n'),
+      [
+        ...table(found),
+        `ratio of the sums, wall: ${ratio.toFixed(2)} (at most ${ratioMax})`,
+        `kiln butane: ${butaneMs.toFixed(0)} ms (at most ${butaneBudgetMs})`,
+      ].join('\n'),
     )
-  if (values.check && ratio > ratioMax) process.exitCode = 1
+  if (values.check && (ratio > ratioMax || butaneMs > butaneBudgetMs)) process.exitCode = 1
 }

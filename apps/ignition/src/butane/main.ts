@@ -16,7 +16,7 @@ export function realButaneIo(env: Record<string, string | undefined>): ButaneIo 
     complain: (text) => writeWhole(2, text),
     openFiles: openFilesDirectory,
     async loadDocuments() {
-      const { parseIgnition, parsePod } = await import('@kiln/schemas')
+      const { parseIgnition, parsePod } = await import('./documents.ts')
       return { parseIgnition, parsePod }
     },
     colourful: process.stderr.isTTY === true && env['NO_COLOR'] === undefined,

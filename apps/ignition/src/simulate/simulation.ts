@@ -86,7 +86,7 @@ export async function simulate(real: Run, place: SimulationPlace): Promise<Simul
     await runFiles(simulated, { mounted, volumes: [] }, run)
     report.units = unitsOf(fetched)
   } catch (error) {
-    const { failure } = describeFailure(stage, error)
+    const { failure } = describeFailure(stage, error, { installing: false })
     const { message, path } = failure
     report.outcome = error instanceof ConfigInvalid ? 'invalid' : 'fails'
     report.failure = { stage, message, path }
