@@ -34,7 +34,7 @@ export function serveLease(server: MethodRegistry, context: ServiceContext): voi
     const who = await auth.admit(call, { kind: 'login' })
     const id = asked.id === 0n ? leases.pickId() : asked.id
     const ttl = Math.max(asked.ttl, leases.ttlMin)
-    const { outcome } = await propose(context, { kind: 'lease-grant', id, ttl }, who)
+    const { outcome } = await propose(context, { kind: 'lease-grant', id, ttl }, who, call)
     return encodeLeaseGrant(headerOf(context), acceptedValue(outcome))
   })
 
@@ -42,7 +42,7 @@ export function serveLease(server: MethodRegistry, context: ServiceContext): voi
     checkServing(context, call)
     const id = decodeLeaseId(bytes)
     const who = await auth.admit(call, { kind: 'lease-revoke', id })
-    const { outcome } = await propose(context, { kind: 'lease-revoke', id }, who)
+    const { outcome } = await propose(context, { kind: 'lease-revoke', id }, who, call)
     return encodeHeaderOnly(headerOf(context, acceptedValue(outcome).revision))
   }
   unary(server, '/etcdserverpb.Lease/LeaseRevoke', revoke)
@@ -50,7 +50,7 @@ export function serveLease(server: MethodRegistry, context: ServiceContext): voi
   unary(server, '/etcdserverpb.Lease/LeaseTimeToLive', async (bytes, call) => {
     checkServing(context, call)
     const { id, keys } = decodeTimeToLive(bytes)
-    await readIndex(context)
+    await readIndex(context, call)
     await auth.admit(call, keys ? { kind: 'lease-keys', id } : { kind: 'login' }, 'local')
     const lease = store.leases.get(id)
     const ttl = lease ? await renewable(leases.remaining(id)) : undefined
@@ -65,7 +65,7 @@ export function serveLease(server: MethodRegistry, context: ServiceContext): voi
 
   const list = async (_bytes: Uint8Array, call: Parameters<Parameters<typeof unary>[2]>[1]) => {
     checkServing(context, call)
-    await readIndex(context)
+    await readIndex(context, call)
     await auth.admit(call, { kind: 'login' }, 'local')
     return encodeLeases(
       headerOf(context),
