@@ -7,8 +7,8 @@ import { type Measures, slowReadMs } from '../http/measures.ts'
 import { SlowCalls } from '../http/slow-calls.ts'
 import type { LeaseKeeper } from '../leases/lease-keeper.ts'
 import type { Settings } from '../settings/settings.ts'
-import { type Command, encodeCommand } from '../state/command.ts'
-import { type Proposer, withProposer } from '../state/proposer.ts'
+import { type Command, encodeCommand, encodeCommandOf } from '../state/command.ts'
+import type { Proposer } from '../state/proposer.ts'
 import type { Reclaimer } from '../state/reclaimer.ts'
 import type { Applied, StoreState } from '../state/state-machine.ts'
 import { fail, statuses, toGrpcError } from './errors.ts'
@@ -95,12 +95,12 @@ export async function propose<K extends Command['kind']>(
   by?: Proposer,
   call?: CallInfo,
 ): Promise<Applied & { kind: K }> {
-  const entry = encodeCommand(command)
   const isAnonymous = by === undefined || (by === 'member' && !state.auth.enabled)
+  const entry = isAnonymous ? encodeCommand(command) : encodeCommandOf(command, by)
   let applied: Applied
   measures.proposalsPending++
   try {
-    applied = await consensus.propose(isAnonymous ? entry : withProposer(entry, by), call)
+    applied = await consensus.propose(entry, call)
   } catch (error) {
     measures.proposalsFailed++
     throw error
