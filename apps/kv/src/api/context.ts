@@ -33,7 +33,7 @@ export type ResponseHeader = { clusterId: bigint; memberId: bigint; revision: nu
 export function headerOf(context: ServiceContext, revision = context.state.store.revision): ResponseHeader {
   const { consensus } = context
   return {
-    clusterId: consensus.status().clusterId,
+    clusterId: consensus.clusterId(),
     memberId: consensus.id(),
     revision,
     raftTerm: consensus.term(),

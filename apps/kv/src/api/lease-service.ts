@@ -91,6 +91,8 @@ function keepAliveQueue(context: ServiceContext, call: StreamCall) {
   let isRunning = false
   let isEnded = false
   let isAdmitted = false
+  const encode = keepAliveEncoder(context)
+  const readId = leaseIdReader()
   const run = async (): Promise<void> => {
     isRunning = true
     if (!isAdmitted) await context.auth.admit(call, { kind: 'login' })
@@ -99,7 +101,7 @@ function keepAliveQueue(context: ServiceContext, call: StreamCall) {
       const ids = waiting.splice(0)
       if (ids.length > 0) call.resume()
       const ttls = await Promise.all(ids.map((id) => leases.renewNow(id) ?? renewable(leases.renew(id))))
-      ids.forEach((id, at) => void call.send(encodeKeepAlive(headerOf(context), { id, ttl: ttls[at]! })))
+      ids.forEach((id, at) => void call.send(encode(id, ttls[at]!)))
     }
     isRunning = false
     if (isEnded) call.end()
@@ -118,13 +120,45 @@ function keepAliveQueue(context: ServiceContext, call: StreamCall) {
   }
   return {
     add: (bytes: Uint8Array): void => {
-      if (waiting.push(decodeLeaseId(bytes)) >= waitingMax) call.pause()
+      const id = readId(bytes)
+      // The usual case needs no turn of its own: nobody is waiting, and a leader answers at once.
+      const ttl = isAdmitted && !isRunning && call.writable ? leases.renewNow(id) : undefined
+      if (ttl !== undefined) {
+        call.send(encode(id, ttl))
+        return
+      }
+      if (waiting.push(id) >= waitingMax) call.pause()
       start()
     },
     end: (): void => {
       isEnded = true
       if (!isRunning) call.end()
     },
+  }
+}
+
+/** Most streams keep one lease alive, with the same bytes each time. */
+function leaseIdReader(): (bytes: Uint8Array) => bigint {
+  let last: { bytes: Buffer; id: bigint } | undefined
+  return (bytes) => {
+    if (last?.bytes.equals(bytes)) return last.id
+    last = { bytes: Buffer.from(bytes), id: decodeLeaseId(bytes) }
+    return last.id
+  }
+}
+
+/** Answers of one stream; the same answer again is the same bytes. */
+function keepAliveEncoder(context: ServiceContext): (id: bigint, ttl: number) => Uint8Array {
+  const { consensus, state } = context
+  let last: { id: bigint; ttl: number; revision: number; term: number; bytes: Uint8Array } | undefined
+  return (id, ttl) => {
+    const { revision } = state.store
+    const term = consensus.term()
+    if (last?.id === id && last.ttl === ttl && last.revision === revision && last.term === term) {
+      return last.bytes
+    }
+    last = { id, ttl, revision, term, bytes: encodeKeepAlive(headerOf(context, revision), { id, ttl }) }
+    return last.bytes
   }
 }
 

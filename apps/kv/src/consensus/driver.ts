@@ -191,6 +191,10 @@ export class Driver<Result> implements Consensus<Result> {
     return this.#raft.id
   }
 
+  clusterId(): bigint {
+    return this.#options.clusterId
+  }
+
   leader(): MemberId {
     return this.#raft.leader
   }
@@ -264,10 +268,7 @@ export class Driver<Result> implements Consensus<Result> {
     return this.#change([{ op: 'promote', id }])
   }
 
-  updateMember(
-    id: MemberId,
-    change: { peerUrls?: string[]; name?: string; clientUrls?: string[] },
-  ): Promise<void> {
+  updateMember(id: MemberId, change: Parameters<Consensus<Result>['updateMember']>[1]): Promise<void> {
     return this.#change([{ op: 'update', id, ...change }])
   }
 

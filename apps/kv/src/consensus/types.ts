@@ -177,6 +177,7 @@ export type Consensus<Result> = {
   confirmLeadership(): Promise<void>
   status(): ConsensusStatus
   id(): MemberId
+  clusterId(): bigint
   leader(): MemberId
   isLeader(): boolean
   term(): number
