@@ -17,6 +17,7 @@ import type { Consensus, Member } from './consensus/types.ts'
 import { lockDataDir } from './data-dir.ts'
 import { firstMembers } from './first-members.ts'
 import { Measures, measuredDisk, measuredStateMachine } from './http/measures.ts'
+import { SlowCalls } from './http/slow-calls.ts'
 import { identify } from './identify.ts'
 import { LeaseKeeper } from './leases/lease-keeper.ts'
 import { withOwnCertificates } from './self-signed.ts'
@@ -114,6 +115,10 @@ export async function startNode(options: NodeOptions): Promise<RunningNode> {
     acceptDamage: settings.acceptDamage,
     forceNewCluster: settings.forceNewCluster,
     leaseReads: settings.leaseReads,
+    slow: {
+      ms: SlowCalls.noteMs(settings.slowRequestMs),
+      report: (call, times) => measures.slowCalls.noteProposal(call, times),
+    },
   }).catch(async (error: unknown) => {
     await transport.stop()
     throw error

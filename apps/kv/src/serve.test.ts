@@ -200,7 +200,13 @@ test('slow requests are in the log with what they were', async () => {
   server!.context.log.warn = (fields, sentence) => void warnings.push([fields, sentence])
   await put(url, 'a')
   await grpcCall(url, kv('Range'), [rangeRequest('a')])
-  const fields = { path: '/etcdserverpb.KV/Range', code: 0, durationMs: expect.any(Number) }
+  const fields = {
+    path: '/etcdserverpb.KV/Range',
+    code: 0,
+    durationMs: expect.any(Number),
+    slowest: 'confirmed',
+    stages: { admitted: expect.any(Number), confirmed: expect.any(Number), answered: expect.any(Number) },
+  }
   expect(warnings).toEqual([[fields, 'request took long']])
 })
 

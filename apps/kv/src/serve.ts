@@ -1,7 +1,7 @@
 import http from 'node:http'
 import https from 'node:https'
 import { Fault } from '@kiln/service'
-import { type CallEnd, createWireServer } from '@kiln/wire'
+import { type CallEnd, type CallInfo, createWireServer } from '@kiln/wire'
 import { serveAuth } from './api/auth-service.ts'
 import { serveCluster } from './api/cluster-service.ts'
 import type { ServiceContext } from './api/context.ts'
@@ -49,11 +49,9 @@ export async function serveClients(context: ServiceContext, watches: WatchServic
   )
   const hooks = {
     onCallStart: (path: string, kind: 'unary' | 'stream') => calls.onStart(path, kind),
-    onCallEnd: (end: CallEnd) => {
+    onCallEnd: (end: CallEnd, call?: CallInfo) => {
       calls.onEnd(end)
-      const { path, kind, code, durationMs } = end
-      if (kind === 'unary' && durationMs > settings.slowRequestMs && !isWaiting(path))
-        log.warn({ path, code, durationMs: Math.round(durationMs) }, 'request took long')
+      if (end.kind === 'unary' && end.durationMs > settings.slowRequestMs) logSlow(context, end, call)
     },
     onHandlerError: (error: unknown, path: string) => log.error({ error, path }, 'request failed'),
   }
@@ -179,6 +177,25 @@ async function opened<T>(endpoint: Endpoint, open: () => Promise<T>): Promise<T>
 
 /** Methods that wait for their turn are not slow. */
 const isWaiting = (path: string): boolean => path.endsWith('/Lock') || path.endsWith('/Campaign')
+
+/** Says where the time went, as far as that is known. */
+function logSlow({ measures, clock, log }: ServiceContext, end: CallEnd, call: CallInfo | undefined): void {
+  const { path, code, durationMs } = end
+  if (isWaiting(path)) return
+  const now = clock.now()
+  const line = measures.slowCalls.mayLog(now)
+  if (!line) return
+  log.warn(
+    {
+      path,
+      code,
+      durationMs: Math.round(durationMs),
+      ...(call && measures.slowCalls.describe(call, now - durationMs, now)),
+      ...(line.leftOut > 0 ? { leftOut: line.leftOut } : {}),
+    },
+    'request took long',
+  )
+}
 
 async function listenHttp(
   endpoint: Endpoint,

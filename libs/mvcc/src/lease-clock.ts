@@ -33,6 +33,11 @@ export class LeaseClock {
     if (this.#isCounting) this.#queue.set(id, now + ttl * 1000)
   }
 
+  /** The same unless its time is over; false then. */
+  extend(id: bigint, ttl: number, now: number): boolean {
+    return !this.#isCounting || this.#queue.extend(id, now + ttl * 1000, now)
+  }
+
   forget(id: bigint): void {
     this.#queue.delete(id)
   }

@@ -58,3 +58,11 @@ test('leases that come and go leave nothing behind', () => {
   expect(queue.size).toBe(0)
   expect(queue.due(2_000_000, 10)).toEqual([])
 })
+
+test('a deadline is put off only until it has passed', () => {
+  const queue = new LeaseQueue()
+  queue.set(1n, 100)
+  expect([queue.extend(1n, 199, 99), queue.deadline(1n), queue.due(198, 9)]).toEqual([true, 199, []])
+  expect([queue.extend(1n, 300, 199), queue.deadline(1n), queue.due(199, 9)]).toEqual([false, 199, [1n]])
+  expect([queue.extend(2n, 50, 0), queue.due(50, 9)]).toEqual([true, [2n]])
+})

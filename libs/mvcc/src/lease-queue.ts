@@ -28,7 +28,18 @@ export class LeaseQueue {
   }
 
   set(id: bigint, deadline: number): void {
+    this.#set(id, deadline, this.#counted.get(id))
+  }
+
+  /** Sets it unless its deadline has passed; false then. */
+  extend(id: bigint, deadline: number, now: number): boolean {
     const known = this.#counted.get(id)
+    if (known && known.deadline <= now) return false
+    this.#set(id, deadline, known)
+    return true
+  }
+
+  #set(id: bigint, deadline: number, known: Counted | undefined): void {
     if (known && known.queued <= deadline) {
       known.deadline = deadline
       return

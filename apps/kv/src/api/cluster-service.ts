@@ -15,7 +15,7 @@ export function serveCluster(server: MethodRegistry, context: ServiceContext): v
   unary(server, '/etcdserverpb.Cluster/MemberList', async (bytes, call) => {
     if (decodeMemberList(bytes).linearizable) {
       checkServing(context, call)
-      await readIndex(context)
+      await readIndex(context, call)
     }
     return encodeMembers(headerOf(context), consensus.members())
   })

@@ -4,10 +4,11 @@ import type { CallInfo } from '@kiln/wire'
 import type { AuthKeeper } from '../auth/auth-keeper.ts'
 import type { Consensus } from '../consensus/types.ts'
 import { type Measures, slowReadMs } from '../http/measures.ts'
+import { SlowCalls } from '../http/slow-calls.ts'
 import type { LeaseKeeper } from '../leases/lease-keeper.ts'
 import type { Settings } from '../settings/settings.ts'
-import { type Command, encodeCommand } from '../state/command.ts'
-import { type Proposer, withProposer } from '../state/proposer.ts'
+import { type Command, encodeCommand, encodeCommandOf } from '../state/command.ts'
+import type { Proposer } from '../state/proposer.ts'
 import type { Reclaimer } from '../state/reclaimer.ts'
 import type { Applied, StoreState } from '../state/state-machine.ts'
 import { fail, statuses, toGrpcError } from './errors.ts'
@@ -32,7 +33,7 @@ export type ResponseHeader = { clusterId: bigint; memberId: bigint; revision: nu
 export function headerOf(context: ServiceContext, revision = context.state.store.revision): ResponseHeader {
   const { consensus } = context
   return {
-    clusterId: consensus.status().clusterId,
+    clusterId: consensus.clusterId(),
     memberId: consensus.id(),
     revision,
     raftTerm: consensus.term(),
@@ -65,31 +66,41 @@ export function isLearner({ consensus }: ServiceContext): boolean {
   return consensus.members().find(({ id }) => id === consensus.id())?.learner ?? false
 }
 
-/** Waits until this member has all that was acknowledged before. */
-export async function readIndex({ consensus, measures, clock }: ServiceContext): Promise<void> {
+/** Waits until this member has all that was acknowledged before, for the sake of `call`. */
+export async function readIndex(
+  { consensus, measures, clock, settings }: ServiceContext,
+  call: CallInfo,
+): Promise<void> {
   const startedAt = clock.now()
   try {
     await consensus.readIndex()
   } finally {
-    if (clock.now() - startedAt > slowReadMs) measures.slowReads++
+    const endedAt = clock.now()
+    if (endedAt - startedAt > slowReadMs) measures.slowReads++
+    if (endedAt - startedAt > SlowCalls.noteMs(settings.slowRequestMs)) {
+      measures.slowCalls.note(call, 'admitted', startedAt)
+      measures.slowCalls.note(call, 'confirmed', endedAt)
+    }
   }
 }
 
 /**
  * Proposes a command and answers what applying it here gave. `by` is whom `auth.admit` let through; `member` is this member,
  * which is asked for no permission.
+ * If `call` is slow it is logged where its time went.
  */
 export async function propose<K extends Command['kind']>(
   { consensus, measures, state }: Pick<ServiceContext, 'consensus' | 'measures' | 'state'>,
   command: Command & { kind: K },
   by?: Proposer,
+  call?: CallInfo,
 ): Promise<Applied & { kind: K }> {
-  const entry = encodeCommand(command)
   const isAnonymous = by === undefined || (by === 'member' && !state.auth.enabled)
+  const entry = isAnonymous ? encodeCommand(command) : encodeCommandOf(command, by)
   let applied: Applied
   measures.proposalsPending++
   try {
-    applied = await consensus.propose(isAnonymous ? entry : withProposer(entry, by))
+    applied = await consensus.propose(entry, call)
   } catch (error) {
     measures.proposalsFailed++
     throw error

@@ -47,7 +47,7 @@ export function serveHistory(server: MethodRegistry, context: ServiceContext): v
     if (range.key.length === 0) fail(refusals.emptyKey)
     if (state.alarms.has('corrupt')) fail(refusals.corrupt)
     checkServing(context, call)
-    await readIndex(context)
+    await readIndex(context, call)
     await auth.admit(call, { kind: 'range', request: range }, 'local')
   }
   const isRefused = (refusal: Refusal | undefined): void => {
@@ -87,7 +87,7 @@ export function serveHistory(server: MethodRegistry, context: ServiceContext): v
     const who = await auth.admit(call, restoreDemand(request))
     // A member of an older program could not read the entry.
     if (state.version < restoreStoreVersion) fail(statuses.restoreUnknown)
-    await readIndex(context)
+    await readIndex(context, call)
     isRefused(checkHistory(store, request.revision))
     const asked = request.changesMax > 0 ? request.changesMax : restoreChangesMax
     const command = {

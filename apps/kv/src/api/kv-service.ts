@@ -45,7 +45,7 @@ export function serveKv(server: MethodRegistry, context: ServiceContext): void {
       return
     }
     checkServing(context, call)
-    await readIndex(context)
+    await readIndex(context, call)
   }
   const checkSize = (request: Uint8Array): void => {
     if (request.length > settings.requestBytesMax) fail(statuses.requestTooLarge)
@@ -68,7 +68,7 @@ export function serveKv(server: MethodRegistry, context: ServiceContext): void {
     if (refusal) fail(refusal)
     await readable(call, serializable)
     await auth.admit(call, { kind: 'range', request }, 'local')
-    return rangeInSlices(context, request)
+    return rangeInSlices(context, request, call)
   })
 
   unary(server, '/etcdserverpb.KV/Put', async (bytes, call) => {
@@ -79,7 +79,7 @@ export function serveKv(server: MethodRegistry, context: ServiceContext): void {
     checkSize(bytes)
     const who = await auth.admit(call, { kind: 'put', request })
     await checkSpace(bytes)
-    const { outcome } = await propose(context, { kind: 'put', request: bytes }, who)
+    const { outcome } = await propose(context, { kind: 'put', request: bytes }, who, call)
     const response = acceptedValue(outcome)
     return encodePut(headerOf(context, response.revision), response)
   })
@@ -91,7 +91,7 @@ export function serveKv(server: MethodRegistry, context: ServiceContext): void {
     if (refusal) fail(refusal)
     checkSize(bytes)
     const who = await auth.admit(call, { kind: 'delete', request })
-    const { outcome } = await propose(context, { kind: 'delete', request: bytes }, who)
+    const { outcome } = await propose(context, { kind: 'delete', request: bytes }, who, call)
     const response = acceptedValue(outcome)
     return encodeDelete(headerOf(context, response.revision), response)
   })
@@ -110,7 +110,7 @@ export function serveKv(server: MethodRegistry, context: ServiceContext): void {
     checkSize(bytes)
     const who = await auth.admit(call, { kind: 'txn', request })
     if (mayPut(request)) await checkSpace(bytes)
-    const { outcome } = await propose(context, { kind: 'txn', request: bytes }, who)
+    const { outcome } = await propose(context, { kind: 'txn', request: bytes }, who, call)
     const response = acceptedValue(outcome)
     return encodeTxn(headerOf(context, response.revision), response)
   })
@@ -119,7 +119,7 @@ export function serveKv(server: MethodRegistry, context: ServiceContext): void {
     checkServing(context, call)
     const { physical } = decodeCompaction(bytes)
     const who = await auth.admit(call, { kind: 'login' })
-    const { outcome } = await propose(context, { kind: 'compact', request: bytes }, who)
+    const { outcome } = await propose(context, { kind: 'compact', request: bytes }, who, call)
     const { revision } = acceptedValue(outcome)
     if (physical) await reclaimer.done()
     return encodeHeaderOnly(headerOf(context, revision))

@@ -34,7 +34,7 @@ export function serveLease(server: MethodRegistry, context: ServiceContext): voi
     const who = await auth.admit(call, { kind: 'login' })
     const id = asked.id === 0n ? leases.pickId() : asked.id
     const ttl = Math.max(asked.ttl, leases.ttlMin)
-    const { outcome } = await propose(context, { kind: 'lease-grant', id, ttl }, who)
+    const { outcome } = await propose(context, { kind: 'lease-grant', id, ttl }, who, call)
     return encodeLeaseGrant(headerOf(context), acceptedValue(outcome))
   })
 
@@ -42,7 +42,7 @@ export function serveLease(server: MethodRegistry, context: ServiceContext): voi
     checkServing(context, call)
     const id = decodeLeaseId(bytes)
     const who = await auth.admit(call, { kind: 'lease-revoke', id })
-    const { outcome } = await propose(context, { kind: 'lease-revoke', id }, who)
+    const { outcome } = await propose(context, { kind: 'lease-revoke', id }, who, call)
     return encodeHeaderOnly(headerOf(context, acceptedValue(outcome).revision))
   }
   unary(server, '/etcdserverpb.Lease/LeaseRevoke', revoke)
@@ -50,7 +50,7 @@ export function serveLease(server: MethodRegistry, context: ServiceContext): voi
   unary(server, '/etcdserverpb.Lease/LeaseTimeToLive', async (bytes, call) => {
     checkServing(context, call)
     const { id, keys } = decodeTimeToLive(bytes)
-    await readIndex(context)
+    await readIndex(context, call)
     await auth.admit(call, keys ? { kind: 'lease-keys', id } : { kind: 'login' }, 'local')
     const lease = store.leases.get(id)
     const ttl = lease ? await renewable(leases.remaining(id)) : undefined
@@ -65,7 +65,7 @@ export function serveLease(server: MethodRegistry, context: ServiceContext): voi
 
   const list = async (_bytes: Uint8Array, call: Parameters<Parameters<typeof unary>[2]>[1]) => {
     checkServing(context, call)
-    await readIndex(context)
+    await readIndex(context, call)
     await auth.admit(call, { kind: 'login' }, 'local')
     return encodeLeases(
       headerOf(context),
@@ -91,6 +91,8 @@ function keepAliveQueue(context: ServiceContext, call: StreamCall) {
   let isRunning = false
   let isEnded = false
   let isAdmitted = false
+  const encode = keepAliveEncoder(context)
+  const readId = leaseIdReader()
   const run = async (): Promise<void> => {
     isRunning = true
     if (!isAdmitted) await context.auth.admit(call, { kind: 'login' })
@@ -99,7 +101,7 @@ function keepAliveQueue(context: ServiceContext, call: StreamCall) {
       const ids = waiting.splice(0)
       if (ids.length > 0) call.resume()
       const ttls = await Promise.all(ids.map((id) => leases.renewNow(id) ?? renewable(leases.renew(id))))
-      ids.forEach((id, at) => void call.send(encodeKeepAlive(headerOf(context), { id, ttl: ttls[at]! })))
+      ids.forEach((id, at) => void call.send(encode(id, ttls[at]!)))
     }
     isRunning = false
     if (isEnded) call.end()
@@ -118,13 +120,45 @@ function keepAliveQueue(context: ServiceContext, call: StreamCall) {
   }
   return {
     add: (bytes: Uint8Array): void => {
-      if (waiting.push(decodeLeaseId(bytes)) >= waitingMax) call.pause()
+      const id = readId(bytes)
+      // The usual case needs no turn of its own: nobody is waiting, and a leader answers at once.
+      const ttl = isAdmitted && !isRunning && call.writable ? leases.renewNow(id) : undefined
+      if (ttl !== undefined) {
+        call.send(encode(id, ttl))
+        return
+      }
+      if (waiting.push(id) >= waitingMax) call.pause()
       start()
     },
     end: (): void => {
       isEnded = true
       if (!isRunning) call.end()
     },
+  }
+}
+
+/** Most streams keep one lease alive, with the same bytes each time. */
+function leaseIdReader(): (bytes: Uint8Array) => bigint {
+  let last: { bytes: Buffer; id: bigint } | undefined
+  return (bytes) => {
+    if (last?.bytes.equals(bytes)) return last.id
+    last = { bytes: Buffer.from(bytes), id: decodeLeaseId(bytes) }
+    return last.id
+  }
+}
+
+/** Answers of one stream; the same answer again is the same bytes. */
+function keepAliveEncoder(context: ServiceContext): (id: bigint, ttl: number) => Uint8Array {
+  const { consensus, state } = context
+  let last: { id: bigint; ttl: number; revision: number; term: number; bytes: Uint8Array } | undefined
+  return (id, ttl) => {
+    const { revision } = state.store
+    const term = consensus.term()
+    if (last?.id === id && last.ttl === ttl && last.revision === revision && last.term === term) {
+      return last.bytes
+    }
+    last = { id, ttl, revision, term, bytes: encodeKeepAlive(headerOf(context, revision), { id, ttl }) }
+    return last.bytes
   }
 }
 

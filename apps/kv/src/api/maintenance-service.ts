@@ -107,7 +107,7 @@ export function serveMaintenance(server: MethodRegistry, context: ServiceContext
     checkServing(context, call)
     await auth.admit(call, { kind: 'admin' }, 'confirmed')
     const { action, version } = decodeDowngrade(bytes)
-    await readIndex(context)
+    await readIndex(context, call)
     if (action === 'cancel') {
       if (!state.downgrade) fail(statuses.noDowngrade)
       await propose(context, { kind: 'downgrade', target: undefined })

@@ -17,7 +17,7 @@ export type MethodRegistry = Pick<WireServer, 'unary' | 'stream'>
 export type MethodTableHooks = {
   now(): number
   onCallStart?(path: string, kind: 'unary' | 'stream'): void
-  onCallEnd?(end: CallEnd): void
+  onCallEnd?(end: CallEnd, call?: CallInfo): void
   onHandlerError?(error: unknown, path: string): void
   /** Looks at every unary call before its handler does; what it throws is the answer. */
   admit?(call: CallInfo): void
@@ -63,11 +63,14 @@ export class MethodTable implements MethodRegistry {
     if (!handler) throw unknownMethod(path)
     const { onCallStart, onCallEnd, now } = this.#hooks
     const startedAt = now()
-    const ended = (code: number): void =>
-      onCallEnd?.({ path, kind: 'unary', code, durationMs: now() - startedAt, messagesIn: 1, messagesOut: 1 })
+    const call = innerCall(path, caller, signal)
+    const ended = (code: number): void => {
+      const durationMs = now() - startedAt
+      onCallEnd?.({ path, kind: 'unary', code, durationMs, messagesIn: 1, messagesOut: 1 }, call)
+    }
     onCallStart?.(path, 'unary')
     try {
-      const response = await this.#run(handler, { path, request, caller, signal })
+      const response = await this.#run(handler, request, call, signal)
       ended(grpcCode.ok)
       return response
     } catch (thrown) {
@@ -98,23 +101,13 @@ export class MethodTable implements MethodRegistry {
 
   #run(
     handler: UnaryHandler,
-    { path, request, caller, signal }: InnerCall & { request: Uint8Array },
+    request: Uint8Array,
+    call: UnaryCall,
+    signal: AbortSignal | undefined,
   ): Promise<Uint8Array> {
     return new Promise((resolve, reject) => {
-      const call: UnaryCall = {
-        path,
-        peer: caller.peer,
-        token: caller.token,
-        hasLeader: caller.hasLeader,
-        deadline: caller.deadline,
-        get closed() {
-          return caller.closed || signal?.aborted === true
-        },
-        header: (name) => caller.header(name),
-        reply: resolve,
-        fail: (code, message) => reject(new GrpcError(code, message)),
-        onAbandoned: undefined,
-      }
+      call.reply = resolve
+      call.fail = (code, message) => reject(new GrpcError(code, message))
       const abandon = (): void => {
         call.onAbandoned?.('cancelled')
         reject(new GrpcError(grpcCode.cancelled, 'etcdserver: request canceled'))
@@ -134,7 +127,23 @@ export class MethodTable implements MethodRegistry {
   }
 }
 
-type InnerCall = { path: string; caller: CallInfo; signal: AbortSignal | undefined }
+/** A call on behalf of another, which says who asks; whoever runs it takes the answer. */
+function innerCall(path: string, caller: CallInfo, signal: AbortSignal | undefined): UnaryCall {
+  return {
+    path,
+    peer: caller.peer,
+    token: caller.token,
+    hasLeader: caller.hasLeader,
+    deadline: caller.deadline,
+    get closed() {
+      return caller.closed || signal?.aborted === true
+    },
+    header: (name) => caller.header(name),
+    reply: () => undefined,
+    fail: () => undefined,
+    onAbandoned: undefined,
+  }
+}
 
 const unknownMethod = (path: string): GrpcError =>
   new GrpcError(grpcCode.unimplemented, `unknown method ${path}`)

@@ -1,4 +1,5 @@
 import type { RangeRequest } from '@kiln/mvcc'
+import type { CallInfo } from '@kiln/wire'
 import { nextTurn } from '../state/slices.ts'
 import { acceptedValue, headerOf, type ServiceContext } from './context.ts'
 import { encodePairs, encodeRange } from './responses.ts'
@@ -7,7 +8,11 @@ import { encodePairs, encodeRange } from './responses.ts'
  * Answers a range read without holding up the event loop, however large it is: pairs are found and encoded a slice in a turn.
  * Parts of a protobuf message one after the other are the message, so the last part has the header and the count.
  */
-export async function rangeInSlices(context: ServiceContext, request: RangeRequest): Promise<Uint8Array> {
+export async function rangeInSlices(
+  context: ServiceContext,
+  request: RangeRequest,
+  call: CallInfo,
+): Promise<Uint8Array> {
   const slices = context.state.store.rangeSlices(request)
   const parts: Uint8Array[] = []
   try {
@@ -16,7 +21,10 @@ export async function rangeInSlices(context: ServiceContext, request: RangeReque
       if (step.done) {
         const response = acceptedValue(step.value)
         const last = encodeRange(headerOf(context, response.revision), response)
-        return parts.length === 0 ? last : joined([...parts, last])
+        if (parts.length === 0) return last
+        const all = await joined([...parts, last])
+        context.measures.slowCalls.note(call, 'collected', context.clock.now())
+        return all
       }
       if (step.value.length > 0) parts.push(encodePairs(step.value))
       await nextTurn()

@@ -13,7 +13,7 @@ import {
   type RosterEntry,
 } from './members.ts'
 import { decodePayload } from './payload.ts'
-import type { Proposals } from './proposals.ts'
+import type { OwnProposal, Proposals } from './proposals.ts'
 import type { Received } from './snapshot-transfer.ts'
 import type { CommittedEntry, ConsensusLimits, StateMachine } from './types.ts'
 
@@ -27,6 +27,9 @@ type Ports<Result> = {
   /** Ours are settled with their results; `origin` tells which they are. */
   proposals: Proposals
   origin: bigint
+  now(): number
+  /** The entry at `index`, proposed by this member, is part of the state. */
+  applied(proposal: OwnProposal, index: number, now: number): void
   compacted(snapshot: SnapshotMeta, keepAfter: number): void
   rosterChanged(): void
   /** Entries that waited can be applied now. */
@@ -121,8 +124,12 @@ export class Applier<Result> {
     const last = entries[entries.length - 1]!
     this.index = last.index
     this.term = last.term
+    const { proposals, applied, now } = this.#ports
+    const appliedAt = now()
     sequences.forEach((sequence, at) => {
-      if (sequence !== 0) this.#ports.proposals.applied(sequence, results[at])
+      if (sequence === 0) return
+      const proposal = proposals.applied(sequence, results[at])
+      if (proposal?.call) applied(proposal, entries[at]!.index, appliedAt)
     })
   }
 

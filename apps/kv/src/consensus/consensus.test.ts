@@ -3,11 +3,12 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { type Fault, type Log, systemClock } from '@kiln/service'
 import { afterEach, expect, test } from 'vitest'
+import type { Disk } from '../wal/disk.ts'
 import { nodeDisk } from '../wal/node-disk.ts'
 import { startConsensus } from './consensus.ts'
 import { clusterId, memberId } from './identity.ts'
 import { startTcpTransport } from './tcp-transport.ts'
-import type { Consensus, Member, StateMachine } from './types.ts'
+import type { Consensus, ConsensusOptions, Member, ProposalTimes, StateMachine } from './types.ts'
 
 const quiet: Log = {
   debug: () => undefined,
@@ -49,6 +50,8 @@ async function startMember(options: {
   joining?: boolean
   segmentBytes?: number
   machine?: StateMachine<number> & { sum: number }
+  disk?: (disk: Disk) => Disk
+  slow?: ConsensusOptions<number>['slow']
 }): Promise<Started> {
   const { members, self, cluster } = options
   const folder = options.folder ?? mkdtempSync(join(tmpdir(), 'kiln-consensus-'))
@@ -68,8 +71,9 @@ async function startMember(options: {
     self,
     members,
     joining: options.joining,
-    disk: await nodeDisk(folder),
+    disk: (options.disk ?? ((disk) => disk))(await nodeDisk(folder)),
     stateMachine: machine,
+    slow: options.slow,
     transport,
     clock: systemClock,
     random: Math.random,
@@ -222,4 +226,35 @@ test('ids are those that etcd derives', () => {
   const id = memberId(['http://localhost:2380'], 'etcd-cluster')
   expect(id.toString(16)).toBe('8e9e05c52164694d')
   expect(clusterId([{ id }]).toString(16)).toBe('cdf818194e3a8c32')
+})
+
+test('a proposal that was slow is reported with the time at which it got how far', async () => {
+  const members = await makeMembers(1)
+  const reports: { call: object; times: ProposalTimes }[] = []
+  let delayMs = 0
+  const { consensus } = await startMember({
+    members,
+    self: members[0]!.id,
+    cluster: clusterId(members),
+    disk: (disk) => ({
+      ...disk,
+      open: async (name, options) => {
+        const file = await disk.open(name, options)
+        const write: typeof file.write = (bytes, offset, done) =>
+          void setTimeout(() => file.write(bytes, offset, done), delayMs)
+        return { ...file, write }
+      },
+    }),
+    slow: { ms: 100, report: (call, times) => void reports.push({ call, times }) },
+  })
+  await consensus.propose(Uint8Array.of(1))
+  reports.length = 0
+  delayMs = 150
+  const call = {}
+  await Promise.all([consensus.propose(Uint8Array.of(2), call), consensus.propose(Uint8Array.of(3))])
+  expect(reports.map((report) => report.call === call)).toEqual([true])
+  const { addedAt, sentAt, syncedAt, committedAt, appliedAt } = reports[0]!.times
+  expect(syncedAt! - sentAt).toBeGreaterThanOrEqual(145)
+  expect([sentAt, committedAt, appliedAt].map((at) => at! >= addedAt)).toEqual([true, true, true])
+  expect(committedAt).toBeGreaterThanOrEqual(syncedAt!)
 })

@@ -3,15 +3,17 @@ import { assert, Fault } from '@kiln/service'
 import { clearRefill, recordBytesMax, type Wal } from '../wal/wal.ts'
 import { Applier } from './applier.ts'
 import { earlyElectionTicks, electsEarly } from './early-election.ts'
-import { cannotGoOnFault, removedFault, stoppedFault, tooMany } from './faults.ts'
+import { cannotGoOnFault, removedFault, stoppedFault, tooLargeFault, tooMany } from './faults.ts'
 import { decodeFrame, encodeFrame, type Frame } from './frame.ts'
 import { memberId } from './identity.ts'
 import { Intake } from './intake.ts'
+import { maintainTicks, readRetryTicks } from './limits.ts'
 import { encodeRosterChanges, type Roster, type RosterChange } from './members.ts'
 import { type OwnProposal, Proposals, SeenSequences } from './proposals.ts'
 import { Reads } from './reads.ts'
 import { Requests } from './requests.ts'
 import { drawNumber, drawOrigin } from './run-numbers.ts'
+import { SlowProposals } from './slow-proposals.ts'
 import { type Received, SnapshotReceiver, SnapshotSender } from './snapshot-transfer.ts'
 import type {
   Consensus,
@@ -47,6 +49,7 @@ export class Driver<Result> implements Consensus<Result> {
   #announced: LeaderChange = { leader: 0n, term: 0, isLeader: false }
   #leaderListeners = new Set<(change: LeaderChange) => void>()
   #memberListeners = new Set<(members: readonly Member[]) => void>()
+  #slow: SlowProposals
   #turnPlanned = false
   #stopped = false
   #cancelTick: () => void = () => undefined
@@ -66,6 +69,7 @@ export class Driver<Result> implements Consensus<Result> {
     this.#wal = wal
     this.#origin = drawOrigin(options.random)
     this.#proposals = new Proposals(drawNumber(options.random))
+    this.#slow = new SlowProposals(options.slow)
     this.#reads = new Reads(drawNumber(options.random))
     this.#requests = new Requests(drawNumber(options.random))
     this.#intake = new Intake(raft, (to, sequence, code) => this.#refuse(to, sequence, code))
@@ -94,6 +98,8 @@ export class Driver<Result> implements Consensus<Result> {
         limits: this.#limits,
         proposals: this.#proposals,
         origin: this.#origin,
+        now: () => this.#options.clock.now(),
+        applied: (proposal, index, now) => this.#slow.applied(proposal, index, now),
         compacted: (snapshot, keepAfter) => this.#step({ kind: 'compacted', snapshot, keepAfter }),
         rosterChanged: () => this.#onRosterChange(),
         resume: () => this.#planTurn(),
@@ -120,17 +126,10 @@ export class Driver<Result> implements Consensus<Result> {
 
   // What callers ask for.
 
-  propose(data: Uint8Array): Promise<Result> {
+  propose(data: Uint8Array, call?: object): Promise<Result> {
     const largest = Math.min(this.#limits.proposalBytesMax, recordBytesMax(this.#limits.segmentBytes) - 256)
-    if (data.length > largest) {
-      return Promise.reject(
-        new Fault(
-          'STORE_REQUEST_TOO_LARGE',
-          `a proposal of ${data.length} bytes is above the limit of ${largest}`,
-        ),
-      )
-    }
-    return this.#proposeOwn('data', data) as Promise<Result>
+    if (data.length > largest) return Promise.reject(tooLargeFault(data.length, largest))
+    return this.#proposeOwn('data', data, call) as Promise<Result>
   }
 
   async readIndex(): Promise<number> {
@@ -190,6 +189,10 @@ export class Driver<Result> implements Consensus<Result> {
 
   id(): MemberId {
     return this.#raft.id
+  }
+
+  clusterId(): bigint {
+    return this.#options.clusterId
   }
 
   leader(): MemberId {
@@ -265,10 +268,7 @@ export class Driver<Result> implements Consensus<Result> {
     return this.#change([{ op: 'promote', id }])
   }
 
-  updateMember(
-    id: MemberId,
-    change: { peerUrls?: string[]; name?: string; clientUrls?: string[] },
-  ): Promise<void> {
+  updateMember(id: MemberId, change: Parameters<Consensus<Result>['updateMember']>[1]): Promise<void> {
     return this.#change([{ op: 'update', id, ...change }])
   }
 
@@ -313,17 +313,21 @@ export class Driver<Result> implements Consensus<Result> {
     return this.#proposeOwn('config', data) as Promise<unknown> as Promise<void>
   }
 
-  #proposeOwn(entry: 'data' | 'config', data: Uint8Array): Promise<unknown> {
+  #proposeOwn(entry: 'data' | 'config', data: Uint8Array, call?: object): Promise<unknown> {
     if (this.#stopped) return Promise.reject(stoppedFault())
     if (this.#proposals.count() >= this.#limits.pendingMax) return Promise.reject(tooMany('proposals'))
     if (this.#raft.committed - this.#applier.index > this.#limits.unappliedEntriesMax) {
       return Promise.reject(tooMany('entries that are not applied yet'))
     }
     return new Promise((resolve, reject) => {
+      const addedAt = this.#options.clock.now()
       this.#proposals.add({
         entry,
         data,
-        deadline: this.#options.clock.now() + this.#limits.requestTimeoutMs,
+        addedAt,
+        deadline: addedAt + this.#limits.requestTimeoutMs,
+        sentAt: addedAt,
+        call,
         sentTerm: 0,
         settle: (result, error) => (error ? reject(error) : resolve(result)),
       })
@@ -341,15 +345,15 @@ export class Driver<Result> implements Consensus<Result> {
   }
 
   /** Gives what waits to the leader, if there is one. */
-  #sendProposals(): void {
+  #sendProposals(now: number): void {
     const raft = this.#raft
     if (!this.#proposals.hasWaiting() || raft.leader === 0n || raft.transferee !== 0n) return
-    for (const proposal of this.#proposals.takeWaiting()) this.#sendProposal(proposal)
+    for (const proposal of this.#proposals.takeWaiting()) this.#sendProposal(proposal, now)
   }
 
-  #sendProposal(proposal: OwnProposal): void {
+  #sendProposal(proposal: OwnProposal, now: number): void {
     const raft = this.#raft
-    const sequence = this.#proposals.markSent(proposal, raft.term)
+    const sequence = this.#proposals.markSent(proposal, raft.term, now)
     const { entry, data } = proposal
     if (raft.role === 'leader')
       this.#intake.add({ entry, origin: this.#origin, sequence, data, from: raft.id })
@@ -489,9 +493,9 @@ export class Driver<Result> implements Consensus<Result> {
 
   #turn(): void {
     const { clock, tickMs } = this.#options
-    this.#sendProposals()
-    this.#intake.propose(this.#applier.roster, this.#wal.isFull())
     const now = clock.now()
+    this.#sendProposals(now)
+    this.#intake.propose(this.#applier.roster, this.#wal.isFull())
     const context = this.#reads.begin(now, tickMs * readRetryTicks)
     if (context !== undefined) step(this.#raft, { kind: 'read', context, now })
     const effects = takeEffects(this.#raft)
@@ -503,6 +507,7 @@ export class Driver<Result> implements Consensus<Result> {
       this.#applier.install(received)
     }
     this.#received.clear()
+    this.#slow.committed(effects.committed, now)
     this.#applier.apply(effects.committed)
     for (const read of effects.reads) this.#reads.answered(read.context, read.index)
     this.#reads.applied(this.#applier.index)
@@ -516,6 +521,7 @@ export class Driver<Result> implements Consensus<Result> {
     const { seq, lastIndex, messages, snapshot, entries, hardState } = persist
     this.#wal.append({ origin: snapshot, entries, hardState }, () => {
       if (this.#stopped) return
+      this.#slow.synced(lastIndex, this.#options.clock.now())
       for (const message of messages) this.#send(message.to, { kind: 'message', message })
       this.#step({ kind: 'persisted', seq, lastIndex })
     })
@@ -589,8 +595,3 @@ export class Driver<Result> implements Consensus<Result> {
     if (!this.#stopped) this.#options.transport.send(to, encodeFrame(frame))
   }
 }
-
-/** Ticks after which a read without an answer is asked again. */
-const readRetryTicks = 5
-/** Ticks between attempts to get a log segment in reserve on a full disk. */
-const maintainTicks = 50

@@ -15,3 +15,6 @@ export const removedFault = (): Fault =>
  */
 export const cannotGoOnFault = (cause: Fault): Fault =>
   new Fault('STORE_STOPPED', 'this member cannot go on', { cause })
+
+export const tooLargeFault = (bytes: number, largest: number): Fault =>
+  new Fault('STORE_REQUEST_TOO_LARGE', `a proposal of ${bytes} bytes is above the limit of ${largest}`)

@@ -13,3 +13,8 @@ export const defaultLimits: ConsensusLimits = {
   requestTimeoutMs: 7_000,
   snapshotChunkBytes: 512 << 10,
 }
+
+/** Ticks after which a read without an answer is asked again. */
+export const readRetryTicks = 5
+/** Ticks between attempts to get a log segment in reserve on a full disk. */
+export const maintainTicks = 50

@@ -4,7 +4,12 @@ import { Fault } from '@kiln/service'
 export type OwnProposal = {
   entry: 'data' | 'config'
   data: Uint8Array
+  addedAt: number
   deadline: number
+  /** When it was given to a leader. */
+  sentAt: number
+  /** What it is reported for if it is slow. */
+  call: object | undefined
   /** Term in which it was given to a leader, 0 while it waits for one. */
   sentTerm: number
   settle: (result: unknown, error: Fault | undefined) => void
@@ -46,8 +51,9 @@ export class Proposals {
     this.#waiting.unshift(...proposals)
   }
 
-  markSent(proposal: OwnProposal, term: number): number {
+  markSent(proposal: OwnProposal, term: number, now: number): number {
     proposal.sentTerm = term
+    proposal.sentAt = now
     this.#sent.set(++this.#sequence, proposal)
     return this.#sequence
   }
@@ -62,11 +68,13 @@ export class Proposals {
     else proposal.settle(undefined, fault)
   }
 
-  applied(sequence: number, result: unknown): void {
+  /** Answers the proposal. */
+  applied(sequence: number, result: unknown): OwnProposal | undefined {
     const proposal = this.#sent.get(sequence)
-    if (proposal === undefined) return
+    if (proposal === undefined) return undefined
     this.#sent.delete(sequence)
     proposal.settle(result, undefined)
+    return proposal
   }
 
   /** The first entry of `term` is applied: what was given to earlier leaders and is not applied by now never will be. */

@@ -51,6 +51,18 @@ export type Transport = {
   stop(): Promise<void>
 }
 
+/** When a proposal of this member got how far (milliseconds of `clock`); what is undefined is not known any more. */
+export type ProposalTimes = {
+  addedAt: number
+  /** Given to the leader. */
+  sentAt: number
+  /** Durable in this member's own log. */
+  syncedAt: number | undefined
+  /** Known to be so on a majority. */
+  committedAt: number | undefined
+  appliedAt: number
+}
+
 export type ConsensusOptions<Result> = {
   clusterId: bigint
   self: MemberId
@@ -77,6 +89,8 @@ export type ConsensusOptions<Result> = {
   /** A failure after which this member must not go on (I/O error, full disk, removed). The daemon ends with it. */
   onFatal: (fault: Fault) => void
   limits?: Partial<ConsensusLimits>
+  /** Hears of proposals that took longer than `ms` and belong to a call. */
+  slow?: { ms: number; report(call: object, times: ProposalTimes): void }
   /** A single member whose last batch is damaged starts only with this (it may forget acknowledged writes). */
   acceptDamage?: boolean
   /** Makes this member the only one of its cluster, whose majority is lost for good; see `force-new-cluster.ts`. */
@@ -142,8 +156,11 @@ export type ConsensusStatus = {
  * `STORE_NOT_LEADER`, `STORE_UNHEALTHY`.
  */
 export type Consensus<Result> = {
-  /** Resolves with what `apply` returned on this member, once it is applied here. Works on every member. */
-  propose(data: Uint8Array): Promise<Result>
+  /**
+   * Resolves with what `apply` returned on this member, once it is applied here. Works on every member. `call` is what a slow
+   * one is reported for.
+   */
+  propose(data: Uint8Array, call?: object): Promise<Result>
   /**
    * Linearizable barrier: resolves once this member has applied all that was acknowledged anywhere before the call.
    * The value is the read index. Works on every member; concurrent calls share rounds.
@@ -160,6 +177,7 @@ export type Consensus<Result> = {
   confirmLeadership(): Promise<void>
   status(): ConsensusStatus
   id(): MemberId
+  clusterId(): bigint
   leader(): MemberId
   isLeader(): boolean
   term(): number

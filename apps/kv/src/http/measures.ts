@@ -1,6 +1,7 @@
 import type { StateMachine } from '../consensus/types.ts'
 import type { Disk } from '../wal/disk.ts'
 import { doublingBounds, Histogram } from './histogram.ts'
+import { SlowCalls } from './slow-calls.ts'
 
 /** Above these etcd calls an apply or a read index slow. */
 const slowApplySeconds = 0.1
@@ -13,6 +14,7 @@ export type PeerCounters = { peer: bigint; sent: number; dropped: number }
 export class Measures {
   readonly walSync = new Histogram(doublingBounds(0.001, 14))
   readonly commit = new Histogram(doublingBounds(0.001, 14))
+  readonly slowCalls = new SlowCalls()
   readonly roundTrips = new Map<bigint, Histogram>()
   proposalsPending = 0
   proposalsFailed = 0

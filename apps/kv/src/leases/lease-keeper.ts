@@ -86,13 +86,12 @@ export class LeaseKeeper {
    * is no such lease; undefined if it takes `renew`.
    */
   renewNow(id: bigint): number | undefined {
-    if (!this.#consensus?.isLeader() || !this.#isConfirmed()) return undefined
     const { state, clock } = this.#options
+    const now = clock.now()
+    if (!this.#consensus?.isLeader() || !this.#isConfirmed(now)) return undefined
     const lease = state.store.leases.get(id)
     if (!lease) return 0
-    const now = clock.now()
-    if (lease.remainingTtl > 0 || this.#counted.isExpired(id, now)) return undefined
-    this.#counted.renew(id, lease.ttl, now)
+    if (lease.remainingTtl > 0 || !this.#counted.extend(id, lease.ttl, now)) return undefined
     return lease.ttl
   }
 
@@ -178,13 +177,13 @@ export class LeaseKeeper {
    * election timeout, so a confirmation not older than that is enough.
    */
   async #confirm(): Promise<void> {
-    if (!this.#isConfirmed()) await this.#consensus!.confirmLeadership()
+    if (!this.#isConfirmed(this.#options.clock.now())) await this.#consensus!.confirmLeadership()
   }
 
-  #isConfirmed(): boolean {
+  #isConfirmed(now: number): boolean {
     const confirmedAt = this.#consensus!.leadershipConfirmedAt()
-    const { clock, electionMs } = this.#options
-    return confirmedAt !== undefined && clock.now() - confirmedAt < electionMs && this.#counted.isCounting
+    const { electionMs } = this.#options
+    return confirmedAt !== undefined && now - confirmedAt < electionMs && this.#counted.isCounting
   }
 
   #lead(isLeader: boolean): void {

@@ -1,6 +1,6 @@
 import type { AuthChange } from '@kiln/mvcc'
 import { Fault } from '@kiln/service'
-import { authoredFormatVersion, bodyOf } from './proposer.ts'
+import { authoredFormatVersion, bodyOf, encodeAuthored, type Proposer, withProposer } from './proposer.ts'
 
 /** Version of the layout below; an entry with a higher one was written by a newer program. */
 export const commandFormatVersion = 1
@@ -104,6 +104,19 @@ export function encodeCommand(command: Command): Uint8Array {
       break
   }
   return bytes
+}
+
+/** The entry of a command with who proposed it; a request of a client is copied once. */
+export function encodeCommandOf(command: Command, proposer: Proposer): Uint8Array {
+  switch (command.kind) {
+    case 'put':
+    case 'delete':
+    case 'txn':
+    case 'compact':
+      return encodeAuthored(kinds.indexOf(command.kind), command.request, proposer)
+    default:
+      return withProposer(encodeCommand(command), proposer)
+  }
 }
 
 type Rare = Command & { kind: 'auth' | 'authenticate' }

@@ -1,7 +1,7 @@
 import * as rpc from '@kiln/etcd-api/rpc'
 import { type AuthChange, authRefusals, refusals } from '@kiln/mvcc'
 import { expect, test } from 'vitest'
-import { type Command, decodeCommand, encodeCommand } from './command.ts'
+import { type Command, decodeCommand, encodeCommand, encodeCommandOf } from './command.ts'
 import { type Proposer, proposerOf, withProposer } from './proposer.ts'
 import { nextTurn } from './slices.ts'
 import { StoreState } from './state-machine.ts'
@@ -153,6 +153,7 @@ test('changes of users and roles and who proposed an entry read back as they wer
     for (const proposer of ['member', { name: 'älice', revision: 2 ** 40 }] satisfies Proposer[]) {
       const authored = withProposer(entry, proposer)
       expect(proposerOf(authored)).toEqual(proposer)
+      expect(Buffer.from(encodeCommandOf(command, proposer))).toEqual(Buffer.from(authored))
       expect(decodeCommand(authored)).toEqual(decodeCommand(entry))
     }
     if (!('request' in command)) expect(decodeCommand(entry)).toEqual(command)

@@ -45,6 +45,7 @@ export function loneConsensus<Result>(
       diskFull: false,
     }),
     id: () => self.id,
+    clusterId: () => 9n,
     leader: () => self.id,
     isLeader: () => true,
     term: () => 1,

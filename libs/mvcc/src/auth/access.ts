@@ -1,6 +1,6 @@
-import { type Key, type Span, toKey, toSpan } from '../key.ts'
+import { type Key, toKey, toSpan } from '../key.ts'
 import type { DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest } from '../requests.ts'
-import { coversSpan, type SpanSet } from './span-set.ts'
+import { coversKey, coversSpan, type SpanSet } from './span-set.ts'
 
 /** What a request needs a right for (kv.md section 6). */
 export type Demand =
@@ -48,9 +48,9 @@ export function mayTouch(
 
 /** A lease with keys that the user may not write cannot be taken: ending it would delete them. */
 function mayPut(grants: Grants, request: PutRequest, attached: AttachedKeys): boolean {
-  const span = single(toKey(request.key))
-  if (!coversSpan(grants.write, span)) return false
-  if (request.prevKv && !coversSpan(grants.read, span)) return false
+  const key = toKey(request.key)
+  if (!coversKey(grants.write, key)) return false
+  if (request.prevKv && !coversKey(grants.read, key)) return false
   return !request.lease || everyKey(attached(request.lease), grants.write)
 }
 
@@ -70,8 +70,6 @@ function mayRun(grants: Grants, request: TxnRequest, attached: AttachedKeys): bo
 }
 
 function everyKey(keys: Iterable<Key>, set: SpanSet): boolean {
-  for (const key of keys) if (!coversSpan(set, single(key))) return false
+  for (const key of keys) if (!coversKey(set, key)) return false
   return true
 }
-
-const single = (key: Key): Span => ({ start: key, end: `${key}\0` })

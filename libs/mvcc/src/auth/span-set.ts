@@ -1,4 +1,4 @@
-import type { Span } from '../key.ts'
+import type { Key, Span } from '../key.ts'
 
 /** Spans in order that neither overlap nor touch. */
 export type SpanSet = readonly Span[]
@@ -22,14 +22,25 @@ export function mergeSpans(spans: readonly Span[]): SpanSet {
 /** Whether the set has every key of the span. A span without keys names nothing that could be allowed. */
 export function coversSpan(set: SpanSet, span: Span): boolean {
   if (isEmpty(span)) return false
+  const found = lastFrom(set, span.start)
+  if (found === undefined) return false
+  return found.end === undefined || (span.end !== undefined && span.end <= found.end)
+}
+
+/** Whether the set has this key. */
+export function coversKey(set: SpanSet, key: Key): boolean {
+  const found = lastFrom(set, key)
+  return found !== undefined && (found.end === undefined || key < found.end)
+}
+
+/** The last span that does not begin behind `key`. */
+function lastFrom(set: SpanSet, key: Key): Span | undefined {
   let low = 0
   let high = set.length
   while (low < high) {
     const middle = (low + high) >> 1
-    if (set[middle]!.start <= span.start) low = middle + 1
+    if (set[middle]!.start <= key) low = middle + 1
     else high = middle
   }
-  const found = set[low - 1]
-  if (found === undefined) return false
-  return found.end === undefined || (span.end !== undefined && span.end <= found.end)
+  return set[low - 1]
 }

@@ -1,3 +1,5 @@
+import type { CallInfo } from './call.ts'
+
 /** How a call went, for metrics. */
 export type CallEnd = {
   path: string
@@ -14,5 +16,6 @@ export type CallHooks = {
   /** A handler threw something that is no GrpcError; the call ended with `unknown`. */
   onHandlerError?(error: unknown, path: string): void
   onCallStart?(path: string, kind: 'unary' | 'stream'): void
-  onCallEnd?(end: CallEnd): void
+  /** `call` is what the handler was given. */
+  onCallEnd?(end: CallEnd, call: CallInfo): void
 }

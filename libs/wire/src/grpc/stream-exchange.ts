@@ -141,14 +141,17 @@ export class StreamExchange implements StreamCall, StreamSink {
       this.code = reason === 'cancelled' ? grpcCode.cancelled : grpcCode.unavailable
     }
     this.inbox.close()
-    this.hooks.onCallEnd?.({
-      path: this.path,
-      kind: 'stream',
-      code: this.code,
-      durationMs: this.hooks.now() - this.startedAt,
-      messagesIn: this.messagesIn,
-      messagesOut: this.messagesOut,
-    })
+    this.hooks.onCallEnd?.(
+      {
+        path: this.path,
+        kind: 'stream',
+        code: this.code,
+        durationMs: this.hooks.now() - this.startedAt,
+        messagesIn: this.messagesIn,
+        messagesOut: this.messagesOut,
+      },
+      this,
+    )
     this.guarded(() => this.listener.onClose?.(this.reason ?? reason))
   }
 

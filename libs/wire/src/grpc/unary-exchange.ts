@@ -125,13 +125,16 @@ export class UnaryExchange implements UnaryCall, StreamSink {
   private finish(code: number): void {
     this.closed = true
     this.reader?.release()
-    this.hooks.onCallEnd?.({
-      path: this.path,
-      kind: 'unary',
-      code,
-      durationMs: this.hooks.now() - this.startedAt,
-      messagesIn: 1,
-      messagesOut: code === grpcCode.ok ? 1 : 0,
-    })
+    this.hooks.onCallEnd?.(
+      {
+        path: this.path,
+        kind: 'unary',
+        code,
+        durationMs: this.hooks.now() - this.startedAt,
+        messagesIn: 1,
+        messagesOut: code === grpcCode.ok ? 1 : 0,
+      },
+      this,
+    )
   }
 }
