@@ -5,7 +5,7 @@ import { pathToFileURL } from 'node:url'
 import { parseArgs } from 'node:util'
 import { parseIgnition, parsePod } from '@kiln/schemas'
 import { excerptButaneProblem, machineConfigTypes, translateTree } from '@kiln/schemas/butane'
-import { Fault, openFilesDirectory } from '@kiln/service'
+import { describeError, Fault, openFilesDirectory } from '@kiln/service'
 import { sourceOfValue } from './value-tree.ts'
 
 export const configUsage = `Usage: kiln config build [options] MACHINE.ts   runs the module and translates its default export to Ignition
@@ -30,6 +30,10 @@ process.send(JSON.stringify(value ?? null), () => process.disconnect())`
 /** `kiln config`: exit codes 0 done, 1 the module failed, 2 wrong usage, 7 the config is invalid. */
 export async function runConfig(argv: readonly string[]): Promise<number> {
   const [verb, ...rest] = argv
+  if (argv.some((arg) => arg === '--help' || arg === '-h')) {
+    writeSync(1, configUsage)
+    return 0
+  }
   if (verb === 'types' && rest.length === 0) {
     writeSync(1, machineConfigTypes())
     return 0
@@ -44,8 +48,22 @@ export async function runConfig(argv: readonly string[]): Promise<number> {
   const [path] = parsed.positionals
   if (path === undefined || parsed.positionals.length > 1) return usage()
   const module = resolve(path)
-  const text = readFileSync(module, 'utf8')
-  return build(path, text, await evaluate(module), parsed.values)
+  try {
+    const text = readModule(module)
+    return build(path, text, await evaluate(module), parsed.values)
+  } catch (error) {
+    if (!(error instanceof Fault)) throw error
+    writeSync(2, `kiln: ${describeError(error)}\n`)
+    return 1
+  }
+}
+
+function readModule(path: string): string {
+  try {
+    return readFileSync(path, 'utf8')
+  } catch (cause) {
+    throw new Fault('CONFIG_MODULE_FAILED', `${path} cannot be read`, { cause })
+  }
 }
 
 type Values = ReturnType<typeof parse>['values']

@@ -17,6 +17,14 @@ import { openFilesDirectory } from '@kiln/service'
 import { parse } from 'yaml'
 import { runButane } from '../butane/command.ts'
 
+const usage = `kiln conformance butane: translations of the real Butane against ours.
+
+  --cases DIR    the case files (default: the shared cases)
+  --only REGEX   cases whose names match
+
+Ends with "N passed, M failed, K skipped"; exit 1 when one failed.
+`
+
 export const casesDefault = resolve(import.meta.dirname, '../../../../../shared/cases/butane')
 
 /** One translation that the real tool has made. */
@@ -141,7 +149,17 @@ function withContents(value: unknown): unknown {
 }
 
 if (import.meta.main) {
-  const { values } = parseArgs({ options: { cases: { type: 'string' }, only: { type: 'string' } } })
+  const { values } = parseArgs({
+    options: {
+      cases: { type: 'string' },
+      only: { type: 'string' },
+      help: { type: 'boolean', short: 'h', default: false },
+    },
+  })
+  if (values.help) {
+    process.stdout.write(usage)
+    process.exit(0)
+  }
   const counts = await runButaneCases({
     casesDir: values.cases ? resolve(values.cases) : casesDefault,
     ...(values.only ? { only: new RegExp(values.only) } : {}),

@@ -17,6 +17,14 @@ import { runUnitTables, type UnitRow } from './unit-tables.ts'
 
 const casesDefault = resolve(import.meta.dirname, '../../../../../shared/cases/ignition')
 
+const usage = `kiln conformance ignition: case data of the real Ignition against ours.
+
+  --cases DIR   validate-reports*.json, unit-tables*.json and blackbox-*.json (default: the shared cases)
+  --full        black-box cases in every version they list, not only the lowest and the highest
+
+Ends with "N passed, M failed, K skipped"; exit 1 when one failed.
+`
+
 export type IgnitionConformanceOptions = { cases: string; full: boolean; print: (line: string) => void }
 export type IgnitionCounts = { passed: number; failed: number; skipped: number }
 
@@ -56,8 +64,16 @@ export async function runIgnitionConformance(options: IgnitionConformanceOptions
 
 if (import.meta.main) {
   const { values } = parseArgs({
-    options: { cases: { type: 'string' }, full: { type: 'boolean', default: false } },
+    options: {
+      cases: { type: 'string' },
+      full: { type: 'boolean', default: false },
+      help: { type: 'boolean', short: 'h', default: false },
+    },
   })
+  if (values.help) {
+    process.stdout.write(usage)
+    process.exit(0)
+  }
   const counts = await runIgnitionConformance({
     cases: values.cases ? resolve(values.cases) : casesDefault,
     full: values.full,
