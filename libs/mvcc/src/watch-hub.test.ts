@@ -288,3 +288,28 @@ test('whatever a consumer’s pace and the compactions, each watcher sees exactl
     { numRuns: 400 },
   )
 })
+
+test('a revision that is met in its midst, behind many that say nothing, is told once and as of itself', () => {
+  const { store, settle, lines, hub, stream } = setUp({ replayRecordsMax: 4 })
+  for (const key of ['x', 'y']) store.put({ key: bytes(key), value: bytes('') })
+  const success = ['a1', 'a2', 'a3', 'b1', 'b2'].map((key) => ({
+    kind: 'put' as const,
+    request: { key: bytes(key), value: bytes('') },
+  }))
+  store.txn({ compare: [], success, failure: [] })
+  hub.create(stream, request({ key: bytes('b'), rangeEnd: bytes('c'), startRevision: 2, fragment: true }))
+  settle()
+  expect(lines()).toEqual(['0 r4: created', '0 r4: put b1=@4, put b2=@4'])
+})
+
+test('a watcher of what is still to come waits for it, also when the store is replaced meanwhile', () => {
+  const { store, settle, lines, hub, stream, put } = setUp()
+  hub.create(stream, request({ startRevision: 5 }))
+  const other = new MvccStore()
+  other.put({ key: bytes('a'), value: bytes('1') })
+  restoreSnapshot(store, Buffer.concat([...encodeSnapshot(other)]))
+  hub.reset()
+  settle()
+  for (const value of ['2', '3', '4']) put('a', value)
+  expect(lines()).toEqual(['0 r1: created', '0 r5: put a=4@5'])
+})

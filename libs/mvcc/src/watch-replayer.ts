@@ -110,6 +110,8 @@ export class Replayer {
     const { slice, cost } = this.#slice(watcher, long?.next ?? { revision: watcher.nextRevision, record: -1 })
     if (long) this.#stepLong(watcher, long, slice)
     else if (slice.next.record >= 0) {
+      // What came before that revision was looked at and has nothing to tell.
+      watcher.nextRevision = slice.next.revision
       const begun = { isSending: false, compactRevision, events: [], count: 0, bytes: 0, next: slice.next }
       this.#long.set(watcher, begun)
       this.#stepLong(watcher, begun, slice)
@@ -198,8 +200,9 @@ export class Replayer {
   }
 
   #moveTo(watcher: Watcher, nextRevision: number): void {
-    watcher.nextRevision = nextRevision
-    if (nextRevision <= this.#store.revision) return
+    // Its first revision may lie ahead of all there is, when the store was replaced.
+    watcher.nextRevision = Math.max(watcher.nextRevision, nextRevision)
+    if (watcher.nextRevision <= this.#store.revision) return
     this.#watchers.delete(watcher)
     this.#port.caughtUp(watcher)
   }

@@ -6,10 +6,11 @@ import { createLog } from '@kiln/service'
 import { runCore } from './core-run.ts'
 import { type Mutation, mutations } from './mutations.ts'
 import { runSeed } from './run.ts'
+import { runWatch } from './watch-run.ts'
 
 /**
  * Runs many seeds: `node apps/kv/src/simulation/main.ts --seeds 200 --ticks 5000`, or one that failed, with its log:
- * `--seed 17 --verbose`. `--core` runs the core alone, a tick being one step. `--mutations` checks the checks: each of a list of bugs must be found. Ends with a line that counts.
+ * `--seed 17 --verbose`. `--core` runs the core alone, `--watch` stores and their watchers, a tick being one step. `--mutations` checks the checks: each of a list of bugs must be found. Ends with a line that counts.
  */
 const { values } = parseArgs({
   options: {
@@ -20,6 +21,7 @@ const { values } = parseArgs({
     'until-failure': { type: 'boolean', default: false },
     mutations: { type: 'boolean', default: false },
     core: { type: 'boolean', default: false },
+    watch: { type: 'boolean', default: false },
     mutation: { type: 'string' },
     'lease-reads': { type: 'boolean' },
     hectic: { type: 'boolean' },
@@ -39,7 +41,8 @@ if (values.mutations || values.mutation !== undefined) {
   if (chosen.length === 0) process.stderr.write(`there is no mutation ${values.mutation}\n`)
   process.exit(chosen.length === 0 ? 2 : checkMutations(chosen))
 }
-if (values.core) process.exit(checkCore())
+if (values.core) process.exit(checkSteps(runCore))
+if (values.watch) process.exit(checkSteps(runWatch))
 const log = values.verbose ? createLog('simulation', 'debug') : undefined
 const began = performance.now()
 const cpuBefore = process.cpuUsage()
@@ -74,16 +77,19 @@ if (failed.length > 0) process.stdout.write(`failing seeds: ${failed.join(' ')}\
 process.stdout.write(`${count - failed.length} passed, ${failed.length} failed\n`)
 process.exit(failed.length > 0 ? 1 : 0)
 
-/** The core alone, in random steps. Answers the exit code. */
-function checkCore(): number {
+type StepRun = (options: { seed: number; steps: number }) => {
+  breach: string | undefined
+  figures: Record<string, number>
+}
+
+/** A part alone, in random steps. Answers the exit code. */
+function checkSteps(run: StepRun): number {
   const before = process.cpuUsage()
-  const sums = { entries: 0, terms: 0, joint: 0 }
+  const sums: Record<string, number> = {}
   let breaches = 0
   for (let seed = first; seed < first + count; seed++) {
-    const { breach, figures } = runCore({ seed, steps: ticks })
-    sums.entries += figures.entries
-    sums.terms += figures.terms
-    sums.joint += figures.joint
+    const { breach, figures } = run({ seed, steps: ticks })
+    for (const [name, value] of Object.entries(figures)) sums[name] = (sums[name] ?? 0) + value
     if (breach === undefined) continue
     breaches++
     process.stdout.write(`seed ${seed} failed:\n  ${breach}\n`)
@@ -99,12 +105,12 @@ function checkCore(): number {
 /** Runs seeds with each bug until one fails. Answers the exit code. */
 function checkMutations(chosen: readonly Mutation[]): number {
   let found = 0
-  for (const { name, what, file, core } of chosen) {
+  for (const { name, what, file, run } of chosen) {
     const hook = pathToFileURL(join(import.meta.dirname, 'mutate.ts'))
     hook.searchParams.set('name', name)
     const began = performance.now()
-    const runs = core
-      ? `--core --first ${first} --seeds ${count * 5} --ticks 6000`
+    const runs = run
+      ? `--${run} --first ${first} --seeds ${count * 5} --ticks 6000`
       : `--hectic --first ${first} --seeds ${count} --ticks ${ticks}`
     const lease = name.startsWith('lease') ? ['--lease-reads'] : []
     const { stdout } = spawnSync(

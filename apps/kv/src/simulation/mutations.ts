@@ -9,11 +9,12 @@ export type Mutation = {
   /** From the root of the repository. */
   file: string
   edits: readonly { find: string; replace: string }[]
-  /** Looked for in random steps of the core alone. */
-  core?: true
+  /** Looked for in random steps of the core alone, or of stores and their watchers. */
+  run?: 'core' | 'watch'
 }
 
 const raft = (name: string): string => `libs/raft/src/${name}.ts`
+const mvcc = (name: string): string => `libs/mvcc/src/${name}.ts`
 const consensus = (name: string): string => `apps/kv/src/consensus/${name}.ts`
 
 export const mutations: readonly Mutation[] = [
@@ -34,7 +35,7 @@ export const mutations: readonly Mutation[] = [
     what: 'a follower acknowledges entries that are not durable yet',
     file: raft('replication'),
     edits: [{ find: 'const queue = raft.out.afterPersist\n', replace: 'const queue = raft.out.messages\n' }],
-    core: true,
+    run: 'core',
   },
   {
     name: 'count-before-sync',
@@ -43,7 +44,7 @@ export const mutations: readonly Mutation[] = [
     edits: [
       { find: 'id === raft.id ? raft.log.stable :', replace: 'id === raft.id ? lastIndex(raft.log) :' },
     ],
-    core: true,
+    run: 'core',
   },
   {
     name: 'vote-for-shorter-log',
@@ -72,7 +73,7 @@ export const mutations: readonly Mutation[] = [
         replace: '{ term: raft.term, vote: 0n, commit: raft.committed }',
       },
     ],
-    core: true,
+    run: 'core',
   },
   {
     name: 'apply-uncommitted',
@@ -106,14 +107,14 @@ export const mutations: readonly Mutation[] = [
         replace: 'return joint === undefined ? [voters] : [voters]',
       },
     ],
-    core: true,
+    run: 'core',
   },
   {
     name: 'second-change-too-early',
     what: 'members change again before the first change is applied',
     file: raft('raft'),
     edits: [{ find: 'raft.pendingChange > raft.applied || ', replace: '' }],
-    core: true,
+    run: 'core',
   },
   {
     name: 'lease-in-ticks',
@@ -141,6 +142,54 @@ export const mutations: readonly Mutation[] = [
         replace: 'this.#waiting.push(proposal)',
       },
     ],
+  },
+  {
+    name: 'lost-watch-event',
+    what: 'a watcher that was too slow goes on behind what it could not be told',
+    file: mvcc('watch-hub'),
+    edits: [
+      {
+        find: 'this.#fallBehind(watcher, Math.max(watcher.nextRevision, firstRevision))',
+        replace: 'this.#fallBehind(watcher, Math.max(watcher.nextRevision, firstRevision + 1))',
+      },
+    ],
+    run: 'watch',
+  },
+  {
+    name: 'doubled-watch-event',
+    what: 'a watcher that was too slow goes on from where it began',
+    file: mvcc('watch-hub'),
+    edits: [
+      {
+        find: 'this.#fallBehind(watcher, Math.max(watcher.nextRevision, firstRevision))',
+        replace: 'this.#fallBehind(watcher, watcher.nextRevision)',
+      },
+    ],
+    run: 'watch',
+  },
+  {
+    name: 'watch-skips-snapshot',
+    what: 'watchers are not told what a snapshot brought',
+    file: mvcc('watch-hub'),
+    edits: [
+      {
+        find: 'Math.max(watcher.nextRevision, this.#revision + 1)',
+        replace: 'Math.max(watcher.nextRevision, this.#store.revision + 1)',
+      },
+    ],
+    run: 'watch',
+  },
+  {
+    name: 'watch-skips-compacted',
+    what: 'a watcher goes on over a compaction that it should be told of',
+    file: mvcc('watch-replayer'),
+    edits: [
+      {
+        find: 'watcher.nextRevision < compactRevision || watcher.nextRevision < 0',
+        replace: 'watcher.nextRevision < 0',
+      },
+    ],
+    run: 'watch',
   },
 ]
 
