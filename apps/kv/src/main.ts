@@ -5,6 +5,7 @@ import { apiVersion } from './api/maintenance-service.ts'
 import { startNode } from './node.ts'
 import { helpText } from './settings/flags.ts'
 import { loadSettings } from './settings/settings.ts'
+import { giveBackWhenQuiet } from './spare-memory.ts'
 
 /** First words of the command line that are commands; everything else starts the daemon. */
 const commandNames = ['snapshot', 'import']
@@ -51,6 +52,12 @@ if (!isMainThread) {
         }),
     })
     await node.published
-    return { stop: node.stop }
+    const endGivingBack = giveBackWhenQuiet()
+    return {
+      stop: async () => {
+        endGivingBack()
+        await node.stop()
+      },
+    }
   })
 }

@@ -2,12 +2,9 @@ import { readFileSync } from 'node:fs'
 
 export type Gap = { wallMs: number; cpuMs: number }
 
-/**
- * Worst pause of this thread's event loop while something runs: by the clock, and by the processor time the thread used
- * meanwhile, which other load on the machine does not inflate.
- */
-export async function measureGap<T>(work: () => Promise<T>): Promise<{ value: T; ms: number; gap: Gap }> {
-  const gap: Gap = { wallMs: 0, cpuMs: 0 }
+/** Watches this thread's event loop; `take` answers the worst pause since it was last asked. */
+export function watchGaps(everyMs: number): { take(): Gap; stop(): void } {
+  let gap: Gap = { wallMs: 0, cpuMs: 0 }
   let at = performance.now()
   let cpu = process.threadCpuUsage()
   const timer = setInterval(() => {
@@ -16,21 +13,37 @@ export async function measureGap<T>(work: () => Promise<T>): Promise<{ value: T;
     gap.cpuMs = Math.max(gap.cpuMs, (used.user + used.system) / 1000)
     at = performance.now()
     cpu = process.threadCpuUsage()
-  }, 1)
+  }, everyMs)
+  return {
+    take: () => {
+      const taken = gap
+      gap = { wallMs: 0, cpuMs: 0 }
+      return taken
+    },
+    stop: () => clearInterval(timer),
+  }
+}
+
+/**
+ * Worst pause of this thread's event loop while something runs: by the clock, and by the processor time the thread used
+ * meanwhile, which other load on the machine does not inflate.
+ */
+export async function measureGap<T>(work: () => Promise<T>): Promise<{ value: T; ms: number; gap: Gap }> {
+  const gaps = watchGaps(1)
   const start = performance.now()
   try {
     const value = await work()
     // One more round, so that a pause at the very end counts.
     await new Promise((resume) => setTimeout(resume, 5))
-    return { value, ms: performance.now() - start, gap }
+    return { value, ms: performance.now() - start, gap: gaps.take() }
   } finally {
-    clearInterval(timer)
+    gaps.stop()
   }
 }
 
-/** Anonymous memory of this process, in bytes. */
-export function rssAnonBytes(): number {
-  const kib = /RssAnon:\s+(\d+) kB/.exec(readFileSync('/proc/self/status', 'utf8'))?.[1]
+/** Anonymous memory of a process, this one if no other is named, in bytes. */
+export function rssAnonBytes(pid: number | 'self' = 'self'): number {
+  const kib = /RssAnon:\s+(\d+) kB/.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1]
   return Number(kib) * 1024
 }
 

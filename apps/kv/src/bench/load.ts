@@ -5,10 +5,11 @@ import { encodeCommand } from '../state/command.ts'
 import { startBenchMember } from './bench-member.ts'
 import { startCaller } from './caller.ts'
 import { measureGap, report, rssAnonBytes } from './gap-meter.ts'
+import { keyBytes, keyOf } from './member-memory.ts'
 
 /**
- * What many keys cost: memory a key, the longest pause while they are loaded and while the large operations run, and
- * a restart. Prints figures and promises nothing: `node apps/kv/src/bench/load.ts [--keys N] [--value-bytes N] [--store]`.
+ * What many keys cost: the longest pause while they are loaded and while the large operations run, a restart, and with `--store`
+ * memory a key in the store alone (in a whole member: `memory.ts`). Prints figures and promises nothing: `node apps/kv/src/bench/load.ts [--keys N] [--value-bytes N] [--store]`.
  */
 const { values } = parseArgs({
   options: {
@@ -20,13 +21,9 @@ const { values } = parseArgs({
 })
 const keys = Number(values.keys)
 const valueBytes = Number(values['value-bytes'])
-const keyBytes = 16
-const restMs = 15_000
+/** Proposals under way. */
+const inFlight = 1024
 const nothing = new Uint8Array(0)
-
-/** In no order, as random clients would write them. */
-const keyOf = (at: number): Buffer =>
-  Buffer.from(`/bench/${String((at * 7_919) % keys).padStart(9, '0')}`, 'latin1')
 
 const turn = (): Promise<void> => new Promise((resume) => setImmediate(resume))
 
@@ -47,7 +44,7 @@ async function benchStore(): Promise<void> {
   const before = rssAnonBytes()
   const loaded = await measureGap(async () => {
     for (let at = 0; at < keys; at++) {
-      store.put({ key: keyOf(at), value: Buffer.alloc(valueBytes, at) })
+      store.put({ key: keyOf(at, keys), value: Buffer.alloc(valueBytes, at) })
       if (at % 256 === 255) await turn()
     }
   })
@@ -59,28 +56,21 @@ const put = (at: number): Uint8Array =>
   encodeCommand({
     kind: 'put',
     request: rpc.PutRequest.encode(
-      rpc.PutRequest.fromPartial({ key: keyOf(at), value: Buffer.alloc(valueBytes, at) }),
+      rpc.PutRequest.fromPartial({ key: keyOf(at, keys), value: Buffer.alloc(valueBytes, at) }),
     ).finish(),
   })
 
 async function benchMember(): Promise<void> {
   const member = await startBenchMember()
   try {
-    const before = rssAnonBytes()
     const loaded = await measureGap(async () => {
-      const inFlight = new Set<Promise<unknown>>()
-      for (let at = 0; at < keys; at++) {
-        const one = member.node.consensus.propose(put(at)).finally(() => inFlight.delete(one))
-        inFlight.add(one)
-        if (inFlight.size >= 1024) await Promise.race(inFlight)
+      let next = 0
+      const writeOn = async (): Promise<void> => {
+        while (next < keys) await member.node.consensus.propose(put(next++))
       }
-      await Promise.all(inFlight)
+      await Promise.all(Array.from({ length: inFlight }, writeOn))
     })
     report('member: load', { s: loaded.ms / 1000, gapMs: loaded.gap.wallMs, gapCpuMs: loaded.gap.cpuMs })
-    reportMemory('member: memory', before)
-    // The last snapshot is saved and the heap gives back what the load needed.
-    await new Promise((resume) => setTimeout(resume, restMs))
-    reportMemory('member: memory at rest', before)
     await benchCalls(member.url)
     const restarted = await measureGap(() => member.restart())
     report('member: restart', {

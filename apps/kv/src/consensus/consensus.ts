@@ -1,7 +1,8 @@
 import { createRaft, type Recovered } from '@kiln/raft'
 import { Fault } from '@kiln/service'
+import type { Batch } from '../wal/records.ts'
 import { saveSnapshot } from '../wal/snapshot-file.ts'
-import { clearRefill } from '../wal/wal.ts'
+import { clearRefill, type Wal } from '../wal/wal.ts'
 import { Driver } from './driver.ts'
 import { cutDownTo } from './force-new-cluster.ts'
 import { defaultLimits } from './limits.ts'
@@ -67,14 +68,18 @@ export async function startConsensus<Result>(options: ConsensusOptions<Result>):
   const driver = new Driver(options, limits, raft, store.wal, roster)
   fail = (fault) => driver.fail(fault)
   if (origin || cut) {
-    const entries = cut?.entries ?? []
-    await new Promise<void>((resolve) =>
-      store.wal.append({ origin, entries, hardState: recovered.hardState }, resolve),
-    )
+    await appendFirst(store.wal, { origin, entries: cut?.entries ?? [], hardState: recovered.hardState })
   }
   driver.begin()
   return driver
 }
+
+/**
+ * No closure in `startConsensus`, which shares its variables with the one that the log keeps: the snapshot that was read would stay
+ * in memory as long as the member runs.
+ */
+const appendFirst = (wal: Wal, batch: Batch): Promise<void> =>
+  new Promise((resolve) => wal.append(batch, resolve))
 
 /**
  * Half of what an election takes at least, which begins up to a tick before its first whole one: timers of a member may run twice

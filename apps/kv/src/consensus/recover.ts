@@ -1,4 +1,4 @@
-import { noMembers, type Recovered, type SnapshotMeta } from '@kiln/raft'
+import { type Entry, noMembers, type Recovered, type SnapshotMeta } from '@kiln/raft'
 import { Fault, type Log } from '@kiln/service'
 import type { Disk } from '../wal/disk.ts'
 import type { RecoveredLog } from '../wal/recovery.ts'
@@ -53,7 +53,7 @@ export function combine(
   const place = meta.index - log.base.index
   const term = place === 0 ? log.base.term : log.entries[place - 1]?.term
   const fits = term === meta.term
-  const entries = fits ? log.entries.slice(place) : []
+  const entries = fits ? log.entries.slice(place).map(copyOf) : []
   const { hardState } = log
   const newer = meta.term > hardState.term
   return {
@@ -69,3 +69,6 @@ export function combine(
     origin: fits ? undefined : { index: meta.index, term: meta.term },
   }
 }
+
+/** What was read back is a view into a whole segment of the log, which would stay in memory as long as the entry. */
+const copyOf = (entry: Entry): Entry => ({ ...entry, data: Buffer.from(entry.data) })
