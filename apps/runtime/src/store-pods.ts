@@ -3,14 +3,6 @@ import { type PodManifest, parsePod, storeKeys } from '@kiln/schemas'
 import type { Log } from '@kiln/service'
 import { followPrefix } from './follow-prefix.ts'
 
-/** Why a pod of the store may not run here; undefined when it may. Whoever writes the store is not root everywhere. */
-export function whyNotFromStore(manifest: PodManifest): string | undefined {
-  if (manifest.spec.hostNetwork) return 'pods from the store may not use the network of the machine'
-  const volume = manifest.spec.volumes.find((each) => each.hostPath)
-  if (volume) return `pods from the store may not mount paths of the machine, as volume ${volume.name} does`
-  return undefined
-}
-
 /**
  * Follows the pods that the store wants on a machine. `changed` gets them all, each time; what cannot be read is
  * logged and left out, and while the store is away nothing changes.
