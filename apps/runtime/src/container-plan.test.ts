@@ -8,7 +8,14 @@ import { expect, test } from 'vitest'
 import { planContainer } from './container-plan.ts'
 import { expand, planProcess, resolveUser } from './pod-process.ts'
 
-const facts = { machineId: 'node1', hostIp: '10.77.0.11', podIps: ['10.88.11.2'], uid: 'u1', filesMax: 1024 }
+const facts = {
+  machineId: 'node1',
+  hostIp: '10.77.0.11',
+  podIps: ['10.88.11.2'],
+  uid: 'u1',
+  seccompDir: '/etc/kiln/seccomp',
+  filesMax: 1024,
+}
 const root = { uid: 0, gid: 0, groups: [] }
 
 function podWith(container: object, spec: object = {}): PodManifest {
@@ -110,6 +117,7 @@ const planOf = (pod: PodManifest, groups?: { infra: string; containers: string }
     groups,
     sandbox: { pid: 5, startTime: '99' },
     journal: true,
+    subPaths: new Map(),
     logFileBytes: 65536,
   })
 }

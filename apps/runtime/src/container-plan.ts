@@ -1,6 +1,6 @@
 import { join } from 'node:path'
-import type { ContainerPlan, Mount, ProcessId, ProcessPlan, SandboxPlan } from '@kiln/linux'
-import type { PodContainer, PodManifest } from '@kiln/schemas'
+import type { ContainerPlan, Mount, Namespace, ProcessId, ProcessPlan, SandboxPlan } from '@kiln/linux'
+import type { PodContainer, PodManifest, PodVolume } from '@kiln/schemas'
 import { assert } from '@kiln/service'
 
 /** Folders of one pod. `state` survives a reboot, `run` does not; `exits` is one folder for all pods. */
@@ -23,10 +23,28 @@ export const exitFile = (paths: PodPaths, pod: string, container: string, attemp
   join(paths.exits, `${pod}.${container}.${attempt}.json`)
 export const logFile = (paths: PodPaths, container: string): string =>
   join(containerState(paths, container), 'log')
-export const volumeFolder = (paths: PodPaths, volume: { name: string; inMemory: boolean }): string =>
-  join(volume.inMemory ? paths.run : paths.state, 'volumes', volume.name)
+/** What a container has left as its last word. */
+export const terminationFile = (paths: PodPaths, container: string): string =>
+  join(containerState(paths, container), 'termination-message')
+/** Where a volume is on this machine. Config maps are made anew for each sandbox. */
+export const volumeSource = (volume: PodVolume, paths: PodPaths): string =>
+  volume.hostPath?.path ??
+  join(
+    volume.configMap || volume.emptyDir?.medium === 'Memory' ? paths.run : paths.state,
+    'volumes',
+    volume.name,
+  )
 
 export const podHostName = (pod: PodManifest): string => pod.spec.hostname ?? pod.metadata.name
+
+/** What the containers of a pod share, and the machine does not. */
+function sharedNamespaces({ spec }: PodManifest): Namespace[] {
+  return [
+    ...(spec.hostNetwork ? [] : (['network'] as const)),
+    ...(spec.hostIPC ? [] : (['ipc'] as const)),
+    'uts',
+  ]
+}
 
 /** The process that keeps what the containers of a pod share. */
 export function planSandbox(pod: PodManifest, paths: PodPaths, groups: PodGroups | undefined): SandboxPlan {
@@ -35,10 +53,16 @@ export function planSandbox(pod: PodManifest, paths: PodPaths, groups: PodGroups
     kind: 'sandbox',
     id: pod.metadata.name,
     runningFile: sandboxFile(paths),
-    namespaces: ownNetwork ? ['network', 'ipc', 'uts'] : ['ipc', 'uts'],
+    namespaces: sharedNamespaces(pod),
     ...(groups ? { monitorCgroup: groups.infra } : {}),
     hostname: podHostName(pod),
     loopback: ownNetwork,
+    sysctls: Object.fromEntries(
+      (pod.spec.securityContext?.sysctls ?? []).map(({ name, value }) => [
+        `/${name.replaceAll('.', '/')}`,
+        value,
+      ]),
+    ),
   }
 }
 
@@ -56,6 +80,8 @@ export type ContainerInput = {
   sandbox: ProcessId
   journal: boolean
   logFileBytes: number
+  /** What of their volumes is mounted, by the paths of the mounts that want a part. */
+  subPaths: ReadonlyMap<string, string>
 }
 
 /** One container of a pod as kiln-init will build it. Pure: the folders named here are made by the caller. */
@@ -68,11 +94,12 @@ export function planContainer(input: ContainerInput): ContainerPlan {
     id: `${pod.metadata.name}/${container.name}`,
     runningFile: runningFile(paths, container.name),
     exitFile: exitFile(paths, pod.metadata.name, container.name, input.attempt),
-    namespaces: groups ? ['pid', 'mount', 'cgroup'] : ['pid', 'mount'],
-    join: {
-      ...input.sandbox,
-      namespaces: pod.spec.hostNetwork ? ['ipc', 'uts'] : ['network', 'ipc', 'uts'],
-    },
+    namespaces: [
+      ...(pod.spec.hostPID ? [] : (['pid'] as const)),
+      'mount',
+      ...(groups ? (['cgroup'] as const) : []),
+    ],
+    join: { ...input.sandbox, namespaces: sharedNamespaces(pod) },
     ...(groups ? { monitorCgroup: groups.infra, cgroup: containerGroup(groups, container.name) } : {}),
     log: {
       journal: input.journal,
@@ -96,9 +123,10 @@ export function planContainer(input: ContainerInput): ContainerPlan {
     },
     readonlyRoot: container.securityContext?.readOnlyRootFilesystem ?? false,
     mounts: [
-      ...kernelMounts(groups !== undefined),
+      ...kernelMounts({ cgroup: groups !== undefined, hostIpc: pod.spec.hostIPC }),
       ...identityMounts(paths),
-      ...container.volumeMounts.map((mount) => volumeMount(pod, mount, paths)),
+      ...container.volumeMounts.map((mount) => volumeMount(input, mount)),
+      ...terminationMount(container, paths),
     ],
     masked,
     readonly,
@@ -112,7 +140,7 @@ export function planContainer(input: ContainerInput): ContainerPlan {
 export const containerGroup = (groups: PodGroups, container: string): string =>
   join(groups.containers, `c-${container}`)
 
-function kernelMounts(withCgroup: boolean): Mount[] {
+function kernelMounts(has: { cgroup: boolean; hostIpc: boolean }): Mount[] {
   const mounts: Mount[] = [
     { source: 'proc', target: '/proc', type: 'proc', flags: ['nosuid', 'nodev', 'noexec'] },
     {
@@ -129,17 +157,20 @@ function kernelMounts(withCgroup: boolean): Mount[] {
       flags: ['nosuid', 'noexec'],
       data: 'newinstance,ptmxmode=0666,mode=0620,gid=5',
     },
-    {
-      source: 'shm',
-      target: '/dev/shm',
-      type: 'tmpfs',
-      flags: ['nosuid', 'nodev', 'noexec'],
-      data: 'mode=1777,size=65536k',
-    },
+    // Shared memory of POSIX goes with that of System V.
+    has.hostIpc
+      ? { source: '/dev/shm', target: '/dev/shm', type: '', flags: ['bind', 'nosuid', 'nodev', 'noexec'] }
+      : {
+          source: 'shm',
+          target: '/dev/shm',
+          type: 'tmpfs',
+          flags: ['nosuid', 'nodev', 'noexec'],
+          data: 'mode=1777,size=65536k',
+        },
     { source: 'mqueue', target: '/dev/mqueue', type: 'mqueue', flags: ['nosuid', 'nodev', 'noexec'] },
     { source: 'sysfs', target: '/sys', type: 'sysfs', flags: ['nosuid', 'nodev', 'noexec', 'ro'] },
   ]
-  if (withCgroup) {
+  if (has.cgroup) {
     mounts.push({
       source: 'cgroup',
       target: '/sys/fs/cgroup',
@@ -168,19 +199,29 @@ function identityMounts(paths: PodPaths): Mount[] {
   }))
 }
 
-function volumeMount(pod: PodManifest, mount: PodContainer['volumeMounts'][number], paths: PodPaths): Mount {
+function volumeMount(
+  { pod, paths, subPaths }: ContainerInput,
+  mount: PodContainer['volumeMounts'][number],
+): Mount {
   const volume = pod.spec.volumes.find((each) => each.name === mount.name)
   assert(volume, `a volume ${mount.name}, as the schema demands`)
-  const source = volume.hostPath
-    ? volume.hostPath.path
-    : volumeFolder(paths, { name: volume.name, inMemory: volume.emptyDir?.medium === 'Memory' })
+  const part = subPaths.get(mount.mountPath)
+  const readOnly = mount.readOnly || volume.configMap !== undefined
   return {
-    source,
+    source: part ?? volumeSource(volume, paths),
     target: mount.mountPath,
     type: '',
-    flags: ['bind', 'rec', 'nosuid', 'nodev', ...(mount.readOnly ? (['ro'] as const) : [])],
+    flags: ['bind', 'rec', 'nosuid', 'nodev', ...(readOnly ? (['ro'] as const) : [])],
     create: volume.hostPath?.type === 'File' ? 'file' : 'directory',
+    propagation: mount.mountPropagation === 'HostToContainer' ? 'slave' : 'private',
+    ...(part === undefined ? {} : { plainSource: true }),
   }
+}
+
+function terminationMount({ name, terminationMessagePath: target }: PodContainer, paths: PodPaths): Mount[] {
+  if (target === undefined) return []
+  const source = terminationFile(paths, name)
+  return [{ source, target, type: '', flags: ['bind', 'nosuid', 'nodev', 'noexec'], create: 'file' }]
 }
 
 /** What the kernel shows of the machine that a container has no business with. */

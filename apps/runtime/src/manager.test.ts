@@ -138,7 +138,7 @@ test('pods from the store may not reach into the machine, pods from its own file
   expect(summary()).toEqual(['net store Running ready', 'own file Running ready', 'path store Refused'])
   expect(statuses()[2]).toMatchObject({
     code: 'POD_NOT_ALLOWED',
-    message: expect.stringContaining('volume etc'),
+    message: expect.stringContaining('spec.volumes[0].hostPath'),
   })
 })
 

@@ -8,7 +8,7 @@ import { Pod, type PodPorts } from './pod.ts'
 import type { FileProblem } from './pod-files.ts'
 import { manifestHash, newRecord, type PodRecord, type PodSource } from './pod-record.ts'
 import { portMapping, refusedStatus } from './pod-status.ts'
-import { whyNotFromStore } from './store-pods.ts'
+import { whyNotFromStore } from './store-policy.ts'
 
 export type ManagerOptions = Omit<PodPorts, 'freeAddress' | 'changed' | 'removed'> & {
   log: Log

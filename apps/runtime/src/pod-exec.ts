@@ -7,7 +7,7 @@ import type { StoredImage } from '@kiln/oci'
 import { containersOf } from '@kiln/schemas'
 import { Fault } from '@kiln/service'
 import { containerGroup, type PodGroups, type PodPaths, runningFile } from './container-plan.ts'
-import { type PodFacts, planProcess, resolveUser } from './pod-process.ts'
+import { type PodFacts, planContainerProcess } from './pod-process.ts'
 import type { PodRecord } from './pod-record.ts'
 
 /** What is known of a pod in which a program is to be run. */
@@ -39,8 +39,7 @@ export async function planExec(
   if (entry?.state.kind !== 'running' || !image)
     throw new Fault('POD_NOT_RUNNING', `container ${name} of pod ${manifest.metadata.name} does not run`)
   const running = JSON.parse(await readFile(runningFile(paths, name), 'utf8')) as RunningRecord
-  const user = await resolveUser(place.treeOf(image), image.config, manifest, container)
-  const process = planProcess(manifest, container, image.config, user, facts)
+  const process = await planContainerProcess(manifest, container, image.config, place.treeOf(image), facts)
   const plan = encodePlan({
     kind: 'exec',
     id: `${manifest.metadata.name}/${name}`,

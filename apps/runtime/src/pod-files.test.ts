@@ -37,7 +37,7 @@ test('every YAML and JSON file of the folder is read, also with several pods in 
 test('what is wrong with a file is said with its name, and the others are read', async () => {
   const folder = folderWith({
     'A bad.yaml': pod('x').replace('spec:', 'spec: [\nspec:'),
-    'odd.yaml': pod('y').replace('containers', 'hostPID: true, containers'),
+    'odd.yaml': pod('y').replace('containers', 'runtimeClassName: kata, containers'),
     'good.yaml': pod('z'),
     'zz-again.yaml': pod('z'),
     'empty.yaml': '',
@@ -46,7 +46,7 @@ test('what is wrong with a file is said with its name, and the others are read',
   expect([...pods.keys()]).toEqual(['z'])
   expect(problems.map(({ name }) => name)).toEqual(['a-bad', 'empty', 'odd', 'zz-again'])
   expect(problems.map(({ message }) => message).join('\n')).toMatch(
-    /spec.hostPID is not supported[\s\S]*is also in .*good.yaml/,
+    /spec.runtimeClassName is not supported[\s\S]*is also in .*good.yaml/,
   )
 })
 

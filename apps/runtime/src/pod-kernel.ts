@@ -1,5 +1,4 @@
-import { existsSync } from 'node:fs'
-import { chmod, mkdir, readFile, rm, stat, writeFile } from 'node:fs/promises'
+import { mkdir, open, readFile, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { applyLimits, createCgroup, killCgroup, readOomKills, removeCgroup } from '@kiln/cgroup'
@@ -14,33 +13,29 @@ import {
   startPlan,
 } from '@kiln/linux'
 import type { StoredImage } from '@kiln/oci'
-import { containersOf, type PodContainer, type PodManifest } from '@kiln/schemas'
-import { Fault } from '@kiln/service'
-import type { CniNetworks, PodConnection } from './cni/pod-networks.ts'
+import { containersOf, type PodContainer } from '@kiln/schemas'
+import type { CniNetworks } from './cni/pod-networks.ts'
+import { connectSandbox } from './connect-sandbox.ts'
 import {
   containerGroup,
   containerRun,
   containerState,
   exitFile,
-  hostNameFile,
-  hostsFile,
   type PodPaths,
   planContainer,
   planSandbox,
-  podHostName,
-  resolverFile,
   runningFile,
   sandboxFile,
-  volumeFolder,
+  terminationFile,
 } from './container-plan.ts'
 import { openFilesMax, type Placement, preparePlace } from './host.ts'
 import type { Network } from './network.ts'
 import { planExec, runExec } from './pod-exec.ts'
-import { type PodFacts, planProcess, resolveUser } from './pod-process.ts'
+import { prepareFolders, writeIdentity } from './pod-folders.ts'
+import { type PodFacts, planContainerProcess } from './pod-process.ts'
 import type { PodRecord } from './pod-record.ts'
-import { podAddresses, portsOf } from './pod-status.ts'
+import { podAddresses } from './pod-status.ts'
 import type { Exit } from './restart-policy.ts'
-import { podResolver } from './services/resolver.ts'
 
 /** What a pod needs from the machine. The real one runs kiln-init; tests have one of their own. */
 export type PodKernel = {
@@ -80,6 +75,9 @@ export type KernelSettings = {
   journal: boolean
   logFileBytes: number
   podPidsDefault: number
+  /** Folders of what the machine's own configuration offers to pods. */
+  configMapsDir: string
+  seccompDir: string
   network: Network
   /** Absent in tests. */
   cni?: CniNetworks | undefined
@@ -92,7 +90,6 @@ export type KernelSettings = {
 }
 
 const startTimeoutMs = 60_000
-const hostsHead = '127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost\n'
 
 export function podPaths(settings: Pick<KernelSettings, 'stateDir' | 'runDir'>, pod: string): PodPaths {
   return {
@@ -126,6 +123,7 @@ export function openKernel(settings: KernelSettings): PodKernel {
     podIps: podAddresses(record, settings.machineAddress),
     uid: record.uid,
     filesMax: openFilesMax(),
+    seccompDir: settings.seccompDir,
   })
 
   const planned: PodKernel['planExec'] = async (record, wanted) =>
@@ -169,9 +167,8 @@ export function openKernel(settings: KernelSettings): PodKernel {
       const { manifest: pod, uid } = record
       const groups = placeOf(record)?.groups
       const tree = settings.treeOf(image)
-      const user = await resolveUser(tree, image.config, pod, container)
-      const process = planProcess(pod, container, image.config, user, factsOf(record))
-      await prepareFolders(pod, container, paths)
+      const process = await planContainerProcess(pod, container, image.config, tree, factsOf(record))
+      const subPaths = await prepareFolders(pod, container, paths, settings.configMapsDir)
       // A pod of the same name may have left one.
       await rm(exitFile(paths, pod.metadata.name, container.name, attempt), { force: true })
       if (groups) {
@@ -199,6 +196,7 @@ export function openKernel(settings: KernelSettings): PodKernel {
         sandbox,
         journal: settings.journal,
         logFileBytes: settings.logFileBytes,
+        subPaths,
       })
       return start(plan, join(containerRun(paths, container.name), 'plan'), [])
     },
@@ -230,7 +228,10 @@ export function openKernel(settings: KernelSettings): PodKernel {
       await rm(runningFile(paths, container), { force: true })
       await rm(exitFile(paths, record.manifest.metadata.name, container, attempt), { force: true })
       await rm(join(containerState(paths, container), 'layers'), { recursive: true, force: true })
-      if (groups) await removeCgroup(containerGroup(groups, container))
+      if (!groups) return
+      // In the machine's own pid namespace others of the container outlive its first process.
+      if (record.manifest.spec.hostPID) await killCgroup(containerGroup(groups, container))
+      await removeCgroup(containerGroup(groups, container))
     },
 
     close: async (record) => {
@@ -254,97 +255,33 @@ export function openKernel(settings: KernelSettings): PodKernel {
     const groups = placeOf(record)?.groups
     const kills = groups ? await readOomKills(containerGroup(groups, container)) : 0
     const { code, signal, finishedAtMs } = exit
-    return { code, signal, finishedAtMs, oomKilled: signal === 9 && kills > 0, lost: false }
-  }
-}
-
-/** The built-in bridge first: it is `eth0`. */
-async function connectSandbox(
-  record: PodRecord,
-  sandbox: ProcessId,
-  settings: KernelSettings,
-): Promise<PodConnection> {
-  const { manifest, uid, generation, networks, address } = record
-  const connection: PodConnection = { addresses: [], gateways: [], nameservers: [] }
-  const builtIn = networks?.builtIn ?? !manifest.spec.hostNetwork
-  if (builtIn && address !== undefined) {
-    await settings.network.connect({ uid, address, sandboxPid: sandbox.pid })
-    connection.addresses.push(address)
-    if (settings.podGateway !== undefined) connection.gateways.push(settings.podGateway)
-  }
-  if (!networks || networks.cni.length === 0) return connection
-  if (!settings.cni) throw new Fault('POD_NETWORK_FAILED', 'this machine runs no CNI plug-ins')
-  const made = await settings.cni.connect({
-    uid,
-    name: manifest.metadata.name,
-    namespace: manifest.metadata.namespace,
-    generation,
-    sandbox,
-    networks: networks.cni,
-    ports: builtIn ? [] : portsOf(manifest),
-  })
-  return {
-    addresses: [...connection.addresses, ...made.addresses],
-    gateways: [...connection.gateways, ...made.gateways],
-    nameservers: made.nameservers,
-  }
-}
-
-async function writeIdentity(
-  record: PodRecord,
-  paths: PodPaths,
-  { addresses, gateways, nameservers }: PodConnection,
-): Promise<void> {
-  const name = podHostName(record.manifest)
-  const own = addresses.length > 0 ? addresses : ['127.0.1.1']
-  const lines = record.manifest.spec.hostNetwork ? [] : own.map((address) => `${address}\t${name}\n`)
-  await writeFile(hostsFile(paths), hostsHead + lines.join(''))
-  await writeFile(hostNameFile(paths), `${name}\n`)
-  const { hostNetwork } = record.manifest.spec
-  await writeFile(resolverFile(paths), await podResolver({ hostNetwork, gateways, nameservers }))
-}
-
-async function prepareFolders(pod: PodManifest, container: PodContainer, paths: PodPaths): Promise<void> {
-  const layers = join(containerState(paths, container.name), 'layers')
-  // Each attempt begins with the image as it is.
-  await rm(layers, { recursive: true, force: true })
-  for (const folder of [
-    join(layers, 'upper'),
-    join(layers, 'work'),
-    join(containerRun(paths, container.name), 'root'),
-  ]) {
-    await mkdir(folder, { recursive: true, mode: 0o755 })
-  }
-  await rm(runningFile(paths, container.name), { force: true })
-  for (const volume of pod.spec.volumes) {
-    if (volume.hostPath) {
-      await expectHostPath(volume.name, volume.hostPath)
-      continue
+    const message = await readStart(terminationFile(pathsOf(record), container))
+    return {
+      code,
+      signal,
+      finishedAtMs,
+      oomKilled: signal === 9 && kills > 0,
+      lost: false,
+      ...(message === '' ? {} : { message }),
     }
-    const folder = volumeFolder(paths, { name: volume.name, inMemory: volume.emptyDir?.medium === 'Memory' })
-    if (existsSync(folder)) continue
-    await mkdir(join(folder, '..'), { recursive: true })
-    await mkdir(folder)
-    // Whoever the containers run as, as Kubernetes does; the umask must not matter.
-    await chmod(folder, 0o777)
   }
-}
-
-async function expectHostPath(name: string, wanted: { path: string; type: string }): Promise<void> {
-  if (wanted.type === 'DirectoryOrCreate') await mkdir(wanted.path, { recursive: true })
-  const found = await stat(wanted.path).catch(() => undefined)
-  const right =
-    found && (wanted.type === '' || (wanted.type === 'File' ? found.isFile() : found.isDirectory()))
-  if (!right)
-    throw new Fault(
-      'POD_VOLUME_MISSING',
-      `volume ${name} needs ${wanted.type || 'something'} at ${wanted.path}`,
-    )
 }
 
 async function endProcess(initPath: string, process: ProcessId): Promise<void> {
   await signalProcess(initPath, process, 'KILL')
   for (let attempt = 0; attempt < 200 && (await isAlive(process)); attempt++) await sleep(10)
+}
+
+/** The first 4,096 bytes, as Kubernetes takes of a last word; nothing if there is no such file. */
+async function readStart(path: string): Promise<string> {
+  const file = await open(path).catch(() => undefined)
+  if (!file) return ''
+  try {
+    const { buffer, bytesRead } = await file.read(Buffer.alloc(4096), 0, 4096, 0)
+    return buffer.toString('utf8', 0, bytesRead).replaceAll('\ufffd', '').slice(0, 4096)
+  } finally {
+    await file.close()
+  }
 }
 
 async function readJson<T extends { formatVersion: 1 }>(path: string): Promise<T | undefined> {

@@ -3,6 +3,7 @@ import { join } from 'node:path'
 import { type Capability, capabilitiesFor, isCapability, type ProcessPlan } from '@kiln/linux'
 import type { ImageConfig, PodContainer, PodManifest } from '@kiln/schemas'
 import { Fault } from '@kiln/service'
+import { planSeccomp } from './pod-seccomp.ts'
 
 /** What a pod may know about itself and its machine. */
 export type PodFacts = {
@@ -12,6 +13,8 @@ export type PodFacts = {
   uid: string
   /** How many files a process here may have open; a container gets no more. */
   filesMax: number
+  /** Where profiles of system calls are. */
+  seccompDir: string
 }
 
 /** The set that container engines give, without MKNOD: there are no device rules here that would tame it. */
@@ -47,6 +50,20 @@ const grantable = new Set<Capability>([
 const rlimitNoFile = 7
 const filesWanted = 65_536
 
+/** The process of a container with its user, looked up in the image's tree, and the filter of its system calls. */
+export async function planContainerProcess(
+  pod: PodManifest,
+  container: PodContainer,
+  image: ImageConfig,
+  tree: string,
+  facts: PodFacts,
+): Promise<ProcessPlan> {
+  const user = await resolveUser(tree, image, pod, container)
+  const process = planProcess(pod, container, image, user, facts)
+  const seccomp = await planSeccomp(pod, container, planCapabilities(container), facts.seccompDir)
+  return seccomp ? { ...process, seccomp } : process
+}
+
 /** The process of a container: Kubernetes' rules over the image's configuration. Pure. */
 export function planProcess(
   pod: PodManifest,
@@ -56,6 +73,7 @@ export function planProcess(
   facts: PodFacts,
 ): ProcessPlan {
   const security = container.securityContext
+  const shared = pod.spec.securityContext
   if ((security?.runAsNonRoot ?? pod.spec.securityContext?.runAsNonRoot) && user.uid === 0)
     throw new Fault('POD_RUNS_AS_ROOT', `container ${container.name} would run as root, and must not`)
   const env = planEnvironment(pod, container, image, facts)
@@ -72,7 +90,13 @@ export function planProcess(
     cwd: container.workingDir ?? (image.config.WorkingDir || '/'),
     uid: user.uid,
     gid: user.gid,
-    groups: [...new Set([...user.groups, ...(pod.spec.securityContext?.supplementalGroups ?? [])])],
+    groups: [
+      ...new Set([
+        ...user.groups,
+        ...(shared?.supplementalGroups ?? []),
+        ...(shared?.fsGroup === undefined ? [] : [shared.fsGroup]),
+      ]),
+    ],
     umask: 0o022,
     oomScoreAdj: 300,
     noNewPrivileges: security?.allowPrivilegeEscalation === false,

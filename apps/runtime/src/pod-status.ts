@@ -123,6 +123,7 @@ function containerStatus(name: string, image: string, state: ContainerState): Co
             signal: lastExit.signal,
             oomKilled: lastExit.oomKilled,
             finishedAt: new Date(lastExit.finishedAtMs).toISOString(),
+            ...(lastExit.message === undefined ? {} : { message: lastExit.message }),
           },
         }
       : {}),

@@ -5,6 +5,8 @@ export type Exit = {
   oomKilled: boolean
   lost: boolean
   finishedAtMs: number
+  /** What the container itself says of its end. */
+  message?: string
 }
 
 export type RestartPolicy = 'Always' | 'OnFailure' | 'Never'

@@ -53,6 +53,10 @@ export const Settings = z.object({
   registryAuthFile: path.default('/etc/kiln/registry-auth.json'),
   /** Which images may be used, and whose signatures they need; `kiln-runtime image trust` writes it. */
   imagePolicyFile: path.default('/etc/kiln/image-policy.json'),
+  /** Config maps of pods: a folder each, with a file for each key. */
+  configMapsDir: path.default('/etc/kiln/config-maps'),
+  /** Profiles of system calls that pods name with type Localhost. */
+  seccompDir: path.default('/etc/kiln/seccomp'),
   leaseSeconds: z.coerce.number().int().min(5).default(30),
   /** How long a machine that died stays in the services of others: this, and what the store takes to notice. */
   serviceLeaseSeconds: z.coerce.number().int().min(5).max(300).default(10),
@@ -68,7 +72,7 @@ export const Settings = z.object({
   serviceDnsPort: z.coerce.number().int().min(1).max(65535).default(53),
   /** Drop-in that points systemd-resolved there. */
   resolverFile: path.default('/run/systemd/resolved.conf.d/60-kiln-services.conf'),
-  /** Pods from the store may mount host paths and use the host's network. Whoever writes the store is then root here. */
+  /** Pods from the store may do all that pods of the machine's own files may. Whoever writes the store is then root here. */
   storePodsMayUseHost: flag.default(false),
 })
 export type Settings = z.output<typeof Settings>

@@ -1,21 +1,7 @@
 import type { EtcdClient } from '@kiln/etcd-api'
-import { type PodManifest, parsePod, readPodNetworks, storeKeys } from '@kiln/schemas'
+import { type PodManifest, parsePod, storeKeys } from '@kiln/schemas'
 import type { Log } from '@kiln/service'
 import { followPrefix } from './follow-prefix.ts'
-
-/** Why a pod of the store may not run here; undefined when it may. Whoever writes the store is not root everywhere. */
-export function whyNotFromStore(manifest: PodManifest): string | undefined {
-  if (manifest.spec.hostNetwork) return 'pods from the store may not use the network of the machine'
-  const volume = manifest.spec.volumes.find((each) => each.hostPath)
-  if (volume) return `pods from the store may not mount paths of the machine, as volume ${volume.name} does`
-  const own = new Set(['default', 'bridge'])
-  const network = readPodNetworks(manifest.metadata.annotations).networks?.find(
-    ({ name, ips, mac }) => !own.has(name) || ips || mac !== undefined,
-  )
-  if (network)
-    return `pods from the store may not choose networks of the machine or addresses there, as with ${network.name}`
-  return undefined
-}
 
 /**
  * Follows the pods that the store wants on a machine. `changed` gets them all, each time; what cannot be read is

@@ -4,6 +4,7 @@
  */
 #include "system.h"
 #include "oci.h"
+#include "setup.h"
 
 static int write_running(const struct plan *plan, pid_t pid, char *text, size_t size) {
   snprintf(text, size,
@@ -32,14 +33,11 @@ static void detach(const struct plan *plan) {
 }
 
 int start_sandbox(const struct plan *plan, int report) {
-  const struct record *hostname = plan_find(plan, OP_HOSTNAME);
   char text[256];
   failure_fd = report;
   detach(plan);
   if (unshare((int)plan_find(plan, OP_NAMESPACES)->f[0].number) != 0) fail("unshare", "");
-  if (hostname != NULL && sethostname(hostname->f[0].text, strlen(hostname->f[0].text)) != 0)
-    fail("sethostname", hostname->f[0].text);
-  if (plan_find(plan, OP_LOOPBACK) != NULL && loopback_up() != 0) fail("bring up loopback", "lo");
+  set_namespaces_up(plan);
   prctl(PR_SET_NAME, "kiln-pause");
   if (write_running(plan, getpid(), text, sizeof text) != 0)
     fail("write running file", plan_find(plan, OP_FILES)->f[0].text);
@@ -60,7 +58,7 @@ _Noreturn static void contain(const struct plan *plan, int joined, int go, int e
   int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
   if (null < 0 || dup2(null, 0) < 0 || dup2(output[0], 1) < 0 || dup2(output[1], 2) < 0) fail("connect output", "");
   build_root(plan);
-  become(plan, NULL);
+  become(plan, plan_find(plan, OP_SECCOMP));
 }
 
 static pid_t clone_into(const struct plan *plan, int *process) {
@@ -185,7 +183,7 @@ static void enter_pod(const void *context) {
 static void become_there(void *plan) {
   /* Not in the terminal's session: a program in the container could type into it otherwise. */
   if (setsid() < 0) fail("setsid", "");
-  become(plan, NULL);
+  become(plan, plan_find(plan, OP_SECCOMP));
 }
 
 int run_in_container(struct plan *plan) {

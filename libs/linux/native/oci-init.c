@@ -25,23 +25,21 @@ static void forget_environment(void) {
     memset(*variable, 0, strlen(*variable));
 }
 
-static void write_sysctls(const struct plan *plan) {
-  const struct record *r;
+void set_namespaces_up(const struct plan *plan) {
+  const struct record *r = plan_find(plan, OP_HOSTNAME);
   char path[4400];
+  if (r != NULL && sethostname(r->f[0].text, strlen(r->f[0].text)) != 0) fail("sethostname", r->f[0].text);
+  if ((r = plan_find(plan, OP_DOMAINNAME)) != NULL && setdomainname(r->f[0].text, strlen(r->f[0].text)) != 0)
+    fail("setdomainname", r->f[0].text);
+  if (plan_find(plan, OP_LOOPBACK) != NULL && loopback_up() != 0) fail("bring up loopback", "lo");
   for (size_t at = 0; (r = plan_next(plan, OP_SYSCTL, &at)) != NULL;) {
     snprintf(path, sizeof path, "/proc/sys%s", r->f[0].text);
     if (write_text(path, r->f[1].text) != 0) fail("write sysctl", r->f[0].text);
   }
 }
 
-static void name_everything(const struct init *init, uint64_t options) {
-  const struct record *r;
+static void join_keyring(const struct init *init, uint64_t options) {
   char ring[300];
-  if ((r = plan_find(init->plan, OP_HOSTNAME)) != NULL && sethostname(r->f[0].text, strlen(r->f[0].text)) != 0)
-    fail("sethostname", r->f[0].text);
-  if ((r = plan_find(init->plan, OP_DOMAINNAME)) != NULL && setdomainname(r->f[0].text, strlen(r->f[0].text)) != 0)
-    fail("setdomainname", r->f[0].text);
-  if (plan_find(init->plan, OP_LOOPBACK) != NULL && loopback_up() != 0) fail("bring up loopback", "lo");
   if (options & OPTION_NO_KEYRING) return;
   snprintf(ring, sizeof ring, "_ses.%s", plan_find(init->plan, OP_ID)->f[0].text);
   if (syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, ring) < 0 && errno != ENOSYS && errno != EDQUOT)
@@ -109,8 +107,8 @@ void init_container(void *context) {
   if (namespaces & CLONE_NEWUSER) become_root_there();
   if ((namespaces & CLONE_NEWCGROUP) && unshare(CLONE_NEWCGROUP) != 0) fail("unshare cgroup", "");
   if (setsid() < 0) fail("setsid", "");
-  name_everything(init, options);
-  write_sysctls(plan);
+  join_keyring(init, options);
+  set_namespaces_up(plan);
   mount_everything(plan);
   if (tell(init->sync[1], MESSAGE_HOOKS, 0) != 0 || expect(init->sync[1], MESSAGE_GO, &message) != 0) _exit(126);
   const char *bundle = plan_find(plan, OP_BUNDLE)->f[0].text;

@@ -18,7 +18,10 @@ static int attributes(int fd, unsigned flags, uint64_t set, uint64_t clear, uint
 
 static int clone_source(const struct record *r) {
   unsigned flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | (r->f[3].number & ATTACH_RECURSIVE ? AT_RECURSIVE : 0u);
-  return (int)syscall(SYS_open_tree, AT_FDCWD, r->f[0].text, flags);
+  struct open_how how = {.flags = O_PATH | O_CLOEXEC, .resolve = RESOLVE_NO_SYMLINKS};
+  if ((r->f[3].number & ATTACH_PLAIN_SOURCE) == 0) return (int)syscall(SYS_open_tree, AT_FDCWD, r->f[0].text, flags);
+  int fd = (int)syscall(SYS_openat2, AT_FDCWD, r->f[0].text, &how, sizeof how);
+  return fd < 0 ? -1 : (int)syscall(SYS_open_tree, fd, "", flags | AT_EMPTY_PATH);
 }
 
 const char *open_sources(const struct plan *plan, const char **path) {

@@ -170,9 +170,7 @@ void build_root(const struct plan *plan) {
   const struct record *r;
   size_t at;
   umask(0);
-  if ((r = plan_find(plan, OP_HOSTNAME)) != NULL && sethostname(r->f[0].text, strlen(r->f[0].text)) != 0)
-    fail("sethostname", r->f[0].text);
-  if (plan_find(plan, OP_LOOPBACK) != NULL && loopback_up() != 0) fail("bring up loopback", "lo");
+  set_namespaces_up(plan);
   if (set_oom_score(plan, 0) != 0) fail("write oom_score_adj", "");
   mount_root(plan);
   for (at = 0; (r = plan_next(plan, OP_ATTACH, &at)) != NULL;) attach(r, -1, 0);

@@ -25,6 +25,8 @@ void set_user(const struct plan *plan, const struct record *process);
 void execute(char **arguments, char **environment, int probe);
 char **list_of(const struct plan *plan, uint16_t op);
 
+/* oci-init.c: host name, loopback and kernel parameters of the namespaces that the caller is in. */
+void set_namespaces_up(const struct plan *plan);
 /* oci-mounts.c: one mount; `source` is what was opened for it before, or -1. */
 void attach(const struct record *r, int source, uint64_t propagation);
 /* oci-mounts.c: the root becomes the tree's, and the host's is gone. */

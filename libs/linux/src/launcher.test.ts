@@ -69,6 +69,31 @@ onHost(
   },
 )
 
+onHost('a source that others write is mounted only when no symlink leads to it', async () => {
+  const folder = newFolder()
+  mkdirSync(join(folder, 'real'))
+  writeFileSync(join(folder, 'real/file'), 'inside')
+  symlinkSync('real', join(folder, 'link'))
+  const from = (source: string, plainSource: boolean): Promise<{ out: string[] }> =>
+    runScript('cat /m/file', (plan) => ({
+      ...plan,
+      mounts: [
+        ...plan.mounts,
+        {
+          source: join(folder, source),
+          target: '/m',
+          type: '',
+          flags: ['bind'],
+          create: 'directory',
+          plainSource,
+        },
+      ],
+    }))
+  expect((await from('real', true)).out).toEqual(['inside'])
+  expect((await from('link', false)).out).toEqual(['inside'])
+  await expect(from('link', true)).rejects.toThrow(/symbolic|ELOOP/i)
+})
+
 onHost('a root process keeps only the planned capabilities, limits and no way to more', async () => {
   const { out } = await runScript(
     'grep -E "Cap(Eff|Bnd|Amb)|NoNewPrivs" /proc/self/status; ulimit -n; ulimit -Hn; cat /proc/self/oom_score_adj; umask',

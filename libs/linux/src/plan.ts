@@ -38,6 +38,10 @@ export type Mount = {
   data?: string
   /** What to make when the target is missing. */
   create?: 'directory' | 'file'
+  /** No symlink may lead to the source of a bind: somebody else writes there. */
+  plainSource?: boolean
+  /** Whether mounts that appear below the source of a bind appear here; what a bind inherits if not set. */
+  propagation?: 'private' | 'slave'
 }
 
 export type Device = {
@@ -72,6 +76,8 @@ export type ProcessPlan = {
   capabilities: Capabilities
   /** Soft and hard value by `RLIMIT_*` number. */
   rlimits: { resource: number; soft: bigint; hard: bigint }[]
+  /** A program of seccomp(2) with its flags. */
+  seccomp?: { flags: number; filter: Uint8Array }
 }
 
 /** The process that keeps the namespaces a pod's containers share. */
@@ -83,6 +89,8 @@ export type SandboxPlan = {
   monitorCgroup?: string
   hostname?: string
   loopback: boolean
+  /** Kernel parameters of the new namespaces: paths below `/proc/sys` and their values. */
+  sysctls?: Record<string, string>
 }
 
 /** One container and the process that supervises it. */
@@ -203,6 +211,7 @@ export function planRecords(plan: Plan): PlanRecord[] {
         ...optional('monitorCgroup', plan.monitorCgroup),
         ...optional('hostname', plan.hostname),
         ...(plan.loopback ? [['loopback'] satisfies PlanRecord] : []),
+        ...Object.entries(plan.sysctls ?? {}).map(([path, value]): PlanRecord => ['sysctl', path, value]),
       ]
     case 'container':
       return containerRecords(plan)
@@ -259,7 +268,11 @@ export const attachBits = {
   needsPlace: 16,
   mapRecursive: 32,
   remount: 64,
+  plainSource: 128,
 } as const
+
+/** `MS_*` of a bind's propagation, with all that is mounted below. */
+const propagationBits = { private: (1 << 18) | 16384, slave: (1 << 19) | 16384 } as const
 
 /** `MOUNT_ATTR_*` of mount_setattr(2), by the flags of mount(2) that a bind mount may have. */
 const bindAttributes = { ro: 1, nosuid: 2, nodev: 4, noexec: 8 } as const
@@ -274,7 +287,8 @@ function attachRecord(mount: Mount): PlanRecord {
   const how =
     (bind ? attachBits.bind : 0) |
     (recursive ? attachBits.recursive : 0) |
-    (mount.create === undefined ? attachBits.needsPlace : 0)
+    (mount.create === undefined ? attachBits.needsPlace : 0) |
+    (mount.plainSource ? attachBits.plainSource : 0)
   return [
     'attach',
     mount.source,
@@ -287,7 +301,7 @@ function attachRecord(mount: Mount): PlanRecord {
     0n,
     BigInt(recursive ? attributes : 0),
     0n,
-    0,
+    mount.propagation ? propagationBits[mount.propagation] : 0,
     0,
   ]
 }
@@ -322,6 +336,9 @@ function processRecords(program: ProcessPlan, flags: number): PlanRecord[] {
     ['cwd', program.cwd],
     ...program.args.map((argument): PlanRecord => ['argument', argument]),
     ...Object.entries(program.env).map(([name, value]): PlanRecord => ['environment', `${name}=${value}`]),
+    ...(program.seccomp
+      ? [['seccomp', program.seccomp.flags, program.seccomp.filter, '', ''] satisfies PlanRecord]
+      : []),
   ]
 }
 

@@ -254,6 +254,17 @@ export function parseProcess(document: string): ConfigProcess {
   return check(ProcessSchema, parseJson(document, 'process'), 'process')
 }
 
+/** Reads a file with a profile as `linux.seccomp` has it. Conditions of other formats would be lost: they are refused. */
+export function parseSeccomp(document: string): Seccomp {
+  const value = parseJson(document, 'seccomp')
+  const rules = (value as { syscalls?: Record<string, unknown>[] } | null)?.syscalls
+  for (const rule of Array.isArray(rules) ? rules : [])
+    for (const field of ['includes', 'excludes'])
+      if (Object.keys((rule?.[field] as object | undefined) ?? {}).length > 0)
+        refuse([`seccomp.syscalls: ${field} is not of the runtime specification`])
+  return check(Seccomp, value, 'seccomp')
+}
+
 export function parseResources(document: string): Resources {
   return check(ResourcesSchema, parseJson(document, 'resources'), 'resources')
 }

@@ -1,5 +1,8 @@
+export { parseSeccomp } from './config.ts'
 export type { ExecBase } from './container-plan.ts'
+export { defaultSeccomp } from './default-seccomp.ts'
 export { defaultSpec } from './default-spec.ts'
 export { features } from './features.ts'
 export { answerFront } from './planner.ts'
 export { questionBytesMax } from './request.ts'
+export { compileSeccomp } from './seccomp.ts'

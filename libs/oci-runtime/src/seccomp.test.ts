@@ -1,5 +1,6 @@
 import { expect, test } from 'vitest'
-import type { Seccomp } from './config.ts'
+import { parseSeccomp, type Seccomp } from './config.ts'
+import { defaultSeccomp } from './default-seccomp.ts'
 import { compileSeccomp } from './seccomp.ts'
 
 const x86 = 0xc000003e
@@ -168,4 +169,33 @@ test('what the kernel could not do as asked is refused with its place', () => {
   expect(() => compile({ syscalls: [{ names: ['kill'], action: 'SCMP_ACT_ALLOW', errnoRet: 1 }] })).toThrow(
     'syscalls.0.errnoRet',
   )
+})
+
+test('the default profile refuses what is of the whole machine, and answers calls that it does not know as an older kernel', () => {
+  const plain = compileSeccomp(defaultSeccomp(new Set()), 'x64').filter
+  const able = compileSeccomp(defaultSeccomp(new Set(['SYS_CHROOT'])), 'x64').filter
+  const says = (nr: number, ...args: bigint[]): number => runFilter(plain, { nr, args })
+  // read, execve, mkdir, fork, chroot, mount, bpf, unshare, keyctl, io_uring_setup, clone3, a call of the future
+  for (const nr of [0, 59, 83, 57]) expect(says(nr)).toBe(allow)
+  for (const nr of [161, 165, 321, 272, 250, 425]) expect(says(nr)).toBe(errno(1))
+  for (const nr of [435, 999]) expect(says(nr)).toBe(errno(38))
+  expect(runFilter(able, { nr: 161 })).toBe(allow)
+  // clone: threads yes, namespaces no; socket: TCP yes, vsock no, nor with bits that the kernel does not look at.
+  expect(says(56, 0x3d0f00n)).toBe(allow)
+  expect(says(56, 0x10000000n)).toBe(errno(1))
+  expect(says(41, 2n)).toBe(allow)
+  expect(says(41, 40n)).toBe(errno(1))
+  expect(says(41, 0x1_0000_0028n)).toBe(errno(1))
+  expect([says(135, 0n), says(135, 0xffffffffn), says(135, 0x40000n)]).toEqual([allow, allow, errno(1)])
+  // The calls of 32 bits have their own numbers: mkdir, mount. By the x32 numbers nothing is called.
+  expect(runFilter(plain, { arch: i386, nr: 39 })).toBe(allow)
+  expect(runFilter(plain, { arch: i386, nr: 21 })).toBe(errno(1))
+  expect(says(0x40000000)).toBe(killProcess)
+})
+
+test('a profile with conditions of another format is refused, as they would be lost', () => {
+  const rule = { names: ['mount'], action: 'SCMP_ACT_ALLOW' }
+  const read = (more: object) => parseSeccomp(JSON.stringify(profile({ syscalls: [{ ...rule, ...more }] })))
+  expect(read({ includes: {} }).syscalls).toHaveLength(1)
+  expect(() => read({ includes: { caps: ['CAP_SYS_ADMIN'] } })).toThrow(/includes is not of the runtime spec/)
 })

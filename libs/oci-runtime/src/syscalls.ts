@@ -152,3 +152,9 @@ export function syscallNumbers(table: SyscallTable): Map<string, number> {
   parsed.set(table, numbers)
   return numbers
 }
+
+/** Names of all calls of any architecture. */
+export function allSyscalls(): string[] {
+  const tables = Object.keys(lists) as SyscallTable[]
+  return [...new Set(tables.flatMap((table) => [...syscallNumbers(table).keys()]))]
+}

@@ -82,12 +82,13 @@ export {
   PodManifest,
   type PodProblem,
   PodStatus,
-  type PodVolume,
   parsePod,
   serviceLabel,
 } from './pod.ts'
 export type { PodAction, Probe } from './pod-actions.ts'
 export { type NetworkChoice, NetworkName, networksAnnotation, readPodNetworks } from './pod-networks.ts'
+export type { DnsConfig } from './pod-resolver.ts'
+export type { PodConfigMap, PodVolume } from './pod-volumes.ts'
 export {
   ChannelAnswer,
   ChannelChange,

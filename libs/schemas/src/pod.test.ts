@@ -25,7 +25,8 @@ test('a pod has the defaults of Kubernetes', () => {
 
 test('what is not supported is refused by name and path, all at once', () => {
   const document = pod({
-    hostPID: true,
+    shareProcessNamespace: true,
+    runtimeClassName: 'kata',
     containers: [
       { name: 'web', image: 'oci:/x', stdin: true, ports: [{ containerPort: 80, hostIP: '1.2.3.4' }] },
     ],
@@ -33,7 +34,8 @@ test('what is not supported is refused by name and path, all at once', () => {
   expect(problems(document)).toEqual([
     'spec.containers[0].ports[0].hostIP is not supported by kiln-runtime',
     'spec.containers[0].stdin is not supported by kiln-runtime',
-    'spec.hostPID is not supported by kiln-runtime',
+    'spec.shareProcessNamespace must be false: containers of a pod do not see each other’s processes',
+    'spec.runtimeClassName is not supported by kiln-runtime',
   ])
 })
 
@@ -110,7 +112,7 @@ test('references within the pod must hold', () => {
   const twice = pod({ containers: [1, 2].map(() => ({ name: 'web', image: 'oci:/x' })) })
   expect(problems(twice)).toEqual(['spec.containers[1].name is used by two containers'])
   expect(problems(pod({ volumes: [{ name: 'data' }] }))).toEqual([
-    'spec.volumes[0] needs exactly one of emptyDir and hostPath',
+    'spec.volumes[0] needs exactly one of emptyDir, hostPath, configMap',
   ])
 })
 
@@ -119,4 +121,36 @@ test('privileged containers and paths that climb are refused', () => {
     /privileged .*not supported/,
   )
   expect(problems(pod({ volumes: [{ name: 'x', hostPath: { path: '/var/../etc' } }] }))[0]).toMatch(/\.\./)
+})
+
+test('security, volumes and names of a pod are checked by their paths', () => {
+  const sysctls = [{ name: 'net.ipv4.tcp_fin_timeout', value: '9' }]
+  expect(problems(pod({ hostNetwork: true, securityContext: { sysctls } }))).toEqual([
+    'spec.securityContext.sysctls[0].name would change the machine with hostNetwork',
+  ])
+  expect(problems(pod({ securityContext: { sysctls: [{ name: 'kernel.panic', value: '1' }] } }))[0]).toMatch(
+    /sysctls\[0\]\.name is no kernel parameter that a pod may set: kernel\.panic/,
+  )
+  for (const localhostProfile of [undefined, '../x', '/x', 'a/../../x', '.x'])
+    expect(
+      problems(pod({ securityContext: { seccompProfile: { type: 'Localhost', localhostProfile } } }))[0],
+    ).toMatch(/^spec\.securityContext\.seccompProfile\.localhostProfile/)
+  const volumes = [{ name: 'v', emptyDir: {} }]
+  for (const subPath of ['../x', '/x', 'a//b', './a', ''])
+    expect(
+      problems(
+        pod({
+          volumes,
+          containers: [
+            { name: 'web', image: 'oci:/x', volumeMounts: [{ name: 'v', mountPath: '/v', subPath }] },
+          ],
+        }),
+      )[0],
+    ).toMatch(/^spec\.containers\[0\]\.volumeMounts\[0\]\.subPath/)
+  expect(problems(pod({ dnsPolicy: 'None' }))).toEqual([
+    'spec.dnsConfig.nameservers must name a server with dnsPolicy None',
+  ])
+  expect(problems(pod({ hostAliases: [{ ip: '10.0.0.1', hostnames: ['a b'] }] }))[0]).toMatch(
+    /hostnames\[0\] must be/,
+  )
 })

@@ -2,27 +2,13 @@ import * as z from 'zod'
 import { HostName, SegmentName } from './network-names.ts'
 import { Lifecycle, type PodAction, Probe } from './pod-actions.ts'
 import { networksAnnotation, readPodNetworks } from './pod-networks.ts'
-import { parseQuantity } from './quantity.ts'
+import { DnsConfig, DnsPolicy, HostAlias } from './pod-resolver.ts'
+import { ContainerSecurity, PodSecurity, safeSysctls } from './pod-security.ts'
+import { absolutePath, Volume, VolumeMount } from './pod-volumes.ts'
+import { quantity } from './quantity.ts'
 
-/** Quantity with a lower bound, as written; numbers are what YAML makes of `cpu: 1`. */
-const quantity = (min: number, what: string) =>
-  z
-    .union([z.string(), z.number()])
-    .transform((value) => String(value))
-    .refine((text) => (parseQuantity(text) ?? -1) >= min, `must be a quantity of at least ${what}`)
-    .transform((text) => parseQuantity(text) ?? 0)
-
-const absolutePath = z
-  .string()
-  .max(4096)
-  .regex(/^\//, 'must be an absolute path')
-  .refine((path) => !path.split('/').includes('..'), 'must not contain ..')
-const id = z.number().int().min(0).max(0xfffffffe)
 const variableName = z.string().regex(/^[A-Za-z_][A-Za-z0-9_.-]*$/, 'must be the name of a variable')
 const labels = z.record(z.string().max(320), z.string()).default({})
-
-/** Capability without `CAP_`, upper case, or ALL. */
-const CapabilityName = z.string().regex(/^[A-Z][A-Z_]*$/, 'must be a capability such as NET_BIND_SERVICE')
 
 /** Label that names the service of a pod; without it the service has the pod's name. */
 export const serviceLabel = 'kiln.dev/service'
@@ -72,24 +58,6 @@ const Resources = z
   })
   .default({ limits: {}, requests: {} })
 
-const ContainerSecurity = z.strictObject({
-  runAsUser: id.optional(),
-  runAsGroup: id.optional(),
-  runAsNonRoot: z.boolean().optional(),
-  readOnlyRootFilesystem: z.boolean().default(false),
-  allowPrivilegeEscalation: z.boolean().default(true),
-  privileged: z.literal(false, 'must be false: privileged containers are not supported').optional(),
-  capabilities: z
-    .strictObject({ add: z.array(CapabilityName).default([]), drop: z.array(CapabilityName).default([]) })
-    .default({ add: [], drop: [] }),
-})
-
-const VolumeMount = z.strictObject({
-  name: HostName,
-  mountPath: absolutePath.refine((path) => path !== '/', 'must not be the root'),
-  readOnly: z.boolean().default(false),
-})
-
 /** A container of a pod: the part of Kubernetes' `v1.Container` that kiln-runtime acts on. */
 export const PodContainer = z.strictObject({
   name: HostName,
@@ -107,29 +75,11 @@ export const PodContainer = z.strictObject({
   livenessProbe: Probe.optional(),
   readinessProbe: Probe.optional(),
   lifecycle: Lifecycle.optional(),
+  /** A file that the container may leave a last word in, for the pod's status. */
+  terminationMessagePath: absolutePath.optional(),
+  terminationMessagePolicy: z.literal('File', 'must be File: the log is not looked through').optional(),
 })
 export type PodContainer = z.output<typeof PodContainer>
-
-const Volume = z
-  .strictObject({
-    name: HostName,
-    emptyDir: z
-      .strictObject({
-        medium: z.enum(['', 'Memory']).default(''),
-        sizeLimit: quantity(4096, '4Ki').optional(),
-      })
-      .nullish(),
-    hostPath: z
-      .strictObject({
-        path: absolutePath,
-        type: z.enum(['', 'Directory', 'DirectoryOrCreate', 'File']).default(''),
-      })
-      .optional(),
-  })
-  .refine((volume) => (volume.emptyDir !== undefined) !== (volume.hostPath !== undefined), {
-    message: 'needs exactly one of emptyDir and hostPath',
-  })
-export type PodVolume = z.output<typeof Volume>
 
 /** What only makes sense beside a pod's containers, not before them. */
 const notBefore = ['startupProbe', 'livenessProbe', 'readinessProbe', 'lifecycle'] as const
@@ -141,18 +91,18 @@ const PodSpec = z.strictObject({
   restartPolicy: z.enum(['Always', 'OnFailure', 'Never']).default('Always'),
   terminationGracePeriodSeconds: z.number().int().min(0).max(3600).default(30),
   hostNetwork: z.boolean().default(false),
+  hostPID: z.boolean().default(false),
+  hostIPC: z.boolean().default(false),
+  shareProcessNamespace: z
+    .literal(false, 'must be false: containers of a pod do not see each other\u2019s processes')
+    .optional(),
   hostname: HostName.optional(),
   nodeName: HostName.optional(),
   volumes: z.array(Volume).max(64).default([]),
-  securityContext: z
-    .strictObject({
-      runAsUser: id.optional(),
-      runAsGroup: id.optional(),
-      runAsNonRoot: z.boolean().optional(),
-      supplementalGroups: z.array(id).max(32).default([]),
-    })
-    .optional(),
-  dnsPolicy: z.literal('Default', 'must be Default: the resolver is the machine\u2019s').optional(),
+  securityContext: PodSecurity.optional(),
+  dnsPolicy: DnsPolicy.optional(),
+  dnsConfig: DnsConfig.optional(),
+  hostAliases: z.array(HostAlias).max(64).default([]),
   enableServiceLinks: z.literal(false).optional(),
   automountServiceAccountToken: z.literal(false).optional(),
 })
@@ -170,7 +120,10 @@ export const PodManifest = z
       namespace: SegmentName.default('default'),
       labels,
       annotations: labels,
-      uid: z.string().max(64).optional(),
+      uid: z
+        .string()
+        .regex(/^[A-Za-z0-9-]{1,64}$/, 'must be of letters, digits and dashes')
+        .optional(),
       creationTimestamp: z.unknown().optional(),
       resourceVersion: z.unknown().optional(),
     }),
@@ -189,6 +142,16 @@ export const PodManifest = z
         ? 'is not for a pod with hostNetwork'
         : wrongNetworks
     if (noNetworks !== undefined) problem(['metadata', 'annotations', networksAnnotation], noNetworks)
+    if (pod.spec.dnsPolicy === 'None' && !pod.spec.dnsConfig?.nameservers.length)
+      problem(['spec', 'dnsConfig', 'nameservers'], 'must name a server with dnsPolicy None')
+    for (const [index, { name }] of (pod.spec.securityContext?.sysctls ?? []).entries()) {
+      const kind = safeSysctls.ipc.some((each) => each === name) ? 'hostIPC' : 'hostNetwork'
+      if (pod.spec[kind])
+        problem(
+          ['spec', 'securityContext', 'sysctls', index, 'name'],
+          `would change the machine with ${kind}`,
+        )
+    }
     const volumes = new Set(pod.spec.volumes.map((volume) => volume.name))
     const names = new Set<string>()
     for (const [container, at] of containersWithPaths(pod.spec)) {
@@ -300,6 +263,7 @@ export const ContainerStatus = z.looseObject({
       signal: z.number().int(),
       oomKilled: z.boolean(),
       finishedAt: z.iso.datetime(),
+      message: z.string().max(4096).optional(),
     })
     .optional(),
   image: z.string(),

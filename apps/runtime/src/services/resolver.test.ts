@@ -84,3 +84,26 @@ test('pods ask the listener at their gateway once there is one, and else the ser
   expect(await podResolver({ ...pod, hostNetwork: true }, files)).toBe('nameserver 127.0.0.53\n')
   expect(await podResolver(pod, { ...files, resolved: '/nowhere', udp: '/nowhere' })).toContain('192.0.2.1')
 })
+
+test('a pod that finds services by short names, or adds to the resolver, gets what it says', async () => {
+  const { files } = await setUp()
+  const pod = { hostNetwork: false, gateways: [], nameservers: [] }
+  expect(await podResolver({ ...pod, dnsPolicy: 'ClusterFirst' }, files)).toBe(
+    'nameserver 10.0.2.3\nsearch svc.kiln lab.example\n',
+  )
+  const dnsConfig = {
+    nameservers: ['10.9.9.9', '10.0.2.3', '10.9.9.8', '10.9.9.7'],
+    searches: ['lab.example', 'example.org'],
+    options: [{ name: 'ndots', value: '2' }, { name: 'rotate' }, { name: 'ndots', value: '3' }],
+  }
+  const tail = 'options ndots:3 rotate\n'
+  expect(await podResolver({ ...pod, dnsPolicy: 'Default', dnsConfig }, files)).toBe(
+    `nameserver 10.0.2.3\nnameserver 10.9.9.9\nnameserver 10.9.9.8\nsearch lab.example example.org\n${tail}`,
+  )
+  expect(
+    await podResolver(
+      { ...pod, dnsPolicy: 'None', dnsConfig: { ...dnsConfig, nameservers: ['::1'] } },
+      files,
+    ),
+  ).toBe(`nameserver ::1\nsearch lab.example example.org\n${tail}`)
+})

@@ -1,12 +1,15 @@
 import { existsSync } from 'node:fs'
 import { mkdir, readFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
+import type { PodManifest } from '@kiln/schemas'
 import { atomicWrite, describeError, type Log } from '@kiln/service'
 import { serviceZone } from './service-answer.ts'
 
 /** Where systemd-resolved keeps what it says of itself. */
 const resolvedFolder = '/run/systemd/resolve'
 const resolverDefault = '/etc/resolv.conf'
+/** The C library takes no more. */
+const nameserversMax = 3
 
 export type ResolverFiles = { resolved: string; fallback: string; udp: string }
 const realFiles: ResolverFiles = {
@@ -55,14 +58,43 @@ export async function pointResolver(input: {
   }
 }
 
-/**
- * The resolv.conf(5) of a pod: the machine's resolver. A pod in the machine's network asks its stub; one with a network of its own
- * the listener at one of its gateways if there is one, and else the servers of its networks, or those behind the stub, which know
- * no services.
- */
+type ResolverPolicy = Pick<PodManifest['spec'], 'hostNetwork' | 'dnsPolicy' | 'dnsConfig'>
+
+/** The resolv.conf(5) of a pod: its policy's, and what its own configuration adds (v1.PodSpec, dnsPolicy and dnsConfig). */
 export async function podResolver(
-  pod: { hostNetwork: boolean; gateways: string[]; nameservers: string[] },
+  pod: ResolverPolicy & { gateways: string[]; nameservers: string[] },
   files: ResolverFiles = realFiles,
+): Promise<string> {
+  const text = pod.dnsPolicy === 'None' ? '' : await machineResolver(pod, files)
+  const short = pod.dnsPolicy === 'ClusterFirst' || pod.dnsPolicy === 'ClusterFirstWithHostNet'
+  if (!pod.dnsConfig && !short) return text
+  const of = (keyword: string): string[] =>
+    text.split('\n').flatMap((line) => {
+      const [first, ...rest] = line.trim().split(/\s+/)
+      return first === keyword ? rest : []
+    })
+  const { nameservers = [], searches = [], options = [] } = pod.dnsConfig ?? {}
+  const named = new Map(of('options').map((option) => [option.split(':')[0], option]))
+  for (const { name, value } of options) named.set(name, value === undefined ? name : `${name}:${value}`)
+  const lines: [string, string[]][] = [
+    ...[...new Set([...of('nameserver'), ...nameservers])]
+      .slice(0, nameserversMax)
+      .map((server): [string, string[]] => ['nameserver', [server]]),
+    ['search', [...new Set([...(short ? [serviceZone] : []), ...of('search'), ...searches])]],
+    ['options', [...named.values()]],
+  ]
+  return lines
+    .flatMap(([keyword, words]) => (words.length > 0 ? `${keyword} ${words.join(' ')}\n` : []))
+    .join('')
+}
+
+/**
+ * The machine's resolver: a pod in the machine's network asks its stub; one with a network of its own the listener at one of its gateways
+ * if there is one, and else the servers of its networks, or those behind the stub, which know no services.
+ */
+async function machineResolver(
+  pod: { hostNetwork: boolean; gateways: string[]; nameservers: string[] },
+  files: ResolverFiles,
 ): Promise<string> {
   const stub = join(files.resolved, 'stub-resolv.conf')
   if (pod.hostNetwork && existsSync(stub)) return await readFile(stub, 'utf8')
