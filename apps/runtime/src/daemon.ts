@@ -189,7 +189,7 @@ export async function startRuntime(
       machineId: machine.id,
       log,
       signal: stopping,
-      changed: (pods) => manager.want('store', pods),
+      changed: (pods, problems) => manager.want('store', pods, problems),
     })
   }
   log.info(

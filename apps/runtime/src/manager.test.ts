@@ -113,7 +113,7 @@ test('a broken file is shown and stops nothing', async () => {
   const { manager, settle, summary } = setUp()
   manager.want('file', wanted(podOf('one')))
   await settle()
-  manager.want('file', new Map(), [{ name: 'broken', file: '/x', message: 'broken.yaml: kind Invalid' }])
+  manager.want('file', new Map(), [{ name: 'broken', message: 'broken.yaml: kind Invalid' }])
   await settle()
   expect(summary()).toEqual(['broken file Refused', 'one file Running ready'])
 })
@@ -159,6 +159,18 @@ test('pods from the store choose no networks of the machine', async () => {
     ['own', 'Refused', expect.stringContaining('as with bridge')],
     ['plain', 'Running', undefined],
   ])
+})
+
+test('what the store has and is no pod is refused with its reason, and touches no other pod', async () => {
+  const { manager, settle, summary, statuses } = setUp()
+  manager.want('store', wanted(podOf('one'), podOf('two')))
+  await settle()
+  manager.want('store', wanted(podOf('one')), [{ name: 'bad', message: 'spec.x is not supported' }])
+  await settle()
+  expect(summary()).toEqual(['bad store Refused', 'one store Running ready'])
+  expect(statuses()[0]).toMatchObject({ code: 'POD_INVALID', message: 'spec.x is not supported' })
+  manager.want('store', wanted(podOf('one')))
+  expect(summary()).toEqual(['one store Running ready'])
 })
 
 test('a machine that cannot run pods says so for each of them', async () => {

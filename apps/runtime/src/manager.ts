@@ -5,7 +5,7 @@ import type { ImagesInUse } from './images.ts'
 import type { Network } from './network.ts'
 import { freeAddress, type PodNetwork } from './network-plan.ts'
 import { Pod, type PodPorts } from './pod.ts'
-import type { FileProblem } from './pod-files.ts'
+import type { PodProblem } from './pod-files.ts'
 import { manifestHash, newRecord, type PodRecord, type PodSource } from './pod-record.ts'
 import { portMapping, refusedStatus } from './pod-status.ts'
 import { whyNotFromStore } from './store-policy.ts'
@@ -37,7 +37,7 @@ export class Manager {
     api: new Map(),
   }
   readonly #since = new Date().toISOString()
-  #problems: FileProblem[] = []
+  readonly #problems: Record<'file' | 'store', PodProblem[]> = { file: [], store: [] }
   #mapping: Promise<void> = Promise.resolve()
   /** While the machine drains: how long pods get, and what ends it by itself. */
   #drain: { graceSeconds: number; cancel(): void } | undefined
@@ -59,10 +59,14 @@ export class Manager {
     }
   }
 
-  /** All pods of a source. While one of its files is broken nothing is removed: a slip of an editor must not stop a pod. */
-  want(source: 'file' | 'store', pods: Map<string, PodManifest>, problems: FileProblem[] = []): void {
-    this.#wanted[source] = problems.length > 0 ? new Map([...this.#wanted[source], ...pods]) : pods
-    if (source === 'file') this.#problems = problems
+  /**
+   * All pods of a source. While one of the files is broken nothing of them is removed: a slip of an editor must not stop a pod. What is
+   * broken in the store has a name, and touches no other pod.
+   */
+  want(source: 'file' | 'store', pods: Map<string, PodManifest>, problems: PodProblem[] = []): void {
+    this.#wanted[source] =
+      source === 'file' && problems.length > 0 ? new Map([...this.#wanted[source], ...pods]) : pods
+    this.#problems[source] = problems
     this.#reconcile()
   }
 
@@ -169,6 +173,7 @@ export class Manager {
           since: this.#since,
         }),
       )
+      known.add(manifest.metadata.name)
     }
     return [...all, ...this.#problemStatuses(known)].sort((a, b) => (a.name < b.name ? -1 : 1))
   }
@@ -291,9 +296,10 @@ export class Manager {
   }
 
   #problemStatuses(known: Set<string>): PodStatus[] {
-    return this.#problems
-      .filter(({ name }) => !known.has(name))
-      .map(({ name, message }) => ({
+    return (['file', 'store'] as const)
+      .flatMap((source) => this.#problems[source].map((problem) => ({ ...problem, source })))
+      .filter(({ name }) => !known.has(name) && known.add(name))
+      .map(({ name, message, source }) => ({
         formatVersion: 1 as const,
         name,
         machine: this.#options.machineId,
@@ -302,7 +308,7 @@ export class Manager {
         ready: false,
         code: 'POD_INVALID',
         message: message.slice(0, 4096),
-        source: 'file' as const,
+        source,
         service: name,
         ports: [],
         containers: [],

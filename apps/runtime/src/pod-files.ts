@@ -5,8 +5,10 @@ import { type PodManifest, parsePod } from '@kiln/schemas'
 import type { Log } from '@kiln/service'
 import { type Document, parseAllDocuments } from 'yaml'
 
+/** What its source has under a name, and is no pod. */
+export type PodProblem = { name: string; message: string }
 /** A file that is no pod, or not one that runs here; shown to the operator under a name made from the file's. */
-export type FileProblem = { name: string; file: string; message: string }
+export type FileProblem = PodProblem & { file: string }
 export type PodFiles = { pods: Map<string, { manifest: PodManifest; file: string }>; problems: FileProblem[] }
 
 const fileBytesMax = 1 << 20
@@ -54,14 +56,14 @@ export async function readPodFiles(folder: string): Promise<PodFiles> {
       problems: [`cannot be read: ${error instanceof Error ? error.message : String(error)}`],
     }))
     if (problems.length > 0) {
-      result.problems.push({ name: nameOf(name), file, message: `${name}: ${problems.join('; ')}` })
+      result.problems.push({ name: problemName(name), file, message: `${name}: ${problems.join('; ')}` })
       continue
     }
     for (const manifest of pods) {
       const other = result.pods.get(manifest.metadata.name)
       if (other)
         result.problems.push({
-          name: nameOf(name),
+          name: problemName(name),
           file,
           message: `${name}: pod ${manifest.metadata.name} is also in ${other.file}`,
         })
@@ -71,13 +73,15 @@ export async function readPodFiles(folder: string): Promise<PodFiles> {
   return result
 }
 
-const nameOf = (file: string): string =>
+/** A name for the status of what has none, or one that no pod may have. */
+export const problemName = (file: string): string =>
   file
     .toLowerCase()
     .replace(/\.(ya?ml|json)$/, '')
     .replace(/[^a-z0-9-]+/g, '-')
     .replace(/^-+|-+$/g, '')
-    .slice(0, 63) || 'file'
+    .slice(0, 63)
+    .replace(/-$/, '') || 'file'
 
 /** Reads the folder now, when it changes, and every now and then as notifications may be lost. */
 export async function followPodFiles(

@@ -2,28 +2,45 @@ import type { EtcdClient } from '@kiln/etcd-api'
 import { type PodManifest, parsePod, storeKeys } from '@kiln/schemas'
 import type { Log } from '@kiln/service'
 import { followPrefix } from './follow-prefix.ts'
+import { type PodProblem, problemName } from './pod-files.ts'
+
+/** So many of them have a status; all are logged. */
+const problemsMax = 100
 
 /**
- * Follows the pods that the store wants on a machine. `changed` gets them all, each time; what cannot be read is
- * logged and left out, and while the store is away nothing changes.
+ * Follows the pods that the store wants on a machine. `changed` gets them all, each time; what is no pod is
+ * logged and among the problems, and while the store is away nothing changes.
  */
 export function followStorePods(input: {
   store: Pick<EtcdClient, 'getPrefix' | 'watch'>
   machineId: string
   log: Log
   signal: AbortSignal
-  changed(pods: Map<string, PodManifest>): void
+  changed(pods: Map<string, PodManifest>, problems: PodProblem[]): void
 }): Promise<void> {
   const { store, log, signal } = input
   const prefix = storeKeys.pods(input.machineId)
   const pods = new Map<string, PodManifest>()
+  const problems = new Map<string, string>()
 
   const take = (key: string, text: string | undefined): void => {
     const name = key.slice(prefix.length)
-    const manifest = text === undefined ? undefined : readPod(name, text, log)
-    if (manifest) pods.set(name, manifest)
-    else pods.delete(name)
+    pods.delete(name)
+    problems.delete(name)
+    if (text === undefined) return
+    const read = readPod(name, text)
+    if (typeof read !== 'string') {
+      pods.set(name, read)
+      return
+    }
+    log.warn({ pod: name, problem: read }, 'pod of the store is refused')
+    problems.set(name, read)
   }
+  const tell = (): void =>
+    input.changed(
+      new Map(pods),
+      [...problems].slice(0, problemsMax).map(([name, message]) => ({ name: problemName(name), message })),
+    )
   return followPrefix({
     store,
     prefix,
@@ -31,23 +48,30 @@ export function followStorePods(input: {
     signal,
     reset: (entries) => {
       pods.clear()
+      problems.clear()
       for (const { key, text } of entries) take(key, text)
-      input.changed(new Map(pods))
+      tell()
     },
     changed: (changes) => {
       for (const { key, text } of changes) take(key, text)
-      input.changed(new Map(pods))
+      tell()
     },
   })
 }
 
-function readPod(name: string, text: string, log: Log): PodManifest | undefined {
+/** The pod, or why it is none. */
+function readPod(name: string, text: string): PodManifest | string {
   try {
     const { pod, problems } = parsePod(JSON.parse(text))
-    if (pod && pod.metadata.name === name) return pod
-    log.warn({ pod: name, problems: problems.slice(0, 5) }, 'pod of the store is refused')
+    if (!pod)
+      return problems
+        .slice(0, 5)
+        .map(({ path, message }) => `${path} ${message}`)
+        .join('; ')
+    return pod.metadata.name === name
+      ? pod
+      : `metadata.name is ${pod.metadata.name}, and its key ends in ${name}`
   } catch {
-    log.warn({ pod: name }, 'pod of the store is not JSON')
+    return 'is not JSON'
   }
-  return undefined
 }
