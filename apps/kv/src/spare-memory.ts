@@ -3,9 +3,9 @@ import { type Clock, systemClock } from '@kiln/service'
 
 const checkEveryMs = 2_000
 /** Below this part of a core the member has time to tidy up. */
-const quietShare = 0.1
+const quietShare = 0.03
 /** Checks in a row that have to find it quiet. */
-const quietChecks = 2
+const quietChecks = 5
 
 type Ports = {
   clock: Clock

@@ -14,7 +14,7 @@ export type MemoryParts = {
   gap: Gap
 }
 
-const gapEveryMs = 2
+const gapEveryMs = 5
 
 /** What a line with `MemoryParts` begins with. */
 export const memoryMark = 'memory-parts '
