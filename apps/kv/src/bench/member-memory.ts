@@ -17,7 +17,7 @@ export type MeasuredMember = {
 export type MemberMemory = MemoryParts & { rssAnon: number }
 
 const program = join(import.meta.dirname, 'measured-member.ts')
-const answerTimeoutMs = 30_000
+const answerTimeoutMs = 120_000
 
 export async function startMeasuredMember(flags: readonly string[] = []): Promise<MeasuredMember> {
   const cluster: MemberCluster = await startMembers({
