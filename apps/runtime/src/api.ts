@@ -6,8 +6,10 @@ import { dirname } from 'node:path'
 import { type PodStatus, parsePod } from '@kiln/schemas'
 import { assert, describeError, Fault, type Log, version } from '@kiln/service'
 import * as z from 'zod'
+import type { NetworkLeft } from './cni/pod-networks.ts'
 import { answerInLines, findImageWork } from './image-api.ts'
 import type { ImageService } from './image-service.ts'
+import type { NetworksAnswer } from './network-commands.ts'
 
 /** What the daemon does for its command line, over HTTP and JSON on a unix socket that only root may open. */
 export type RuntimeApi = {
@@ -25,6 +27,11 @@ export type RuntimeApi = {
   /** There is no reboot: services and pods come back. */
   resume(): Promise<void>
   images: ImageService
+  networks: {
+    list(): Promise<NetworksAnswer>
+    /** Undoes networks of sandboxes that are gone; answers those that stay. */
+    collect(): Promise<NetworkLeft[]>
+  }
   info(): { machine: string; runsPods: boolean; code?: string; message?: string }
 }
 
@@ -84,6 +91,12 @@ const routes: Route[] = [
   },
   { method: 'POST', path: /^\/v1\/resume$/, serve: (api) => api.resume().then(() => ({})) },
   { method: 'GET', path: /^\/v1\/images$/, serve: (api) => api.images.list() },
+  { method: 'GET', path: /^\/v1\/networks$/, serve: (api) => api.networks.list() },
+  {
+    method: 'POST',
+    path: /^\/v1\/networks\/gc$/,
+    serve: async (api) => ({ left: await api.networks.collect() }),
+  },
 ]
 
 function find(api: RuntimeApi, name: string): PodStatus {

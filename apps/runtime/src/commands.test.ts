@@ -55,6 +55,7 @@ async function serve(change: Partial<RuntimeApi> = {}): Promise<string[]> {
     planExec: unexpected,
     logs: unexpected,
     images: {} as RuntimeApi['images'],
+    networks: {} as RuntimeApi['networks'],
     info: () => ({ machine: 'node1', runsPods: true }),
     ...change,
   }
@@ -166,4 +167,25 @@ test('a machine is drained and resumed over the socket, with the times that were
   expect((await post('/v1/drain', { graceSeconds: 60 })).status).toBe(400)
   expect((await post('/v1/resume')).status).toBe(200)
   expect(seen).toEqual([times, 'resume'])
+})
+
+test('networks are listed with the files that are wrong, and what cannot be undone is told', async () => {
+  const left = [{ pod: 'gone', network: 'lan', message: 'CNI_PLUGIN_MISSING: there is no plug-in x' }]
+  await serve({
+    networks: {
+      list: async () => ({
+        networks: [{ name: 'bridge', cniVersion: '1.0.0', plugins: ['bridge', 'portmap'] }],
+        problems: [{ file: '/etc/kiln/cni/net.d/a.conf', message: 'is not JSON' }],
+      }),
+      collect: async () => left.splice(0),
+    },
+  })
+  const listed = await run('network', 'list')
+  expect(listed.out).toEqual(['NETWORK  CNI    PLUG-INS', 'bridge   1.0.0  bridge portmap'])
+  expect(listed).toMatchObject({ code: 8, err: ['/etc/kiln/cni/net.d/a.conf is not JSON'] })
+  expect(await run('network', 'gc')).toMatchObject({
+    code: 8,
+    err: ['lan of pod gone: CNI_PLUGIN_MISSING: there is no plug-in x'],
+  })
+  expect(await run('network', 'gc')).toMatchObject({ code: 0, err: [] })
 })

@@ -6,6 +6,7 @@ import { Command, CommanderError } from 'commander'
 import { callRuntime, callRuntimeLines, exitCodeOf } from './client.ts'
 import { addImageCommands } from './image-commands.ts'
 import { alignColumns } from './image-table.ts'
+import { addNetworkCommands } from './network-commands.ts'
 import { parsePodText } from './pod-files.ts'
 
 export type CommandPorts = {
@@ -125,6 +126,14 @@ export async function runCommand(argv: string[], ports: CommandPorts): Promise<n
     ...ports,
     list: () => call('GET', '/v1/images'),
     ask: (what, body, onProgress) => callRuntimeLines(socket(), `/v1/images/${what}`, body, onProgress),
+    exit: (wanted) => {
+      code = wanted
+    },
+  })
+  addNetworkCommands(program, {
+    ...ports,
+    list: () => call('GET', '/v1/networks'),
+    collect: () => call('POST', '/v1/networks/gc'),
     exit: (wanted) => {
       code = wanted
     },

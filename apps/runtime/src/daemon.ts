@@ -158,6 +158,18 @@ export async function startRuntime(
       signal: stopping,
       log,
     }),
+    networks: {
+      list: async () => {
+        const { networks, problems } = await cni.configured()
+        const summaries = [...networks.values()].map(({ name, cniVersion, plugins }) => ({
+          name,
+          cniVersion,
+          plugins: plugins.map(({ type }) => type),
+        }))
+        return { networks: summaries, problems }
+      },
+      collect: () => manager.collectNetworks(),
+    },
     info: () => ({
       machine: machine.id,
       runsPods: refusal === undefined,

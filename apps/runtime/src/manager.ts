@@ -1,5 +1,6 @@
 import { containersOf, type PodManifest, type PodStatus } from '@kiln/schemas'
 import { describeError, Fault, type Log } from '@kiln/service'
+import type { NetworkLeft } from './cni/pod-networks.ts'
 import type { ImageUser } from './image-service.ts'
 import type { ImagesInUse } from './images.ts'
 import type { Network } from './network.ts'
@@ -196,16 +197,17 @@ export class Manager {
     }
   }
 
-  /** Removes networks of sandboxes that no pod has. */
-  collectNetworks(): Promise<void> {
+  /** Removes networks of sandboxes that no pod has; answers those that stay. */
+  collectNetworks(): Promise<NetworkLeft[]> {
     return this.#collectNetworks([...this.#pods.values()].map(({ record }) => record))
   }
 
-  async #collectNetworks(records: PodRecord[]): Promise<void> {
+  async #collectNetworks(records: PodRecord[]): Promise<NetworkLeft[]> {
     try {
-      await this.#options.cni?.collect(new Set(records.map(({ uid }) => uid)))
+      return (await this.#options.cni?.collect(new Set(records.map(({ uid }) => uid)))) ?? []
     } catch (error) {
       this.#options.log.error({ error: describeError(error) }, 'networks of pods that are gone stay')
+      return [{ pod: '-', network: '-', message: describeError(error) }]
     }
   }
 

@@ -98,6 +98,7 @@ test('a network that its plug-ins never take is tried to be undone for a bounded
   expect(existsSync(file)).toBe(true)
   for (let round = 0; round < 8; round++) await networks.collect(new Set())
   expect(existsSync(file)).toBe(true)
-  await networks.collect(new Set())
+  const left = await networks.collect(new Set())
+  expect(left).toMatchObject([{ pod: 'p', network: 'net', message: expect.stringContaining('fake, DEL') }])
   expect(existsSync(file)).toBe(false)
 })

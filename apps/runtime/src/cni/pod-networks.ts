@@ -27,6 +27,9 @@ export type PodToConnect = {
 /** What the plug-ins gave a pod. */
 export type PodConnection = { addresses: string[]; gateways: string[]; nameservers: string[] }
 
+/** A network that could not be undone, and why. */
+export type NetworkLeft = { pod: string; network: string; message: string }
+
 /** Networks of pods that CNI plug-ins make. */
 export type CniNetworks = {
   configured(): Promise<ConfiguredNetworks>
@@ -34,8 +37,8 @@ export type CniNetworks = {
   connect(pod: PodToConnect): Promise<PodConnection>
   /** Undoes all networks of a pod. What cannot be undone now is logged, and tried again by `collect`. */
   disconnect(uid: string): Promise<void>
-  /** Undoes the networks of sandboxes that are no more, unless their pod, which will do it, is known. */
-  collect(known: ReadonlySet<string>): Promise<void>
+  /** Undoes the networks of sandboxes that are no more, unless their pod, which will do it, is known. Answers what stays. */
+  collect(known: ReadonlySet<string>): Promise<NetworkLeft[]>
   /** Says in the log which networks of running sandboxes are not as they were made. */
   check(): Promise<void>
 }
@@ -82,7 +85,8 @@ export function openCniNetworks(at: {
     throw failure
   }
 
-  const undoAll = async (list: Attachment[]): Promise<void> => {
+  const undoAll = async (list: Attachment[]): Promise<NetworkLeft[]> => {
+    const left: NetworkLeft[] = []
     for (const attachment of list) {
       const { pod, network } = attachment
       try {
@@ -93,10 +97,14 @@ export function openCniNetworks(at: {
           { pod, network: network.name, error: describeError(error) },
           'network of a pod is not removed yet',
         )
+        left.push({ pod, network: network.name, message: describeError(error).slice(0, 1000) })
       }
     }
+    return left
   }
-  const disconnect = async (uid: string): Promise<void> => undoAll(await attachments.list(uid))
+  const disconnect = async (uid: string): Promise<void> => {
+    await undoAll(await attachments.list(uid))
+  }
 
   return {
     configured,
@@ -146,7 +154,7 @@ export function openCniNetworks(at: {
       const gone: Attachment[] = []
       for (const attachment of await attachments.list())
         if (!known.has(attachment.uid) && !(await lives(attachment))) gone.push(attachment)
-      await undoAll(gone)
+      return undoAll(gone)
     },
     check: async () => {
       for (const attachment of await attachments.list()) {
