@@ -40,6 +40,7 @@ export {
   encodeSnapshot,
   restoreSlices,
   restoreSnapshot,
+  SnapshotDecoder,
   SnapshotEncoder,
   type SnapshotProblem,
   snapshotFormatVersion,

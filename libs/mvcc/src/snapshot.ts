@@ -17,6 +17,8 @@ const recordHeadBytes = 4 + 4 + 8 + 4 + 8 + 8 + 8
 const pieceBytes = 256 * 1024
 /** Checked before others may run. */
 const crcBytes = 8 << 20
+/** Decoded at once, at most, of a piece. */
+const decodeBytes = 1 << 20
 
 /** Why bytes are not a snapshot this version reads. */
 export type SnapshotProblem = 'truncated' | 'not-a-snapshot' | 'newer-format' | 'checksum'
@@ -116,10 +118,11 @@ export function restoreSnapshot(store: MvccStore, bytes: Uint8Array): SnapshotPr
 
 /** The same in slices; the store is replaced with the last one. */
 export function* restoreSlices(store: MvccStore, bytes: Uint8Array): Slices<SnapshotProblem | undefined> {
-  const data = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+  const data = asBuffer(bytes)
   if (data.length < headerBytes + 4) return 'truncated'
-  if (!data.subarray(0, 4).equals(magic)) return 'not-a-snapshot'
-  if (data.readUInt32LE(4) > snapshotFormatVersion) return 'newer-format'
+  const problem = problemOfHead(data)
+  if (problem) return problem
+  // First the checksum: what is decoded is what was written.
   const end = data.length - 4
   let crc = 0
   for (let from = 0; from < end; from += crcBytes) {
@@ -127,31 +130,103 @@ export function* restoreSlices(store: MvccStore, bytes: Uint8Array): Slices<Snap
     if (from + crcBytes < end) yield
   }
   if (crc !== data.readUInt32LE(end)) return 'checksum'
-
-  const leases = new LeaseBook()
-  let at = headerBytes
-  for (let left = data.readUInt32LE(24); left > 0; left--, at += leaseBytes) {
-    const id = data.readBigInt64LE(at)
-    leases.grant(id, data.readDoubleLE(at + 8))
-    leases.checkpoint(id, data.readDoubleLE(at + 16))
-  }
-  const history = new History(store.sizes)
-  const index = new KeyIndex(history, store.sizes.leafKeys)
-  for (let left = data.readDoubleLE(28); left > 0; left--) {
-    at = restoreRecord({ index, history, leases }, data, at)
-    if (left % store.sizes.sliceRecords === 0) yield
-  }
-  const revisions = { revision: data.readDoubleLE(8), compactRevision: data.readDoubleLE(16) }
-  store.replace({ index, history, leases, ...revisions })
-  return undefined
+  const decoder = new SnapshotDecoder(store)
+  yield* decoder.add(data)
+  return decoder.end()
 }
 
-/** Adds the version at `at`; answers where the next one is. */
+/**
+ * Reads a snapshot that comes in pieces of any size, so that it never is in memory as a whole. What it holds is built beside the
+ * store's content, which it replaces at the `end`. Bytes must have been checked before: its own checksum is known last.
+ */
+export class SnapshotDecoder {
+  readonly #store: MvccStore
+  readonly #leases = new LeaseBook()
+  readonly #history: History
+  readonly #index: KeyIndex
+  #head: { revision: number; compactRevision: number } | undefined
+  #leasesLeft = 0
+  #recordsLeft = 0
+  /** The beginning of what the next piece goes on with. */
+  #rest: Buffer = Buffer.alloc(0)
+  /** Of all before `rest`. */
+  #crc = 0
+  #problem: SnapshotProblem | undefined
+
+  constructor(store: MvccStore) {
+    this.#store = store
+    this.#history = new History(store.sizes)
+    this.#index = new KeyIndex(this.#history, store.sizes.leafKeys)
+  }
+
+  /** Takes the next bytes in; they may be overwritten once the slices have ended. */
+  *add(bytes: Uint8Array): Slices<void> {
+    for (let from = 0; from < bytes.length && !this.#problem; from += decodeBytes) {
+      const piece = bytes.subarray(from, from + decodeBytes)
+      const data = this.#rest.length > 0 ? Buffer.concat([this.#rest, piece]) : asBuffer(piece)
+      const used = yield* this.#decode(data)
+      this.#crc = crc32(data.subarray(0, used), this.#crc)
+      this.#rest = Buffer.from(data.subarray(used))
+    }
+  }
+
+  /** Replaces the store's content; the store is untouched if the snapshot is not good or not complete. */
+  end(): SnapshotProblem | undefined {
+    if (this.#problem) return this.#problem
+    if (!this.#head || this.#leasesLeft + this.#recordsLeft > 0 || this.#rest.length < 4) return 'truncated'
+    if (this.#rest.length > 4 || this.#rest.readUInt32LE(0) !== this.#crc) return 'checksum'
+    this.#store.replace({
+      index: this.#index,
+      history: this.#history,
+      leases: this.#leases,
+      ...this.#head,
+    })
+    return undefined
+  }
+
+  /** Takes over what is complete in `data` and answers how many bytes that is. */
+  *#decode(data: Buffer): Slices<number> {
+    let at = 0
+    if (!this.#head) {
+      if (data.length < headerBytes) return 0
+      this.#problem = problemOfHead(data)
+      if (this.#problem) return 0
+      this.#head = { revision: data.readDoubleLE(8), compactRevision: data.readDoubleLE(16) }
+      this.#leasesLeft = data.readUInt32LE(24)
+      this.#recordsLeft = data.readDoubleLE(28)
+      at = headerBytes
+    }
+    for (; this.#leasesLeft > 0 && at + leaseBytes <= data.length; this.#leasesLeft--, at += leaseBytes) {
+      const id = data.readBigInt64LE(at)
+      this.#leases.grant(id, data.readDoubleLE(at + 8))
+      this.#leases.checkpoint(id, data.readDoubleLE(at + 16))
+    }
+    if (this.#leasesLeft > 0) return at
+    const into = { index: this.#index, history: this.#history, leases: this.#leases }
+    while (this.#recordsLeft > 0 && at + recordHeadBytes <= data.length) {
+      const end = at + recordHeadBytes + data.readUInt32LE(at) + data.readUInt32LE(at + 4)
+      if (end > data.length) break
+      restoreRecord(into, data, at)
+      at = end
+      if (--this.#recordsLeft % this.#store.sizes.sliceRecords === 0) yield
+    }
+    return at
+  }
+}
+
+function problemOfHead(data: Buffer): SnapshotProblem | undefined {
+  if (!data.subarray(0, 4).equals(magic)) return 'not-a-snapshot'
+  return data.readUInt32LE(4) > snapshotFormatVersion ? 'newer-format' : undefined
+}
+
+const asBuffer = (bytes: Uint8Array): Buffer => Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+
+/** Adds the version at `at`, all of whose bytes are there. */
 function restoreRecord(
   { index, history, leases }: { index: KeyIndex; history: History; leases: LeaseBook },
   data: Buffer,
   at: number,
-): number {
+): void {
   const keyEnd = at + recordHeadBytes + data.readUInt32LE(at)
   const valueEnd = keyEnd + data.readUInt32LE(at + 4)
   const key = toKey(data.subarray(at + recordHeadBytes, keyEnd))
@@ -173,5 +248,4 @@ function restoreRecord(
   if (leaseBefore) leases.detach(leaseBefore, key)
   if (lease) leases.attach(lease, key)
   index.set(key, record)
-  return valueEnd
 }

@@ -1,7 +1,8 @@
 import { expect, test } from 'vitest'
 import { refusals } from './errors.ts'
 import type { KeyValue, RangeRequest, TxnRequest } from './requests.ts'
-import { encodeSnapshot, restoreSnapshot } from './snapshot.ts'
+import { inOnePiece } from './slices.ts'
+import { encodeSnapshot, restoreSnapshot, SnapshotDecoder } from './snapshot.ts'
 import { MvccStore } from './store.ts'
 import { checkPut, checkTxn } from './txn-check.ts'
 import { WatchHub } from './watch-hub.ts'
@@ -319,4 +320,39 @@ test('a damaged snapshot is told apart and changes nothing', () => {
   newer.writeUInt32LE(2, 4)
   expect(restoreSnapshot(store, newer)).toBe('newer-format')
   expect(read(store, 'z', '')).toMatchObject({ count: 1 })
+})
+
+test('a snapshot is read in pieces of any size, and none of it is taken before its end is good', () => {
+  const original = storeOf(['a', '1'], ['b', 'x'.repeat(3000)], ['a', '2'], ['c', ''])
+  for (const id of [7n, 8n]) original.grantLease(id, 60)
+  original.put({ key: bytes('d'), value: bytes('4'), lease: 8n })
+  original.deleteRange({ key: bytes('b'), rangeEnd: bytes('') })
+  const whole = Buffer.concat([...encodeSnapshot(original)])
+  const decode = (from: Buffer, size: number) => {
+    const store = storeOf(['z', '9'])
+    const decoder = new SnapshotDecoder(store)
+    for (let at = 0; at < from.length; at += size) inOnePiece(decoder.add(from.subarray(at, at + size)))
+    expect(read(store, 'z', '')).toMatchObject({ count: 1 })
+    return { problem: decoder.end(), store }
+  }
+  for (const size of [1, 7, 100, 1000, whole.length]) {
+    const { problem, store } = decode(whole, size)
+    expect(problem).toBeUndefined()
+    expect(Buffer.concat([...encodeSnapshot(store)])).toEqual(whole)
+    expect([...store.leases.get(8n)!.keys]).toEqual(['d'])
+  }
+  const flipped = Buffer.from(whole)
+  flipped[whole.indexOf('xxx') + 5]! ^= 1
+  for (const [bad, problem] of [
+    [whole.subarray(0, 20), 'truncated'],
+    [whole.subarray(0, 50), 'truncated'],
+    [whole.subarray(0, whole.length - 1), 'truncated'],
+    [Buffer.concat([whole, Buffer.alloc(1)]), 'checksum'],
+    [flipped, 'checksum'],
+    [Buffer.alloc(100), 'not-a-snapshot'],
+  ] as const) {
+    const decoded = decode(bad, 90)
+    expect(decoded.problem).toBe(problem)
+    expect(read(decoded.store, 'z', '')).toMatchObject({ count: 1 })
+  }
 })

@@ -224,7 +224,7 @@ export class Applier<Result> {
     log.info({ index: meta.index }, 'installing a snapshot')
     const restore = async (): Promise<void> => {
       await this.#applying
-      await stateMachine.restore(file.payload)
+      await stateMachine.restore(file.payload())
       if (isStopped()) return
       this.#installing = false
       this.index = meta.index

@@ -33,8 +33,10 @@ function createSum(): StateMachine<number> & { sum: number } {
         return machine.sum
       }),
     snapshot: async () => new TextEncoder().encode(String(machine.sum)),
-    restore: (bytes: Uint8Array) => {
-      machine.sum = Number(new TextDecoder().decode(bytes))
+    restore: async (snapshot: AsyncIterable<Uint8Array>) => {
+      const pieces: Uint8Array[] = []
+      for await (const piece of snapshot) pieces.push(piece)
+      machine.sum = Number(Buffer.concat(pieces))
     },
   }
   return machine

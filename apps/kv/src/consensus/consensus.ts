@@ -26,7 +26,7 @@ export async function startConsensus<Result>(options: ConsensusOptions<Result>):
   let roster = createRoster([])
   if (store.snapshot) {
     roster = decodeRoster(store.snapshot.context)
-    await options.stateMachine.restore(store.snapshot.payload)
+    await options.stateMachine.restore(store.snapshot.payload())
   } else if (store.isNew && !options.joining) {
     roster = createRoster(options.members)
     recovered = await beginCluster(options, roster)

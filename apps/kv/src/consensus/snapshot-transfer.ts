@@ -1,13 +1,7 @@
 import type { SnapshotMeta } from '@kiln/raft'
 import type { Clock, Log } from '@kiln/service'
 import type { Disk } from '../wal/disk.ts'
-import {
-  listSnapshots,
-  parseSnapshot,
-  receiveSnapshot,
-  type SnapshotFile,
-  type SnapshotSink,
-} from '../wal/snapshot-file.ts'
+import { listSnapshots, receiveSnapshot, type SnapshotFile, type SnapshotSink } from '../wal/snapshot-file.ts'
 import type { Frame } from './frame.ts'
 import type { MemberId } from './types.ts'
 
@@ -150,7 +144,7 @@ export class SnapshotReceiver {
       return
     }
     this.#current = undefined
-    const file = parseSnapshot(await sink.readBack())
+    const file = await sink.check()
     if (file === undefined) {
       await sink.abort()
       log.warn({ from: from.toString(16) }, 'a snapshot arrived damaged')

@@ -34,8 +34,11 @@ export type StateMachine<Result> = {
    * produced later. It is called between two `apply`.
    */
   snapshot(): Promise<Uint8Array | AsyncIterable<Uint8Array>>
-  /** Replaces the whole state. Called before any `apply` at a start, and when this member was too far behind. */
-  restore(snapshot: Uint8Array): void | Promise<void>
+  /**
+   * Replaces the whole state by what `snapshot` gave, in pieces of any size. Called before any `apply` at a start, and when this
+   * member was too far behind.
+   */
+  restore(snapshot: AsyncIterable<Uint8Array>): Promise<void>
 }
 
 /** Carries frames between members. It may lose, delay, reorder and repeat them, but never changes them. */

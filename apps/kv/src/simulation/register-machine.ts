@@ -30,8 +30,10 @@ export function createRegisterMachine(observe: {
         return applyCommand(values, decodeCommand(entry.data))
       }),
     snapshot: async () => new TextEncoder().encode(dump()),
-    restore: (bytes) => {
-      values = new Map(JSON.parse(new TextDecoder().decode(bytes)) as [string, string][])
+    restore: async (snapshot) => {
+      const pieces: Uint8Array[] = []
+      for await (const piece of snapshot) pieces.push(piece)
+      values = new Map(JSON.parse(Buffer.concat(pieces).toString()) as [string, string][])
       observe.restored()
     },
   }

@@ -56,11 +56,9 @@ async function loadSnapshot(source: EtcdClient, dataDir: string): Promise<StoreS
     const file = await openSnapshotFile(path, { skipHashCheck: true })
     try {
       const content = await readContent(file)
-      const pieces: Uint8Array[] = []
-      // Alarms are about the source's members and disks.
-      for await (const piece of encodeState({ ...content, alarms: [] })) pieces.push(piece)
       const state = new StoreState()
-      await state.restore(Buffer.concat(pieces))
+      // Alarms are about the source's members and disks.
+      await state.restore(encodeState({ ...content, alarms: [] }))
       return state
     } finally {
       await file.close()

@@ -89,6 +89,28 @@ test('a snapshot carries keys, leases and alarms, as of the moment it was asked 
   expect(restored.alarms.list()).toEqual([{ member: 3n, alarm: 'corrupt' }])
 })
 
+test('a snapshot is restored from pieces of any size', async () => {
+  const state = new StoreState()
+  await apply(
+    state,
+    put('a', '1'),
+    { kind: 'alarm', raise: true, member: 3n, alarm: 'corrupt' },
+    { kind: 'auth', change: { kind: 'role-add', name: 'reader' } },
+  )
+  const bytes = await snapshotOf(state)
+  async function* pieces(size: number, end = bytes.length) {
+    for (let at = 0; at < end; at += size) yield bytes.subarray(at, Math.min(at + size, end))
+  }
+  for (const size of [1, 11, bytes.length]) {
+    const restored = new StoreState()
+    await restored.restore(pieces(size))
+    expect(await snapshotOf(restored)).toEqual(bytes)
+  }
+  for (const end of [0, 20, bytes.length - 1]) {
+    await expect(new StoreState().restore(pieces(11, end))).rejects.toThrow(/truncated/)
+  }
+})
+
 test('a damaged snapshot is refused', async () => {
   const state = new StoreState()
   await apply(state, put('a', '1'))

@@ -2,7 +2,6 @@ import {
   type AttachedKeys,
   AuthBook,
   type AuthChange,
-  type AuthState,
   accepted,
   authRefusals,
   type DeleteRangeResponse,
@@ -13,8 +12,8 @@ import {
   type PutResponse,
   refusals,
   refused,
-  restoreSlices,
   type Slices,
+  SnapshotDecoder,
   type TxnRequest,
   type TxnResponse,
 } from '@kiln/mvcc'
@@ -23,11 +22,11 @@ import { decodeRestore } from '../api/history-messages.ts'
 import { decodeCompaction, decodeDelete, decodePut, decodeTxn } from '../api/requests.ts'
 import type { CommittedEntry, StateMachine } from '../consensus/types.ts'
 import { type Alarm, AlarmBook } from './alarm-book.ts'
-import { decodeAuthState, encodeAuthState } from './auth-state.ts'
-import { type AlarmKind, type Command, decodeCommand, type MinorVersion } from './command.ts'
+import { type Command, decodeCommand, type MinorVersion } from './command.ts'
 import { demandOf, refuseCommand } from './permission.ts'
 import { proposerOf } from './proposer.ts'
 import { nextTurn, runSlices } from './slices.ts'
+import { decodeStateHead, encodeStateHead, type StateHead } from './state-head.ts'
 import { firstStoreVersion, newerStore, storeVersion } from './store-version.ts'
 
 /** What applying a command gave, on the member that proposed it. */
@@ -55,23 +54,6 @@ export type StoreListener = {
   onTokenGiven?(name: string, token: string): void
   onAuthChanged?(change: AuthChange): void
 }
-
-const magic = Buffer.from('KKVS')
-/**
- * Version 2 has the state of auth between alarms and keys; a store that never had any writes version 1. Version 3 has the
- * version of the store among the alarms, and is written once that was raised.
- */
-const formatVersion = 3
-const headBytes = 12
-const alarmKinds: AlarmKind[] = ['nospace', 'corrupt']
-/** A downgrade that is under way stands among the alarms of a snapshot, its target in place of the member. */
-const downgradeRecord = 2
-const versionRecord = 3
-const packVersion = ({ major, minor }: MinorVersion): bigint => (BigInt(major) << 32n) | BigInt(minor)
-const unpackVersion = (number: bigint): MinorVersion => ({
-  major: Number(number >> 32n),
-  minor: Number(number & 0xffff_ffffn),
-})
 
 /**
  * The replicated state: keys, leases, alarms, users and roles. Applying looks at the entries and the state alone, so that
@@ -138,36 +120,27 @@ export class StoreState implements StateMachine<Applied> {
     return withPauses(head, encodeSnapshot(this.store))
   }
 
-  async restore(snapshot: Uint8Array): Promise<void> {
-    const bytes = Buffer.from(snapshot.buffer, snapshot.byteOffset, snapshot.byteLength)
-    if (
-      bytes.length < headBytes ||
-      !bytes.subarray(0, 4).equals(magic) ||
-      bytes.readUInt32LE(4) > formatVersion
-    ) {
-      throw new Fault('STORE_SNAPSHOT_BAD', 'the snapshot is none of this version of kiln-kv')
+  /** The bytes were checked as a whole before; they may come in pieces of any size. */
+  async restore(snapshot: Uint8Array | AsyncIterable<Uint8Array>): Promise<void> {
+    const decoder = new SnapshotDecoder(this.store)
+    let head: StateHead | undefined
+    let begun = Buffer.alloc(0)
+    for await (const piece of snapshot instanceof Uint8Array ? [snapshot] : snapshot) {
+      if (head) await runSlices(decoder.add(piece))
+      else {
+        begun = Buffer.concat([begun, piece])
+        head = decodeStateHead(begun)
+        if (head) await runSlices(decoder.add(begun.subarray(head.bytes)))
+      }
     }
-    const alarms: Alarm[] = []
-    let downgrade: MinorVersion | undefined
-    let version = firstStoreVersion
-    const count = bytes.readUInt32LE(8)
-    for (let record = 0; record < count; record++) {
-      const number = bytes.readBigUInt64LE(headBytes + record * 9)
-      const kind = bytes[headBytes + record * 9 + 8]!
-      if (kind === downgradeRecord) downgrade = unpackVersion(number)
-      else if (kind === versionRecord) version = Number(number)
-      else alarms.push({ member: number, alarm: alarmKinds[kind]! })
+    const problem = head ? decoder.end() : 'truncated'
+    if (!head || problem) {
+      throw new Fault('STORE_SNAPSHOT_BAD', `the snapshot cannot be restored: ${problem}`)
     }
-    if (version > storeVersion) throw newerStore(version)
-    let at = headBytes + count * 9
-    const auth = decodeAuthState(bytes, bytes.readUInt32LE(4) > 1 ? at : undefined)
-    at += auth.bytes
-    const problem = await runSlices(restoreSlices(this.store, bytes.subarray(at)))
-    if (problem) throw new Fault('STORE_SNAPSHOT_BAD', `the snapshot cannot be restored: ${problem}`)
-    this.alarms.replace(alarms)
-    this.#downgrade = downgrade
-    this.#version = version
-    this.auth.replace(auth.state)
+    this.alarms.replace(head.alarms)
+    this.#downgrade = head.downgrade
+    this.#version = head.version
+    this.auth.replace(head.auth)
     this.#listener.onReplaced?.()
   }
 
@@ -306,33 +279,6 @@ function whileCorrupt({ kind }: Command): Applied | undefined {
     case 'raise-version':
       return undefined
   }
-}
-
-/** What stands before the store in a snapshot of the state. */
-export function encodeStateHead(state: {
-  alarms: readonly Alarm[]
-  auth: AuthState
-  downgrade?: MinorVersion | undefined
-  version?: number
-}): Buffer {
-  const records = state.alarms.map(({ member, alarm }) => ({
-    number: member,
-    kind: alarmKinds.indexOf(alarm),
-  }))
-  if (state.downgrade) records.push({ number: packVersion(state.downgrade), kind: downgradeRecord })
-  const { version = firstStoreVersion } = state
-  const isRaised = version > firstStoreVersion
-  if (isRaised) records.push({ number: BigInt(version), kind: versionRecord })
-  const auth = encodeAuthState(state.auth, isRaised)
-  const head = Buffer.alloc(headBytes + records.length * 9)
-  magic.copy(head)
-  head.writeUInt32LE(isRaised ? formatVersion : auth.length > 0 ? 2 : 1, 4)
-  head.writeUInt32LE(records.length, 8)
-  records.forEach(({ number, kind }, at) => {
-    head.writeBigUInt64LE(number, headBytes + at * 9)
-    head[headBytes + at * 9 + 8] = kind
-  })
-  return Buffer.concat([head, auth])
 }
 
 /** Whether a transaction could make the store larger. */

@@ -1,10 +1,52 @@
 import { Random, SimulatedDisk, settle, VirtualClock } from '@kiln/simulation'
 import { expect, test } from 'vitest'
-import { findSnapshot, listSnapshots, pruneSnapshots, saveSnapshot, snapshotName } from './snapshot-file.ts'
+import type { Disk } from './disk.ts'
+import {
+  findSnapshot,
+  listSnapshots,
+  pruneSnapshots,
+  type SnapshotFile,
+  saveSnapshot,
+  snapshotName,
+} from './snapshot-file.ts'
 
 const membership = { voters: [1n, 2n, 3n], learners: [4n] }
 const context = Uint8Array.of(9, 9)
 const payload = (byte: number): Uint8Array => new Uint8Array(10_000).fill(byte)
+
+async function bytesOf(file: SnapshotFile): Promise<Uint8Array> {
+  const pieces: Uint8Array[] = []
+  for await (const piece of file.payload()) pieces.push(piece)
+  return new Uint8Array(Buffer.concat(pieces))
+}
+
+/** The disk, which notes how much was read at once. */
+function noteReads(disk: Disk): { disk: Disk; reads: number[] } {
+  const reads: number[] = []
+  const open: Disk['open'] = async (name, options) => {
+    const file = await disk.open(name, options)
+    return {
+      size: () => file.size(),
+      read: (offset, length) => {
+        reads.push(length)
+        return file.read(offset, length)
+      },
+      write: (bytes, offset, done) => file.write(bytes, offset, done),
+      sync: () => file.sync(),
+      close: () => file.close(),
+    }
+  }
+  return {
+    disk: {
+      list: () => disk.list(),
+      open,
+      rename: (names) => disk.rename(names),
+      remove: (name) => disk.remove(name),
+      syncDirectory: () => disk.syncDirectory(),
+    },
+    reads,
+  }
+}
 
 function createStage(seed = 1) {
   const clock = new VirtualClock()
@@ -36,7 +78,7 @@ test('a snapshot comes back with everything that belongs to it', async () => {
   const { found, damaged } = await findSnapshot(disk.mount())
   expect(found?.meta).toEqual({ index: 5, term: 2, membership })
   expect(found?.context).toEqual(context)
-  expect(found?.payload).toEqual(payload(1))
+  expect(await bytesOf(found!)).toEqual(payload(1))
   expect(damaged).toEqual([])
 })
 
@@ -50,6 +92,24 @@ test('for a damaged snapshot the one before stands in', async () => {
   expect(damaged).toEqual([snapshotName(9)])
 })
 
+test('a large snapshot is never in memory as a whole', async () => {
+  const { disk, drive } = createStage()
+  const large = new Uint8Array(5_000_000).map((_, at) => at % 251)
+  await drive(saveSnapshot(disk.mount(), { meta: { index: 5, term: 2, membership }, context }, large))
+  const noted = noteReads(disk.mount())
+  const { found } = await findSnapshot(noted.disk)
+  expect(Buffer.compare(await bytesOf(found!), large)).toBe(0)
+  expect(Math.max(...noted.reads)).toBe(1 << 20)
+})
+
+test('a snapshot that the disk reads otherwise the second time is not restored', async () => {
+  const { disk, save } = createStage()
+  await save(5, 1)
+  const { found } = await findSnapshot(disk.mount())
+  disk.corrupt(snapshotName(5), 5_000)
+  await expect(bytesOf(found!)).rejects.toThrow(/other bytes of snapshot-/)
+})
+
 test('a power cut while saving leaves the old snapshot or the new one, and no rubbish', async () => {
   const seen = new Set<number | undefined>()
   for (let seed = 1; seed <= 100; seed++) {
@@ -59,7 +119,7 @@ test('a power cut while saving leaves the old snapshot or the new one, and no ru
     disk.crash()
     const { found, damaged } = await findSnapshot(disk.mount())
     seen.add(found?.meta.index)
-    expect(found?.payload[0]).toBe(found?.meta.index === 9 ? 2 : 1)
+    expect((await bytesOf(found!))[0]).toBe(found?.meta.index === 9 ? 2 : 1)
     expect(damaged).toEqual([])
     expect(disk.names().filter((name) => name.endsWith('.new'))).toEqual([])
   }

@@ -1,7 +1,7 @@
 import { crc32 } from 'node:zlib'
 import { decodeMembership, encodedMembershipBytes, type SnapshotMeta, writeMembership } from '@kiln/raft'
 import { Fault } from '@kiln/service'
-import type { Disk } from './disk.ts'
+import type { Disk, DiskFile } from './disk.ts'
 import { write } from './segment-files.ts'
 
 /**
@@ -14,8 +14,18 @@ const fixedBytes = 26
 const trailerBytes = 12
 const namePattern = /^snapshot-[0-9a-f]{14}\.snap$/
 
-/** `context` is what the owner of the store remembers beside the state machine: its members. */
-export type SnapshotFile = { meta: SnapshotMeta; context: Uint8Array; payload: Uint8Array }
+/** Read at once: of a snapshot only a piece is ever in memory, and checking one holds up nobody. */
+const pieceBytes = 1 << 20
+
+/**
+ * A snapshot that was found good. `context` is what the owner of the store remembers beside the state machine: its members.
+ * `payload` reads the state machine's bytes and throws if they are not what they were.
+ */
+export type SnapshotFile = {
+  meta: SnapshotMeta
+  context: Uint8Array
+  payload(): AsyncGenerator<Uint8Array, void>
+}
 
 export function snapshotName(index: number): string {
   return `snapshot-${index.toString(16).padStart(14, '0')}.snap`
@@ -51,8 +61,8 @@ export async function saveSnapshot(
 export type SnapshotSink = {
   write(chunk: Uint8Array): Promise<void>
   bytes(): number
-  /** All that was written. */
-  readBack(): Promise<Uint8Array>
+  /** Reads back what was written; undefined if that is no good snapshot. Its payload can be read after `commit`. */
+  check(): Promise<SnapshotFile | undefined>
   /** CRC of what was written so far. */
   crc(): number
   /** Makes it durable under its name. */
@@ -73,7 +83,7 @@ export async function receiveSnapshot(disk: Disk, temporary: string): Promise<Sn
       await write(file, chunk, at)
     },
     bytes: () => offset,
-    readBack: () => file.read(0, offset),
+    check: () => checkSnapshot(disk, file),
     crc: () => crc,
     commit: async (index) => {
       await file.sync()
@@ -88,27 +98,61 @@ export async function receiveSnapshot(disk: Disk, temporary: string): Promise<Sn
   }
 }
 
-/** Checks the whole file; undefined if it is not what was written. */
-export function parseSnapshot(bytes: Uint8Array): SnapshotFile | undefined {
-  if (bytes.length < fixedBytes + trailerBytes) return undefined
-  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length)
-  if (view.getUint32(0, true) !== magic) return undefined
-  if (crc32(bytes.subarray(0, bytes.length - 4)) !== view.getUint32(bytes.length - 4, true)) return undefined
-  const version = view.getUint16(4, true)
+/** Checks the whole file; undefined if it is not what was written. `name` is where its payload will be read. */
+async function checkSnapshot(disk: Disk, file: DiskFile, name?: string): Promise<SnapshotFile | undefined> {
+  const size = await file.size()
+  if (size < fixedBytes + trailerBytes) return undefined
+  const fixed = viewOf(await file.read(0, fixedBytes))
+  if (fixed.getUint32(0, true) !== magic) return undefined
+  const end = { at: size - trailerBytes, crc: 0 }
+  const trailer = viewOf(await file.read(end.at, trailerBytes))
+  for await (const piece of piecesOf(file, 0, size - 4)) end.crc = crc32(piece, end.crc)
+  if (trailer.byteLength < trailerBytes || end.crc !== trailer.getUint32(8, true)) return undefined
+  const version = fixed.getUint16(4, true)
   if (version !== versions.plain && version !== versions.joint) {
     throw new Fault(
       'STORE_FORMAT_UNKNOWN',
       `a snapshot has format ${version}, this version knows up to ${versions.joint}`,
     )
   }
-  const headerLength = view.getUint32(6, true)
-  const { membership, next } = decodeMembership(view, fixedBytes, version === versions.joint)
-  return {
-    meta: { index: view.getFloat64(10, true), term: view.getFloat64(18, true), membership },
-    context: bytes.subarray(next, headerLength),
-    payload: bytes.subarray(headerLength, bytes.length - trailerBytes),
+  const header = await file.read(0, fixed.getUint32(6, true))
+  const { membership, next } = decodeMembership(viewOf(header), fixedBytes, version === versions.joint)
+  const meta = { index: fixed.getFloat64(10, true), term: fixed.getFloat64(18, true), membership }
+  const checked = { name: name ?? snapshotName(meta.index), header, end }
+  return { meta, context: header.subarray(next), payload: () => readPayload(disk, checked) }
+}
+
+/** What was checked is read again, from the disk: so it is checked again. */
+async function* readPayload(
+  disk: Disk,
+  { name, header, end }: { name: string; header: Uint8Array; end: { at: number; crc: number } },
+): AsyncGenerator<Uint8Array, void> {
+  const file = await disk.open(name, { create: false, durable: false })
+  try {
+    let crc = crc32(header)
+    for await (const piece of piecesOf(file, header.length, end.at)) {
+      crc = crc32(piece, crc)
+      yield piece
+    }
+    if (crc32(await file.read(end.at, trailerBytes - 4), crc) !== end.crc) {
+      throw new Fault('STORE_SNAPSHOT_BAD', `the disk gives other bytes of ${name} than before`)
+    }
+  } finally {
+    await file.close()
   }
 }
+
+/** Ends early where the file does. */
+async function* piecesOf(file: DiskFile, from: number, to: number): AsyncGenerator<Uint8Array, void> {
+  for (let at = from; at < to; ) {
+    const piece = await file.read(at, Math.min(pieceBytes, to - at))
+    if (piece.length === 0) return
+    yield piece
+    at += piece.length
+  }
+}
+
+const viewOf = (bytes: Uint8Array): DataView => new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
 
 /** Names of the snapshots, newest first. */
 export async function listSnapshots(disk: Disk): Promise<string[]> {
@@ -126,15 +170,6 @@ export async function removeUnfinished(disk: Disk): Promise<void> {
   }
 }
 
-export async function readWhole(disk: Disk, name: string): Promise<Uint8Array> {
-  const file = await disk.open(name, { create: false, durable: false })
-  try {
-    return await file.read(0, await file.size())
-  } finally {
-    await file.close()
-  }
-}
-
 /** The newest good snapshot; older ones stand in for damaged ones if the log reaches back that far. */
 export async function findSnapshot(
   disk: Disk,
@@ -142,8 +177,13 @@ export async function findSnapshot(
   const damaged: string[] = []
   await removeUnfinished(disk)
   for (const name of await listSnapshots(disk)) {
-    const parsed = parseSnapshot(await readWhole(disk, name))
-    if (parsed !== undefined) return { found: parsed, damaged }
+    const file = await disk.open(name, { create: false, durable: false })
+    try {
+      const found = await checkSnapshot(disk, file, name)
+      if (found !== undefined) return { found, damaged }
+    } finally {
+      await file.close()
+    }
     damaged.push(name)
   }
   return { found: undefined, damaged }
