@@ -241,8 +241,7 @@ async function writeBootData(
     'profiles/solo.json': JSON.stringify({
       id: 'solo',
       ignition_id: 'solo.ign',
-      ...(options.args ? { boot: { args: options.args } } : {}),
-      kiln: { release: version },
+      kiln: { release: version, args: options.args ?? [] },
     }),
     'ignition/solo.ign': options.config ?? JSON.stringify({ ignition: { version: '3.4.0' } }),
     'release-keys/lab.pub': releaseKey,
