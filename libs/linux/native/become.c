@@ -91,7 +91,7 @@ void become(const struct plan *plan, const struct record *seccomp) {
   set_labels(plan);
   if (options != NULL) own_streams(process);
   if (seccomp != NULL && seccomp->f[2].text[0] != 0) {
-    listener = connect_console(seccomp->f[2].text);
+    listener = connect_socket(seccomp->f[2].text, SOCK_STREAM);
     if (listener < 0) fail("connect seccomp listener", seccomp->f[2].text);
   }
   /* Nothing of the host may be reached from here on: every other descriptor closes at exec. */

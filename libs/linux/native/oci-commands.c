@@ -29,7 +29,7 @@ int start_container_now(struct container *c) {
   struct failure failure;
   char path[64];
   snprintf(path, sizeof path, "/proc/self/fd/%d/start", c->folder);
-  int fd = connect_console(path);
+  int fd = connect_socket(path, SOCK_STREAM);
   if (fd < 0) return complain("start %s: %s", c->id, strerror(errno));
   /* From here on the program may run: a second start must not be tried, whatever becomes of this one. */
   c->running = 1;

@@ -17,7 +17,8 @@ int limit_process(const struct plan *plan, pid_t pid, struct failure *failure) {
 int hand_over(const struct plan *plan, const struct clone_result *made, const char *word, struct failure *failure) {
   const struct record *file = plan_find(plan, OP_PID_FILE), *socket = plan_find(plan, OP_PIDFD_SOCKET);
   char text[16];
-  int length = snprintf(text, sizeof text, "%d", (int)made->pid), to = socket == NULL ? -1 : connect_console(socket->f[0].text);
+  int length = snprintf(text, sizeof text, "%d", (int)made->pid);
+  int to = socket == NULL ? -1 : connect_socket(socket->f[0].text, SOCK_STREAM);
   if (socket != NULL && (to < 0 || send_descriptor(to, made->process, word) != 0))
     return set_failure(failure, "send pidfd to", socket->f[0].text);
   if (to >= 0) close(to);
@@ -45,9 +46,7 @@ static int build(struct container *c, struct init *init, struct clone_result *ma
   if (step != NULL) return set_failure(failure, step, path);
   if (clone_container(plan, init_container, init, made) != 0) return set_failure(failure, "clone container", "");
   close(init->sync[1]);
-  init->sync[1] = -1;
   close(init->listener);
-  init->listener = -1;
   c->pid = made->pid;
   c->started_at = start_time(made->pid);
   if (write_state(c) != 0) return set_failure(failure, "write state", c->id);
@@ -80,7 +79,7 @@ int open_console(const struct plan *plan, int *ours) {
   int pair[2];
   *ours = -1;
   if (console == NULL) return -1;
-  if (console->f[0].text[0] != 0) return connect_console(console->f[0].text);
+  if (console->f[0].text[0] != 0) return connect_socket(console->f[0].text, SOCK_STREAM);
   if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0) return -1;
   *ours = pair[0];
   return pair[1];

@@ -123,6 +123,7 @@ static const struct {
     {"update", command_update, "change a container's limits: [--resources FILE|-] [--memory BYTES] [--pids-limit N] ... ID"},
     {"events", NULL, "print a container's statistics: [--stats] [--interval DURATION] ID"},
     {"features", NULL, "print what this runtime supports as JSON"},
+    {"planner", NULL, "serve the planner, so that commands need not start one: [--socket PATH]"},
     {"spec", NULL, "write a default config.json: [--bundle DIR] [--rootless]"},
 };
 

@@ -90,8 +90,7 @@ void become_root_there(void);
 /* In the front, for what a user namespace could not reach. NULL, or the step that failed, with errno. */
 const char *open_sources(const struct plan *plan, const char **path);
 void mount_everything(const struct plan *plan);
-/* oci-console.c. A connection to the socket at a path of any length, or -1. */
-int connect_console(const char *path);
+/* oci-console.c */
 int open_terminal(const struct record *console, int pts, int *slave);
 int send_descriptor(int to, int fd, const char *text);
 int receive_descriptor(int from);

@@ -32,6 +32,8 @@ int enter_cgroup(const char *path, pid_t pid);
 int set_rlimits(const struct plan *plan, pid_t pid);
 int set_oom_score(const struct plan *plan, pid_t pid);
 long long now_ms(clockid_t clock);
+/* A connection to the socket of this type (SOCK_*) at a path of any length, or -1. */
+int connect_socket(const char *path, int type);
 /* Brings up the loopback device of the caller's network namespace. 0 or -1. */
 int loopback_up(void);
 /* setup.c: builds the container around the caller, after the namespaces exist; ends before `become`. */

@@ -131,16 +131,15 @@ static void mask(const char *path) {
   if (S_ISDIR(target.st_mode)) {
     if (mount("tmpfs", by_descriptor(fd), "tmpfs", MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC, "size=0k") != 0)
       fail("mask folder", path);
-  } else {
-    /* What hides a file must be the real null device, whatever someone put in its place. */
-    int source = open("/dev/null", O_PATH | O_CLOEXEC);
-    if (source < 0 || fstat(source, &null) != 0 || !S_ISCHR(null.st_mode) || null.st_rdev != makedev(1, 3))
-      fail("check the null device", "/dev/null");
-    bind_descriptor(source, fd, path);
-    close(source);
+    close(fd);
     return;
   }
-  close(fd);
+  /* What hides a file must be the real null device, whatever someone put in its place. */
+  int source = open("/dev/null", O_PATH | O_CLOEXEC);
+  if (source < 0 || fstat(source, &null) != 0 || !S_ISCHR(null.st_mode) || null.st_rdev != makedev(1, 3))
+    fail("check the null device", "/dev/null");
+  bind_descriptor(source, fd, path);
+  close(source);
 }
 
 static void make_readonly(const char *path) {
