@@ -89,6 +89,11 @@ export function exitCodeOf(error: unknown): number {
     case 'POD_NAME_TAKEN':
     case 'POD_NOT_ALLOWED':
     case 'POD_NOT_RUNNING':
+    case 'POD_NOT_PREPARED':
+    case 'POD_NOT_EXITED':
+    case 'POD_AMBIGUOUS':
+    case 'POD_UUID_TAKEN':
+    case 'POD_RUNS':
     case 'IMAGE_AMBIGUOUS':
     case 'IMAGE_IN_USE':
     case 'IMAGE_STORE_BUSY':

@@ -2,7 +2,6 @@ import { containersOf, type PodManifest, type PodStatus } from '@kiln/schemas'
 import { describeError, Fault, type Log } from '@kiln/service'
 import type { NetworkLeft } from './cni/pod-networks.ts'
 import type { ImageUser } from './image-service.ts'
-import type { ImagesInUse } from './images.ts'
 import type { Network } from './network.ts'
 import { freeAddress, type PodNetwork } from './network-plan.ts'
 import { Pod, type PodPorts } from './pod.ts'
@@ -11,7 +10,7 @@ import { manifestHash, newRecord, type PodRecord, type PodSource } from './pod-r
 import { portMapping, refusedStatus } from './pod-status.ts'
 import { whyNotFromStore } from './store-policy.ts'
 
-export type ManagerOptions = Omit<PodPorts, 'freeAddress' | 'changed' | 'removed'> & {
+export type ManagerOptions = Omit<PodPorts, 'freeAddress' | 'changed' | 'removed' | 'over'> & {
   log: Log
   network: Network
   podNetwork: PodNetwork
@@ -19,6 +18,8 @@ export type ManagerOptions = Omit<PodPorts, 'freeAddress' | 'changed' | 'removed
   refusal: Fault | undefined
   storePodsMayUseHost: boolean
   changed(statuses: PodStatus[]): void
+  /** A pod that was run once is over: its record is no longer of those that run. */
+  over?(record: PodRecord): void
 }
 
 type Wanted = { manifest: PodManifest; source: PodSource }
@@ -86,6 +87,27 @@ export class Manager {
     if (pod && !pod.removing && pod.record.hash === manifestHash(manifest)) await pod.start()
     this.#reconcile()
     return this.#statusOf(name)
+  }
+
+  /** Fails if there is a pod of that name, or none can run here. */
+  expectFree(name: string): void {
+    if (this.#options.refusal) throw this.#options.refusal
+    if (this.#pods.has(name) || sources.some((source) => this.#wanted[source].has(name)))
+      throw new Fault('POD_NAME_TAKEN', `a pod ${name} runs already`, { remedy: 'stop or remove it first' })
+  }
+
+  /** Runs a pod that was prepared, until it is over. */
+  runOnce(record: PodRecord): void {
+    const { name } = record.manifest.metadata
+    this.expectFree(name)
+    this.#wanted.api.set(name, record.manifest)
+    this.#add(record)
+    this.#changed()
+  }
+
+  /** Records of the pods that run or are to run. */
+  records(): PodRecord[] {
+    return [...this.#pods.values()].map(({ record }) => record)
   }
 
   async stop(name: string, graceSeconds?: number): Promise<PodStatus> {
@@ -188,15 +210,6 @@ export class Manager {
     }))
   }
 
-  /** What images must stay. */
-  imagesInUse(): ImagesInUse {
-    const users = this.imageUsers()
-    return {
-      references: new Set(users.flatMap(({ references }) => references)),
-      chains: new Set(users.flatMap(({ chains }) => chains)),
-    }
-  }
-
   /** Removes networks of sandboxes that no pod has; answers those that stay. */
   collectNetworks(): Promise<NetworkLeft[]> {
     return this.#collectNetworks([...this.#pods.values()].map(({ record }) => record))
@@ -262,6 +275,13 @@ export class Manager {
       changed: () => this.#changed(),
       removed: (gone) => {
         this.#pods.delete(gone.name)
+        this.#reconcile()
+      },
+      over: (gone) => {
+        this.#pods.delete(gone.name)
+        if (this.#wanted.api.get(gone.name) === gone.record.manifest) this.#wanted.api.delete(gone.name)
+        this.#options.over?.(gone.record)
+        void gone.leave()
         this.#reconcile()
       },
     })

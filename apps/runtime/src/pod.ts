@@ -38,6 +38,8 @@ export type PodPorts = {
   freeAddress(): string | undefined
   changed(): void
   removed(pod: Pod): void
+  /** A pod that is run once is over: nothing of it runs, and its record says how it ended. */
+  over(pod: Pod): void
 }
 
 type Goal = 'run' | 'stop' | 'remove'
@@ -177,8 +179,10 @@ export class Pod {
       this.#cancelTimer?.()
       try {
         await this.#observe()
+        await this.#failTogether()
         if (this.#goal === 'run' && !this.#suspended) await this.#runRound()
         else await this.#stopRound()
+        if (this.#left || (await this.#endOnce())) return
       } catch (error) {
         this.#log.error({ error: describeError(error) }, 'a round of the pod failed')
       }
@@ -186,6 +190,32 @@ export class Pod {
     }
     if (this.#left || (this.#goal === 'remove' && this.#closed)) return
     this.#cancelTimer = this.#ports.clock.after(this.#nextLookMs(), () => this.wake())
+  }
+
+  /** As in rkt: of a pod that is run once and restarts nothing, the first container that fails ends the others. */
+  async #failTogether(): Promise<void> {
+    const { once, manifest } = this.record
+    if (!once || this.#goal !== 'run' || manifest.spec.restartPolicy !== 'Never' || !this.running) return
+    const failed = this.#containers().some(
+      ([, { state }]) => state.kind === 'exited' && state.lastExit?.code !== 0,
+    )
+    if (!failed) return
+    this.#goal = 'stop'
+    this.record.stopped = true
+    await this.#save()
+  }
+
+  /** A pod that is run once and is over lets go of its name. True if it did. */
+  async #endOnce(): Promise<boolean> {
+    const { once } = this.record
+    if (!once || this.#goal === 'remove' || this.#suspended) return false
+    if (!isOver(this.record) || this.running || this.record.unit !== undefined) return false
+    once.exitedAt = new Date(this.#ports.clock.now()).toISOString()
+    await this.#save()
+    this.#left = true
+    this.#log.info({}, 'pod is over')
+    this.#ports.over(this)
+    return true
   }
 
   #nextLookMs(): number {
@@ -385,7 +415,7 @@ export class Pod {
       await this.#save()
       return
     }
-    await this.#ports.records.remove(this.name)
+    await this.#ports.records.remove(this.record)
     this.#left = true
     this.#log.info({}, 'pod removed')
     this.#ports.removed(this)

@@ -1,4 +1,4 @@
-import { existsSync, mkdtempSync, readFileSync } from 'node:fs'
+import { existsSync, mkdtempSync, readdirSync, readFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -10,10 +10,11 @@ import { afterEach, beforeAll, test } from 'vitest'
 import type { CniNetworks } from '../cni/pod-networks.ts'
 import { bootId } from '../host.ts'
 import { openImages } from '../images.ts'
+import { PodLife } from '../life/pod-life.ts'
 import { Manager } from '../manager.ts'
 import type { Network } from '../network.ts'
 import { podNetworkOf } from '../network-plan.ts'
-import { openKernel } from '../pod-kernel.ts'
+import { openKernel, type PodKernel } from '../pod-kernel.ts'
 import { openRecords } from '../pod-record.ts'
 
 // Pods on this host: root is enough, as limits (cgroup v2) and addresses are left out; those are proven in virtual machines.
@@ -24,7 +25,8 @@ export const onHost: (name: string, run: () => Promise<void>, timeoutMs?: number
 )
 
 const base = mkdtempSync(join(tmpdir(), 'kiln-runtime-'))
-const image = join(base, 'image.tar')
+/** An image with the machine's own programs, once `/usr` is mounted. */
+export const image = join(base, 'image.tar')
 let initPath = ''
 
 beforeAll(async () => {
@@ -48,7 +50,7 @@ beforeAll(async () => {
 const opened: Manager[] = []
 afterEach(async () => {
   for (const manager of opened.splice(0).reverse()) {
-    if (manager.statuses().length > 0) manager.remove('hello', 0)
+    for (const { name } of manager.statuses()) manager.remove(name, 0)
     for (let attempt = 0; manager.statuses().length > 0 && attempt < 100; attempt++) await sleep(50)
     await manager.leave()
   }
@@ -73,6 +75,14 @@ const noNetwork: Network = {
 
 /** A runtime over a folder; another one over the same folder is the daemon after a restart. */
 export async function runtime(folder: string, cni?: CniNetworks): Promise<Manager> {
+  return (await openRuntime(folder, cni)).manager
+}
+
+/** The same with the life of its pods, their kernel, and what asks of them. */
+export async function openRuntime(
+  folder: string,
+  cni?: CniNetworks,
+): Promise<{ manager: Manager; life: PodLife; kernel: PodKernel; initPath: string }> {
   const log = createLog('test', 'silent')
   const stateDir = join(folder, 'state')
   const signal = new AbortController().signal
@@ -104,6 +114,7 @@ export async function runtime(folder: string, cni?: CniNetworks): Promise<Manage
     listImages: () => images.list(),
     place: undefined,
   })
+  let life: PodLife | undefined
   const manager = new Manager({
     kernel,
     images,
@@ -119,10 +130,23 @@ export async function runtime(folder: string, cni?: CniNetworks): Promise<Manage
     refusal: undefined,
     storePodsMayUseHost: false,
     changed: () => undefined,
+    over: (record) => life?.over(record),
   })
+  life = new PodLife({
+    stateDir,
+    bootId: bootId(),
+    images,
+    treeOf: (each) => images.treeOf(each),
+    listImages: () => images.list(),
+    manager,
+    journal: false,
+    now: () => Date.now(),
+    log,
+  })
+  await life.adopt()
   await manager.adopt()
   opened.push(manager)
-  return manager
+  return { manager, life, kernel, initPath }
 }
 
 export function shellPod(script: string, more: object = {}, inContainer: object = {}): PodManifest {
@@ -163,8 +187,14 @@ export async function until(
   throw new Error(`still ${JSON.stringify(manager.statuses())}`)
 }
 
+/** The folder of the one pod that runs. */
+export function podFolder(folder: string): string {
+  const run = join(folder, 'state/life/run')
+  return join(run, (existsSync(run) ? readdirSync(run)[0] : undefined) ?? 'none')
+}
+
 export function logOf(folder: string): string {
-  const file = join(folder, 'state/pods/hello/c-main/log')
+  const file = join(podFolder(folder), 'c-main/log')
   return existsSync(file) ? readFileSync(file, 'utf8') : ''
 }
 

@@ -109,6 +109,7 @@ export function machine() {
       freeAddress: () => '10.88.11.2',
       changed: () => undefined,
       removed: () => undefined,
+      over: () => undefined,
     })
   return {
     clock,
