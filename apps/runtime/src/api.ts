@@ -7,6 +7,8 @@ import { type PodStatus, parsePod } from '@kiln/schemas'
 import { assert, describeError, Fault, type Log, version } from '@kiln/service'
 import * as z from 'zod'
 import type { NetworkLeft } from './cni/pod-networks.ts'
+import { answerEvents } from './events/event-api.ts'
+import type { EventLog } from './events/event-log.ts'
 import { answerInLines, findImageWork } from './image-api.ts'
 import type { ImageService } from './image-service.ts'
 import type { PodLife } from './life/pod-life.ts'
@@ -28,6 +30,7 @@ export type RuntimeApi = {
   /** There is no reboot: services and pods come back. */
   resume(): Promise<void>
   images: ImageService
+  events: EventLog
   life: Omit<PodLife, 'adopt' | 'over' | 'imageUsers'>
   networks: {
     list(): Promise<NetworksAnswer>
@@ -207,7 +210,9 @@ export async function serveApi(input: {
     let status = 200
     let body: unknown
     try {
-      const { pathname } = new URL(request.url ?? '/', 'http://runtime')
+      const { pathname, searchParams } = new URL(request.url ?? '/', 'http://runtime')
+      if (request.method === 'GET' && pathname === '/v1/events')
+        return answerEvents(response, api.events, searchParams)
       const work = request.method === 'POST' ? findImageWork(pathname) : undefined
       if (work) {
         const asked = await readBody(request)

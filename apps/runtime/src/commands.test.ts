@@ -75,6 +75,7 @@ async function serve(change: Partial<RuntimeApi> = {}): Promise<string[]> {
     planExec: unexpected,
     logs: unexpected,
     life: { list: () => [entry], find: (id: string) => found(id) } as unknown as RuntimeApi['life'],
+    events: {} as RuntimeApi['events'],
     images: {} as RuntimeApi['images'],
     networks: {} as RuntimeApi['networks'],
     info: () => ({ machine: 'node1', runsPods: true }),

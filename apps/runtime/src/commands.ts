@@ -3,7 +3,8 @@ import { rm } from 'node:fs/promises'
 import type { PodStatus } from '@kiln/schemas'
 import { describeError, Fault, version } from '@kiln/service'
 import { Command, CommanderError } from 'commander'
-import { callRuntime, callRuntimeLines, exitCodeOf } from './client.ts'
+import { callRuntime, callRuntimeLines, exitCodeOf, followRuntime } from './client.ts'
+import { addEventCommands } from './events/event-commands.ts'
 import { addImageCommands } from './image-commands.ts'
 import { addLifeCommands } from './life/life-commands.ts'
 import type { PodEntry } from './life/pod-entry.ts'
@@ -100,6 +101,10 @@ export async function runCommand(argv: string[], ports: CommandPorts): Promise<n
     exit: (wanted) => {
       code = wanted
     },
+  })
+  addEventCommands(program, {
+    ...ports,
+    events: (query, heard) => followRuntime(socket(), `/v1/events?${query}`, heard),
   })
   addImageCommands(program, {
     ...ports,

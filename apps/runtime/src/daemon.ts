@@ -11,6 +11,7 @@ import { bundledBridge } from './cni/bundled-networks.ts'
 import { openPlugins } from './cni/plugin.ts'
 import { openCniNetworks } from './cni/pod-networks.ts'
 import { logFile } from './container-plan.ts'
+import { openEventLog } from './events/event-log.ts'
 import { bootId, journalRuns, placePod, runTool, systemdRuns, whyNoPods } from './host.ts'
 import { type ImageUser, openImageService } from './image-service.ts'
 import { imagesOf, openImages } from './images.ts'
@@ -99,6 +100,12 @@ export async function startRuntime(
     publisher?.publish(statusEntries(statuses, machine.id))
     services.publish(statuses)
   }
+  const events = await openEventLog({
+    stateDir: settings.stateDir,
+    fileBytesMax: settings.eventFileBytes,
+    now: () => Date.now(),
+    log,
+  })
   let life: PodLife | undefined
   const manager = new Manager({
     kernel,
@@ -115,6 +122,8 @@ export async function startRuntime(
     refusal,
     storePodsMayUseHost: settings.storePodsMayUseHost,
     changed: publish,
+    backOffFirstMs: settings.backOffFirstMs,
+    tell: (event) => events.add(event),
     over: (record) => life?.over(record),
   })
   life = new PodLife({
@@ -125,6 +134,7 @@ export async function startRuntime(
     listImages: () => images.list(),
     manager,
     journal: journalRuns(),
+    tell: (event) => events.add(event),
     now: () => Date.now(),
     log,
   })
@@ -172,6 +182,7 @@ export async function startRuntime(
       }),
     resume: () => manager.resume(),
     life: pods,
+    events,
     images: openImageService({
       images,
       folder: join(settings.stateDir, 'images'),
@@ -245,6 +256,7 @@ export async function startRuntime(
       exits.close()
       await server.close()
       await manager.leave()
+      await events.close()
       store?.close()
     },
   }

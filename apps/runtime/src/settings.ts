@@ -42,6 +42,14 @@ export const Settings = z.object({
     .int()
     .min(4096)
     .default(10 << 20),
+  /** The first delay before a container that failed again is started again; it doubles up to five minutes. */
+  backOffFirstMs: z.coerce.number().int().min(10).max(300_000).default(10_000),
+  /** Bytes of one file of events; one older file is kept. */
+  eventFileBytes: z.coerce
+    .number()
+    .int()
+    .min(4096)
+    .default(1 << 20),
   imageBytesMax: z.coerce
     .number()
     .int()

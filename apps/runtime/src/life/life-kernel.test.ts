@@ -7,6 +7,7 @@ import { createLog } from '@kiln/service'
 import { afterEach, expect } from 'vitest'
 import { type RuntimeApi, serveApi } from '../api.ts'
 import { runCommand } from '../commands.ts'
+import type { PodEvent } from '../events/event-log.ts'
 import type { Manager } from '../manager.ts'
 import { newFolder, onHost, openRuntime, shellPod } from '../testing/host-runtime.ts'
 import { inState, isHeld, lifeFolder } from './folders.ts'
@@ -19,7 +20,7 @@ afterEach(async () => {
 
 /** A daemon over a folder, and its command line. */
 async function node(folder: string) {
-  const { manager, life, kernel, initPath } = await openRuntime(folder)
+  const { manager, life, kernel, initPath, events } = await openRuntime(folder)
   const socket = join(folder, 'r.sock')
   const api = {
     list: () => manager.statuses(),
@@ -29,6 +30,7 @@ async function node(folder: string) {
       initPath,
     }),
     life,
+    events,
   } as unknown as RuntimeApi
   mkdirSync(join(folder, 'state/exits'), { recursive: true })
   const exits = watch(join(folder, 'state/exits'), (_, name) =>
@@ -87,6 +89,15 @@ onHost(
     ])
     expect((await run('cat-manifest', uuid)).out.join('\n')).toContain('exit 7')
     expect(await run('stop', uuid)).toMatchObject({ code: 4 })
+    const told = (await run('events', uuid, '--json')).out.map((line) => JSON.parse(line) as PodEvent)
+    expect(told.map(({ reason, exitCode }) => `${reason}${exitCode ?? ''}`)).toEqual([
+      'Prepared',
+      'ImagePulled',
+      'NetworkAttached',
+      'Started',
+      'Exited7',
+      'Over7',
+    ])
     // Its name is free: the same pod again is another one.
     expect((await run('run', '--pod-manifest', file)).code).toBe(7)
 

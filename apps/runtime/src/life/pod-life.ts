@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import type { StoredImage } from '@kiln/oci'
 import { containersOf, type PodManifest, type PodStatus } from '@kiln/schemas'
 import { describeError, Fault, type Log } from '@kiln/service'
+import type { NewEvent } from '../events/event-log.ts'
 import type { ImageUser } from '../image-service.ts'
 import type { Images } from '../images.ts'
 import type { Manager } from '../manager.ts'
@@ -32,6 +33,7 @@ export type LifePorts = {
   /** Containers write to journald rather than to files. */
   journal: boolean
   now(): number
+  tell(event: NewEvent): void
   log: Log
 }
 
@@ -98,6 +100,8 @@ export class PodLife {
       }
       await writeRecord(lifeFolder(stateDir, 'prepare', uid), record)
       await this.#move(uid, 'prepared')
+      const pod = manifest.metadata.name
+      this.#ports.tell({ pod, uuid: uid, reason: 'Prepared', message: 'can be run' })
       return uid
     } finally {
       this.#held.delete(uid)

@@ -8,8 +8,9 @@ import { type PodManifest, type PodStatus, parsePod } from '@kiln/schemas'
 import { assert, createLog, systemClock } from '@kiln/service'
 import { afterEach, beforeAll, test } from 'vitest'
 import type { CniNetworks } from '../cni/pod-networks.ts'
+import { type EventLog, openEventLog } from '../events/event-log.ts'
 import { bootId } from '../host.ts'
-import { openImages } from '../images.ts'
+import { type Images, openImages } from '../images.ts'
 import { PodLife } from '../life/pod-life.ts'
 import { Manager } from '../manager.ts'
 import type { Network } from '../network.ts'
@@ -82,7 +83,14 @@ export async function runtime(folder: string, cni?: CniNetworks): Promise<Manage
 export async function openRuntime(
   folder: string,
   cni?: CniNetworks,
-): Promise<{ manager: Manager; life: PodLife; kernel: PodKernel; initPath: string }> {
+): Promise<{
+  manager: Manager
+  life: PodLife
+  kernel: PodKernel
+  initPath: string
+  events: EventLog
+  images: Images
+}> {
   const log = createLog('test', 'silent')
   const stateDir = join(folder, 'state')
   const signal = new AbortController().signal
@@ -114,6 +122,7 @@ export async function openRuntime(
     listImages: () => images.list(),
     place: undefined,
   })
+  const events = await openEventLog({ stateDir, fileBytesMax: 1 << 20, now: () => Date.now(), log })
   let life: PodLife | undefined
   const manager = new Manager({
     kernel,
@@ -129,6 +138,8 @@ export async function openRuntime(
     podNetwork: podNetworkOf('10.88', '10.77.0.11'),
     refusal: undefined,
     storePodsMayUseHost: false,
+    backOffFirstMs: 1000,
+    tell: (event) => events.add(event),
     changed: () => undefined,
     over: (record) => life?.over(record),
   })
@@ -140,13 +151,14 @@ export async function openRuntime(
     listImages: () => images.list(),
     manager,
     journal: false,
+    tell: (event) => events.add(event),
     now: () => Date.now(),
     log,
   })
   await life.adopt()
   await manager.adopt()
   opened.push(manager)
-  return { manager, life, kernel, initPath }
+  return { manager, life, kernel, initPath, events, images }
 }
 
 export function shellPod(script: string, more: object = {}, inContainer: object = {}): PodManifest {
