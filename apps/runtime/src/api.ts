@@ -169,14 +169,14 @@ function find(api: RuntimeApi, name: string): PodStatus {
 }
 
 /** Pods that run have names; their uuids, or the beginnings of those, do as well. */
-function nameOf(api: RuntimeApi, id: string): string {
+export function nameOf(api: RuntimeApi, id: string): string {
   if (api.list().some(({ name }) => name === id)) return id
   const entry = api.life.find(id)
   if (entry.supervised) return entry.name
   throw new Fault('POD_NOT_RUNNING', `pod ${entry.uuid} does not run: it is ${entry.state}`)
 }
 
-export function readManifest(body: unknown): NonNullable<ReturnType<typeof parsePod>['pod']> {
+function readManifest(body: unknown): NonNullable<ReturnType<typeof parsePod>['pod']> {
   const { pod, problems } = parsePod(body)
   if (pod) return pod
   const text = problems.map((problem) => `${problem.path} ${problem.message}`).join('; ')
@@ -268,7 +268,7 @@ async function readBody(request: IncomingMessage): Promise<unknown> {
 }
 
 /** A socket that nobody answers is left from a crash; one that is answered is another daemon's. */
-async function takeSocket(socket: string): Promise<void> {
+export async function takeSocket(socket: string): Promise<void> {
   assert(socket.length < 100, 'a socket path that the kernel takes')
   await mkdir(dirname(socket), { recursive: true })
   if (!existsSync(socket)) return

@@ -12,6 +12,7 @@ import { openPlugins } from './cni/plugin.ts'
 import { openCniNetworks } from './cni/pod-networks.ts'
 import { logFile } from './container-plan.ts'
 import { openEventLog } from './events/event-log.ts'
+import { serveGrpc } from './grpc/runtime-service.ts'
 import { bootId, journalRuns, placePod, runTool, systemdRuns, whyNoPods } from './host.ts'
 import { type ImageUser, openImageService } from './image-service.ts'
 import { imagesOf, openImages } from './images.ts'
@@ -229,6 +230,7 @@ export async function startRuntime(
     }),
   }
   const server = await serveApi({ socket: settings.socket, api, log })
+  const grpc = await serveGrpc({ socket: settings.grpcSocket, api, log })
   const store = connectStore(settings, machine)
   if (store) {
     publisher = openPublisher({ store, leaseSeconds: settings.leaseSeconds, log })
@@ -255,6 +257,7 @@ export async function startRuntime(
       files.close()
       exits.close()
       await server.close()
+      await grpc.close()
       await manager.leave()
       await events.close()
       store?.close()

@@ -16,6 +16,8 @@ export const Settings = z.object({
   stateDir: path.default('/var/lib/kiln/runtime'),
   runDir: path.default('/run/kiln/runtime'),
   socket: path.default('/run/kiln/runtime.sock'),
+  /** Where programs reach it by gRPC: proto/runtime.proto. */
+  grpcSocket: path.default('/run/kiln/runtime-grpc.sock'),
   initPath: path.default('/usr/lib/kiln/kiln-init'),
   machineFile: path.default('/etc/kiln/machine.json'),
   pkiDir: path.default('/etc/kiln/pki'),

@@ -52,7 +52,8 @@ export function entryOf(
       ...(last?.kind === 'exited' && last.lastExit ? { exitCode: last.lastExit.code } : {}),
     }
   })
-  const stopped = status?.phase === 'Stopped' || status?.phase === 'Succeeded' || status?.phase === 'Failed'
+  // A pod that is run once is over only when nothing of it is left to be done.
+  const stopped = !record?.once && /^(Stopped|Succeeded|Failed)$/.test(status?.phase ?? '')
   const ended = state === 'exited' || state === 'exited garbage' || stopped
   const begins = Object.values(record?.containers ?? {}).flatMap((each) =>
     each.state.kind === 'running' ? each.state.startedAtMs : [],
