@@ -11,9 +11,12 @@ import { bundledBridge } from './cni/bundled-networks.ts'
 import { openPlugins } from './cni/plugin.ts'
 import { openCniNetworks } from './cni/pod-networks.ts'
 import { logFile } from './container-plan.ts'
+import { openEventLog } from './events/event-log.ts'
+import { serveGrpc } from './grpc/runtime-service.ts'
 import { bootId, journalRuns, placePod, runTool, systemdRuns, whyNoPods } from './host.ts'
-import { openImageService } from './image-service.ts'
-import { openImages } from './images.ts'
+import { type ImageUser, openImageService } from './image-service.ts'
+import { imagesOf, openImages } from './images.ts'
+import { PodLife } from './life/pod-life.ts'
 import { Manager } from './manager.ts'
 import { openNetwork } from './network.ts'
 import { podNetworkOf } from './network-plan.ts'
@@ -27,6 +30,8 @@ import { followStorePods } from './store-pods.ts'
 
 const pluginTimeoutMs = 60_000
 const collectEveryMs = 3_600_000
+/** rkt's: half an hour for pods that are over, a day for those that nobody ran. */
+const collectPods = { graceSeconds: 1800, expirePreparedSeconds: 86_400, markOnly: false }
 const keepImagesMs = 24 * 3_600_000
 /** How long a drain waits for a store that does not take the withdrawal of the services. */
 const withdrawMs = 3_000
@@ -96,6 +101,13 @@ export async function startRuntime(
     publisher?.publish(statusEntries(statuses, machine.id))
     services.publish(statuses)
   }
+  const events = await openEventLog({
+    stateDir: settings.stateDir,
+    fileBytesMax: settings.eventFileBytes,
+    now: () => Date.now(),
+    log,
+  })
+  let life: PodLife | undefined
   const manager = new Manager({
     kernel,
     images,
@@ -111,8 +123,26 @@ export async function startRuntime(
     refusal,
     storePodsMayUseHost: settings.storePodsMayUseHost,
     changed: publish,
+    backOffFirstMs: settings.backOffFirstMs,
+    tell: (event) => events.add(event),
+    over: (record) => life?.over(record),
   })
+  life = new PodLife({
+    stateDir: settings.stateDir,
+    bootId: bootId(),
+    images,
+    treeOf: (image) => images.treeOf(image),
+    listImages: () => images.list(),
+    manager,
+    journal: journalRuns(),
+    tell: (event) => events.add(event),
+    now: () => Date.now(),
+    log,
+  })
+  const pods = life
+  await pods.adopt()
   await manager.adopt()
+  const imageUsers = (): ImageUser[] => [...manager.imageUsers(), ...pods.imageUsers()]
   const { problems } = await cni.configured().catch((error: unknown) => {
     log.warn({ error: describeError(error) }, 'networks are not read')
     return { problems: [] }
@@ -132,9 +162,12 @@ export async function startRuntime(
   )
   const collecting = setInterval(() => {
     void manager.collectNetworks()
-    images
-      .collect(() => manager.imagesInUse(), keepImagesMs)
-      .catch((error: unknown) => log.warn({ error: describeError(error) }, 'unused images cannot be removed'))
+    pods
+      .collect(collectPods)
+      .then(() => images.collect(() => imagesOf(imageUsers()), keepImagesMs))
+      .catch((error: unknown) =>
+        log.warn({ error: describeError(error) }, 'what is unused cannot be removed'),
+      )
   }, collectEveryMs)
 
   const api: RuntimeApi = {
@@ -149,11 +182,13 @@ export async function startRuntime(
         withdrawn: () => Promise.race([services.settled(), sleep(withdrawMs)]).then(() => undefined),
       }),
     resume: () => manager.resume(),
+    life: pods,
+    events,
     images: openImageService({
       images,
       folder: join(settings.stateDir, 'images'),
-      users: () => manager.imageUsers(),
-      inUse: () => manager.imagesInUse(),
+      users: imageUsers,
+      inUse: () => imagesOf(imageUsers()),
       imagePolicyFile: settings.imagePolicyFile,
       signal: stopping,
       log,
@@ -176,14 +211,18 @@ export async function startRuntime(
       ...(refusal ? { code: refusal.code, message: refusal.message } : {}),
     }),
     logs: (name) => {
-      const { manifest } = manager.record(name)
-      const containers = containersOf(manifest).map((container) => container.name)
-      const paths = podPaths(settings, name)
+      const record = manager.record(name)
+      const containers = containersOf(record.manifest).map((container) => container.name)
+      const paths = podPaths(settings, record)
       const all = containers.flatMap((container) => [
         `${logFile(paths, container)}.1`,
         logFile(paths, container),
       ])
-      return { journal: journalRuns(), files: all.filter((file) => existsSync(file)), containers }
+      return {
+        journal: journalRuns(),
+        files: all.filter((file) => existsSync(file)),
+        containers,
+      }
     },
     planExec: async (name, wanted) => ({
       planFile: await kernel.planExec(manager.record(name), wanted),
@@ -191,6 +230,7 @@ export async function startRuntime(
     }),
   }
   const server = await serveApi({ socket: settings.socket, api, log })
+  const grpc = await serveGrpc({ socket: settings.grpcSocket, api, log })
   const store = connectStore(settings, machine)
   if (store) {
     publisher = openPublisher({ store, leaseSeconds: settings.leaseSeconds, log })
@@ -217,7 +257,9 @@ export async function startRuntime(
       files.close()
       exits.close()
       await server.close()
+      await grpc.close()
       await manager.leave()
+      await events.close()
       store?.close()
     },
   }

@@ -16,6 +16,8 @@ export const Settings = z.object({
   stateDir: path.default('/var/lib/kiln/runtime'),
   runDir: path.default('/run/kiln/runtime'),
   socket: path.default('/run/kiln/runtime.sock'),
+  /** Where programs reach it by gRPC: proto/runtime.proto. */
+  grpcSocket: path.default('/run/kiln/runtime-grpc.sock'),
   initPath: path.default('/usr/lib/kiln/kiln-init'),
   machineFile: path.default('/etc/kiln/machine.json'),
   pkiDir: path.default('/etc/kiln/pki'),
@@ -42,6 +44,14 @@ export const Settings = z.object({
     .int()
     .min(4096)
     .default(10 << 20),
+  /** The first delay before a container that failed again is started again; it doubles up to five minutes. */
+  backOffFirstMs: z.coerce.number().int().min(10).max(300_000).default(10_000),
+  /** Bytes of one file of events; one older file is kept. */
+  eventFileBytes: z.coerce
+    .number()
+    .int()
+    .min(4096)
+    .default(1 << 20),
   imageBytesMax: z.coerce
     .number()
     .int()
