@@ -110,8 +110,16 @@ export const powerCut: Story = {
     await lab.seen(/MARK:ready .*slot=a/, { timeoutMs: 500_000, since: mark, signal })
     figure('install after five cuts', `${Math.round((performance.now() - began) / 1000)} s`)
     for (const [command, answer] of looks) {
-      const { output } = await lab.shell(command, { signal })
-      expect(output.trim() === answer, `${command} says ${JSON.stringify(answer)}: ${JSON.stringify(output)}`)
+      // Some units are not waited for by what makes a machine ready.
+      await until(
+        `${command} says ${JSON.stringify(answer)}`,
+        { timeoutMs: 60_000, signal, intervalMs: 2_000 },
+        async () => {
+          const { output } = await lab.shell(command, { signal })
+          expect(output.trim() === answer, `it says ${JSON.stringify(output)}`)
+          return true
+        },
+      )
     }
     await sameImage(lab, 'A', first, signal)
     await sameArguments(lab, signal)
