@@ -19,7 +19,9 @@ import { imagesOf, openImages } from './images.ts'
 import { PodLife } from './life/pod-life.ts'
 import { Manager } from './manager.ts'
 import { openNetwork } from './network.ts'
-import { podNetworkOf } from './network-plan.ts'
+import { isOfNetwork, podNetworkOf } from './network-plan.ts'
+import { openOverlay } from './overlay/overlay.ts'
+import { rememberedPodNetwork } from './overlay/pod-network-move.ts'
 import { followPodFiles } from './pod-files.ts'
 import { openKernel, podPaths } from './pod-kernel.ts'
 import { openRecords } from './pod-record.ts'
@@ -65,7 +67,8 @@ export async function startRuntime(
     signal: stopping,
     log,
   })
-  const podNetwork = podNetworkOf(settings.podNetwork, machine.address)
+  const networkFile = join(settings.stateDir, 'network.json')
+  const podNetwork = rememberedPodNetwork(networkFile, podNetworkOf(settings.podNetwork, machine.address))
   const network = openNetwork(podNetwork)
   const bundled = bundledBridge({
     firstOctets: settings.bridgeNetwork,
@@ -89,13 +92,21 @@ export async function startRuntime(
     journal: journalRuns(),
     network,
     cni,
-    podGateway: podNetwork.gateway,
+    get podGateway() {
+      return podNetwork.gateway
+    },
     treeOf: (image) => images.treeOf(image),
     listImages: () => images.list(),
     place: (unit, stopSeconds) => placePod({ cgroupRoot: settings.cgroupRoot, unit, systemd, stopSeconds }),
   })
-  const podGateways = [podNetwork.gateway, bundled.gateway]
-  const services = await openServices({ settings, machine, podGateways, run: runTool, log })
+  const services = await openServices({
+    settings,
+    machine,
+    podGateways: () => [podNetwork.gateway, bundled.gateway],
+    reached: (address) => podNetwork.cluster !== undefined && isOfNetwork(podNetwork, address),
+    run: runTool,
+    log,
+  })
   let publisher: Publisher | undefined
   const publish = (statuses: PodStatus[]): void => {
     publisher?.publish(statusEntries(statuses, machine.id))
@@ -229,12 +240,27 @@ export async function startRuntime(
       initPath: settings.initPath,
     }),
   }
+  const overlay = openOverlay({
+    machine,
+    podNetwork,
+    reserved: [`${settings.bridgeNetwork}.0.0/16`],
+    stateFile: networkFile,
+    subnetFile: settings.subnetFile,
+    run: runTool,
+    log,
+    moved: async () => {
+      if (!refusal) await network.refresh()
+      await services.gatewaysMoved()
+      publish(manager.statuses())
+    },
+  })
   const server = await serveApi({ socket: settings.socket, api, log })
   const grpc = await serveGrpc({ socket: settings.grpcSocket, api, log })
   const store = connectStore(settings, machine)
   if (store) {
     publisher = openPublisher({ store, leaseSeconds: settings.leaseSeconds, log })
     services.connect(store, stopping)
+    if (!refusal) overlay.connect(store, stopping)
     publish(manager.statuses())
     void followStorePods({
       store,
@@ -253,6 +279,7 @@ export async function startRuntime(
     stop: async () => {
       publisher?.close()
       await services.close()
+      await overlay.close()
       clearInterval(collecting)
       files.close()
       exits.close()

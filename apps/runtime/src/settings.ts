@@ -36,6 +36,8 @@ export const Settings = z.object({
     .string()
     .regex(/^\d{1,3}\.\d{1,3}$/, 'must be the first two octets, such as 10.89')
     .default('10.89'),
+  /** What the network between machines gave this one, for CNI plug-ins: flannel's subnet.env. */
+  subnetFile: path.default('/run/kiln/subnet.env'),
   /** Processes of a container that names no limit. */
   podPidsDefault: z.coerce.number().int().min(1).default(4096),
   /** Bytes of one log file on machines without journald; one older file is kept. */

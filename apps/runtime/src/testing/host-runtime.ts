@@ -71,6 +71,7 @@ export async function letGo(manager: Manager): Promise<void> {
 const noNetwork: Network = {
   connect: async () => undefined,
   disconnect: async () => undefined,
+  refresh: async () => undefined,
   mapPorts: async () => undefined,
 }
 
