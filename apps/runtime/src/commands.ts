@@ -6,6 +6,7 @@ import { Command, CommanderError } from 'commander'
 import { callRuntime, callRuntimeLines, exitCodeOf, followRuntime } from './client.ts'
 import { addEventCommands } from './events/event-commands.ts'
 import { addImageCommands } from './image-commands.ts'
+import { splitApps } from './life/app-options.ts'
 import { addLifeCommands } from './life/life-commands.ts'
 import type { PodEntry } from './life/pod-entry.ts'
 import { addNetworkCommands } from './network-commands.ts'
@@ -21,8 +22,9 @@ export type CommandPorts = {
 }
 
 /** The command line: everything is asked of the daemon, except that programs and journals need this terminal. */
-export async function runCommand(argv: string[], ports: CommandPorts): Promise<number> {
+export async function runCommand(line: string[], ports: CommandPorts): Promise<number> {
   let code = 0
+  const { argv, more } = splitApps(line)
   const program = new Command('kiln-runtime')
     .description('runs the pods of this machine; without a command it is the daemon itself')
     .version(version, '--version')
@@ -98,6 +100,7 @@ export async function runCommand(argv: string[], ports: CommandPorts): Promise<n
     at,
     show,
     enter,
+    moreApps: more,
     exit: (wanted) => {
       code = wanted
     },

@@ -1,13 +1,21 @@
 import { spawn } from 'node:child_process'
+import { randomUUID } from 'node:crypto'
 import { readFile } from 'node:fs/promises'
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { PodStatus } from '@kiln/schemas'
+import type { PodManifest, PodStatus } from '@kiln/schemas'
 import { atomicWrite, describeError, Fault } from '@kiln/service'
 import type { Command } from 'commander'
 import { readPods } from '../pod-files.ts'
 import { podTable } from '../pod-table.ts'
+import {
+  type AppOptions,
+  podOfApps,
+  readApp,
+  type WholeOptions,
+  withAppOptions,
+  withWholeOptions,
+} from './app-options.ts'
 import { runInForeground } from './foreground.ts'
-import { manifestOfImage } from './image-pod.ts'
 import { entryLines, entryTable } from './life-table.ts'
 import type { PodEntry } from './pod-entry.ts'
 
@@ -19,9 +27,11 @@ export type LifePorts = {
   show(status: PodStatus, json: boolean | undefined): void
   enter(name: string, args: string[], container: string | undefined): Promise<void>
   exit(code: number): void
+  /** What of the command line was after `---`. */
+  moreApps: string[][]
 }
 
-type PodOptions = { podManifest?: string; uuidFileSave?: string; quiet?: boolean; name?: string }
+type PodOptions = AppOptions & WholeOptions & { podManifest?: string; uuidFileSave?: string; quiet?: boolean }
 
 /** What rkt exits with when the pod itself could not be run. */
 const runtimeFailed = 254
@@ -48,13 +58,8 @@ export function addLifeCommands(program: Command, ports: LifePorts): void {
     }
   }
   const prepare = async (image: string | undefined, args: string[], options: PodOptions): Promise<string> => {
-    const [pod, ...more] =
-      options.podManifest === undefined
-        ? [manifestOfImage(image, args, options.name)]
-        : await readPods(options.podManifest)
-    if (!pod || more.length > 0) throw new Fault('POD_INVALID', 'one pod at a time: the file has several')
-    if (options.podManifest !== undefined && image !== undefined)
-      throw new Fault('REQUEST_INVALID', '--pod-manifest says all of the pod: name no image beside it')
+    const pod =
+      options.podManifest === undefined ? podOfFlags(image, args, options) : await podOfFile(image, options)
     const { uuid } = await call<{ uuid: string }>('POST', '/v1/life', pod)
     if (options.uuidFileSave !== undefined) await atomicWrite(options.uuidFileSave, `${uuid}\n`)
     return uuid
@@ -71,11 +76,36 @@ export function addLifeCommands(program: Command, ports: LifePorts): void {
     ports.exit(await runInForeground(uuid, { ...ports, entry }))
   }
 
+  const podOfFlags = (image: string | undefined, args: string[], options: PodOptions): PodManifest => {
+    if (image === undefined) throw new Fault('REQUEST_INVALID', 'name an image, or a file by --pod-manifest')
+    return podOfApps(
+      [{ image, args, options }, ...ports.moreApps.map(readApp)],
+      options,
+      randomUUID().slice(0, 8),
+    )
+  }
+  const podOfFile = async (image: string | undefined, options: PodOptions): Promise<PodManifest> => {
+    const { podManifest, uuidFileSave: _, quiet: __, ...others } = options
+    if (image !== undefined || ports.moreApps.length > 0 || Object.keys(others).length > 0)
+      throw new Fault(
+        'REQUEST_INVALID',
+        '--pod-manifest says all of the pod: no image and no flags of apps beside it',
+      )
+    const [pod, ...more] = await readPods(podManifest!)
+    if (!pod || more.length > 0) throw new Fault('POD_INVALID', 'one pod at a time: the file has several')
+    return pod
+  }
   const podOf = (command: Command): Command =>
-    command
-      .option('--pod-manifest <file>', 'the whole pod, as YAML or JSON')
-      .option('--name <name>', 'of the pod; made from the image by default')
-      .option('--uuid-file-save <file>', 'write the uuid there')
+    withAppOptions(
+      withWholeOptions(
+        command
+          .option('--pod-manifest <file>', 'the whole pod, as YAML or JSON')
+          .option('--uuid-file-save <file>', 'write the uuid there'),
+      ),
+    ).addHelpText(
+      'after',
+      '\nFurther apps of the pod follow after ---, each with its image, flags and, after --, arguments.',
+    )
   podOf(program.command('prepare [image] [args...]'))
     .description('fetch what a pod needs and make its folder; prints its uuid')
     .option('-q, --quiet', 'only the uuid')

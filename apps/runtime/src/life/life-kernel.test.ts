@@ -9,7 +9,7 @@ import { type RuntimeApi, serveApi } from '../api.ts'
 import { runCommand } from '../commands.ts'
 import type { PodEvent } from '../events/event-log.ts'
 import type { Manager } from '../manager.ts'
-import { newFolder, onHost, openRuntime, shellPod } from '../testing/host-runtime.ts'
+import { image, newFolder, onHost, openRuntime, shellPod } from '../testing/host-runtime.ts'
 import { inState, isHeld, lifeFolder } from './folders.ts'
 import type { PodEntry } from './pod-entry.ts'
 
@@ -214,6 +214,50 @@ onHost('a preparation that is killed is seen and collected, by this daemon and b
   )
   await next.run('gc', '--expire-prepared=0s')
   expect((await next.run('list', '--full', '--no-legend')).out).toEqual([])
+})
+
+onHost('a wanted pod with the uid of one that is over has its folder, and is not collected', async () => {
+  const folder = newFolder()
+  const { run, manager, stateDir } = await node(folder)
+  const pod = shellPod('exit 0', once)
+  pod.metadata.uid = 'fixed-1'
+  const file = podFile(folder, pod)
+  expect((await run('run', '--pod-manifest', file)).code).toBe(0)
+  expect((await run('run', '--pod-manifest', file)).err[0]).toContain('POD_UUID_TAKEN')
+  manager.want('file', new Map([['hello', { ...pod, spec: { ...pod.spec, hostname: 'other' } }]]))
+  await waitUntil(() => manager.statuses()[0]?.phase === 'Succeeded')
+  expect((await run('gc', '--grace-period=0s')).out).toEqual([])
+  expect(await inState(stateDir, 'run')).toEqual(['fixed-1'])
+  expect((await run('list', '--full', '--no-legend')).out).toHaveLength(1)
+  manager.want('file', new Map())
+  await waitUntil(() => manager.statuses().length === 0)
+  expect((await run('list', '--full', '--no-legend')).out).toEqual([])
+})
+
+onHost('apps of several images are run with their flags', async () => {
+  const folder = newFolder()
+  const { run } = await node(folder)
+  const source = `docker-archive:${image}`
+  const app = [source, '--exec', '/bin/sh', '--mount', 'volume=usr,target=/usr']
+  const line = [
+    ...[
+      'run',
+      '--volume',
+      'usr,kind=host,source=/usr,readOnly=true',
+      '--set-env',
+      'A=all',
+      '--name',
+      'one',
+      ...app,
+    ],
+    ...['--environment', 'A=own', '--user', '77', '--', '-c', 'echo "$A $B $(id -u)"'],
+    ...['---', '--name', 'two', ...app, '--', '-c', 'sleep 0.5; echo $A; exit 8'],
+  ]
+  const ran = await run(...line)
+  expect(ran).toMatchObject({ code: 8, err: [] })
+  expect(ran.out.sort()).toEqual(['all', 'own  77'])
+  const file = podFile(folder, shellPod('true', once))
+  expect(await run('run', '--pod-manifest', file, '--exec', '/bin/true')).toMatchObject({ code: 254 })
 })
 
 onHost('a pod that ran when its daemon died is over under the next one, with its code', async () => {

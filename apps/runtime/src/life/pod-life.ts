@@ -140,6 +140,7 @@ export class PodLife {
 
   list(): PodEntry[] {
     const { manager } = this.#ports
+    this.#letGoOfTaken()
     const statuses = new Map<string, PodStatus>(manager.statuses().map((status) => [status.uid, status]))
     const live = manager
       .records()
@@ -211,6 +212,7 @@ export class PodLife {
 
   /** Removes a pod that does not run. */
   async remove(uuid: string): Promise<void> {
+    this.#letGoOfTaken()
     const kept = this.#kept.get(uuid)
     if (!kept || this.#held.has(uuid))
       throw new Fault('POD_RUNS', `pod ${uuid} is in use`, { remedy: 'stop it first' })
@@ -232,6 +234,7 @@ export class PodLife {
     const { stateDir, now } = this.#ports
     const marked: string[] = []
     const removed: string[] = []
+    this.#letGoOfTaken()
     for (const [uuid, kept] of [...this.#kept]) {
       const to = this.#held.has(uuid) ? undefined : this.#mark(kept, request)
       if (!to || (await isHeld(lifeFolder(stateDir, kept.state, uuid)))) continue
@@ -267,6 +270,11 @@ export class PodLife {
           }
         : [],
     )
+  }
+
+  /** A pod of a file or the store may have the uid of one that is over, and then its folder as well. */
+  #letGoOfTaken(): void {
+    for (const { uid } of this.#ports.manager.records()) if (!this.#held.has(uid)) this.#kept.delete(uid)
   }
 
   #mark(kept: Kept, { expirePreparedSeconds }: CollectRequest): LifeState | undefined {
