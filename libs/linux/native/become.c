@@ -1,7 +1,6 @@
 /* The last steps of a process that is to run a program in a container: it drops to what the plan leaves it, and executes. */
 #include "system.h"
 #include "oci.h"
-#include "setup.h"
 
 /* So that a program of another user may reopen /dev/stdout. */
 static void own_streams(const struct record *process) {

@@ -58,16 +58,14 @@ int make_cgroups(const struct plan *plan, const char **path) {
   return 0;
 }
 
-int join_cgroups(const struct plan *plan, pid_t pid, const char **path) {
+void join_cgroups(const struct plan *plan) {
   const struct record *r;
-  char text[32];
-  snprintf(text, sizeof text, "%d", (int)pid);
   for (size_t at = 0; (r = plan_next(plan, OP_CGROUP_FOLDER, &at)) != NULL;) {
-    *path = r->f[1].text;
-    if (write_file(*path, "cgroup.procs", text) == 0) continue;
-    if ((r->f[2].number & FOLDER_MAY_FAIL) == 0 || (errno != EACCES && errno != EPERM && errno != ENOENT)) return -1;
+    /* A thread that moves itself does so at once; for another, or a whole process, all forks of the machine wait some 10 ms. */
+    if (write_file(r->f[1].text, *r->f[0].text ? "tasks" : "cgroup.procs", "0") == 0) continue;
+    if ((r->f[2].number & FOLDER_MAY_FAIL) == 0 || (errno != EACCES && errno != EPERM && errno != ENOENT))
+      fail("enter cgroup", r->f[1].text);
   }
-  return 0;
 }
 
 static int attach_device_filter(const struct record *r) {

@@ -98,8 +98,7 @@ int command_delete(struct front *front) {
   if (rest[0] == NULL) return complain("delete needs a container id");
   /* `delete ID --force`, too. */
   for (char **more = rest + 1; *more != NULL; more++) force |= strcmp(*more, "--force") == 0 || strcmp(*more, "-f") == 0;
-  if (open_container(front, rest[0], &c, 1) != 0)
-    return force ? 0 : complain("container %s does not exist", rest[0]);
+  if (open_container(front, rest[0], &c, 1) != 0) return force ? 0 : complain("container %s does not exist", rest[0]);
   enum status status = status_of(&c);
   /* No process yet and nobody holds the lock: whoever was making it died. */
   if (!force && status != STATUS_STOPPED && c.pid != 0)

@@ -44,14 +44,15 @@ static int build(struct container *c, struct init *init, struct clone_result *ma
   if (write_limits(plan, &path) != 0) return set_failure(failure, "set cgroup limit", path);
   const char *step = open_sources(plan, &path);
   if (step != NULL) return set_failure(failure, step, path);
-  if (clone_container(plan, init_container, init, made) != 0) return set_failure(failure, "clone container", "");
+  int cloned = clone_container(plan, init_container, init, made);
+  if (cloned != 0 && errno != ECHILD) return set_failure(failure, "clone container", "");
   close(init->sync[1]);
+  if (cloned != 0) return expect(init->sync[0], MESSAGE_HOOKS, &message), *failure = message.failure, -1;
   close(init->listener);
   c->pid = made->pid;
   c->started_at = start_time(made->pid);
   if (write_state(c) != 0) return set_failure(failure, "write state", c->id);
   if (write_id_maps(plan, 0, made->pid) != 0) return set_failure(failure, "write id maps", "");
-  if (join_cgroups(plan, made->pid, &path) != 0) return set_failure(failure, "enter cgroup", path);
   if (tell(init->sync[0], MESSAGE_GO, (int)made->pid) != 0) return set_failure(failure, "release container", "");
   if (expect(init->sync[0], MESSAGE_HOOKS, &message) != 0) return *failure = message.failure, -1;
   char *state = state_json(c, STATUS_CREATING, made->pid);

@@ -1,7 +1,6 @@
 /* What runs inside: the container's first process until it becomes the program, and a further one of `exec`. */
 #include "system.h"
 #include "oci.h"
-#include "setup.h"
 
 int tell(int socket, uint32_t kind, int number) {
   struct message message = {.kind = kind, .number = number};
@@ -105,6 +104,7 @@ void init_container(void *context) {
   uint64_t namespaces = plan_find(plan, OP_NAMESPACES)->f[0].number;
   uint64_t options = plan_find(plan, OP_OPTIONS)->f[0].number;
   begin(init, &message);
+  if (!needs_helper(plan)) join_cgroups(plan);
   pid_t outside = (pid_t)message.number;
   if (namespaces & CLONE_NEWUSER) become_root_there();
   if ((namespaces & CLONE_NEWCGROUP) && unshare(CLONE_NEWCGROUP) != 0) fail("unshare cgroup", "");

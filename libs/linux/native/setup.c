@@ -1,6 +1,5 @@
 #include "system.h"
 #include "process.h"
-#include "setup.h"
 
 int root = -1;
 
@@ -61,8 +60,7 @@ static void mount_root(const struct plan *plan) {
   const struct record *overlay = plan_find(plan, OP_ROOT_OVERLAY), *bind = plan_find(plan, OP_ROOT_BIND);
   const char *place = (overlay ? overlay : bind)->f[0].text;
   if (overlay != NULL && mount("overlay", place, "overlay", 0, overlay->f[1].text) != 0) fail("mount overlay", place);
-  if (bind != NULL && mount(bind->f[1].text, place, NULL, MS_BIND | MS_REC, NULL) != 0)
-    fail("bind root", bind->f[1].text);
+  if (bind != NULL && mount(bind->f[1].text, place, NULL, MS_BIND | MS_REC, NULL) != 0) fail("bind root", bind->f[1].text);
   if (mount(NULL, place, NULL, MS_PRIVATE, NULL) != 0) fail("make root private", place);
   root = open(place, O_PATH | O_DIRECTORY | O_CLOEXEC);
   if (root < 0) fail("open root", place);
@@ -110,8 +108,7 @@ void make_device(const struct record *r) {
     return;
   }
   if (fchmodat(parent, name, mode & 07777, 0) != 0) fail("chmod", path);
-  if (fchownat(parent, name, (uid_t)r->f[4].number, (gid_t)r->f[5].number, AT_SYMLINK_NOFOLLOW) != 0)
-    fail("chown", path);
+  if (fchownat(parent, name, (uid_t)r->f[4].number, (gid_t)r->f[5].number, AT_SYMLINK_NOFOLLOW) != 0) fail("chown", path);
   close(parent);
 }
 
