@@ -21,6 +21,8 @@ export type Overlay = {
   close(): Promise<void>
 }
 
+const isAway = (error: unknown): boolean => error instanceof Fault && error.code.startsWith('STORE_')
+
 /**
  * The network between machines, as the store describes it: claims a subnet for this machine, moves the built-in network there, and keeps
  * routes or a VXLAN device to the other machines. Without a store, or settings in it, nothing is done.
@@ -94,7 +96,15 @@ export function openOverlay(input: {
       )
     const mac = config.backend === 'vxlan' ? { mac: vxlanMac(id, config.vni) } : {}
     const record = { formatVersion: 1 as const, machine: id, address, ...mac }
-    const subnet = await claim.hold({ config, record, preferred: [podNetwork.subnet], heard })
+    let away: unknown
+    const subnet = await claim
+      .hold({ config, record, preferred: [podNetwork.subnet], heard })
+      .catch((error: unknown) => {
+        // The kernel is looked after while the store is away.
+        if (!isAway(error) || podNetwork.cluster !== config.network) throw error
+        away = error
+        return podNetwork.subnet
+      })
     const peers = subnetsOf(config)
     await tell({ subnet, network: config.network, mtu: podMtu(config, uplink) })
     const acted = await settleOverlay(
@@ -103,6 +113,7 @@ export function openOverlay(input: {
     )
     if (acted)
       log.info({ subnet, subnets: peers.length }, 'the network between machines is as the store says')
+    if (away !== undefined) throw away
   }
 
   const round = async (): Promise<void> => {

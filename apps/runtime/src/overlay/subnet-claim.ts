@@ -118,25 +118,26 @@ export class SubnetClaim {
     const value = JSON.stringify(record)
     const writing = `${key} ${this.#lease} ${value}`
     if (heard === value && this.#written === writing) return true
-    const { current, created } = { current: undefined, ...(await this.#create(key, value)) }
-    if (!created) {
-      if (!current || readSubnet(key, current.text, config)?.machine !== record.machine) return false
-      const change = { modRevision: current.modRevision, value, lease: this.#lease }
-      const same = current.text === value && current.lease === this.#lease
-      if (!same && !(await this.#store.compareAndSwap(key, change)).swapped) return false
+    try {
+      if (!(await this.#put(key, value, record.machine, config))) return false
+    } catch (error) {
+      // Somebody revoked the lease: the next try asks for another.
+      if (error instanceof Fault && error.code === 'STORE_LEASE_NOT_FOUND') this.#lease = 0n
+      throw error
     }
     this.#written = writing
     return true
   }
 
-  async #create(key: string, value: string): ReturnType<ClaimStore['createIfMissing']> {
-    try {
-      return await this.#store.createIfMissing(key, value, { lease: this.#lease })
-    } catch (error) {
-      // Somebody revoked it: the next try asks for another.
-      if (error instanceof Fault && error.code === 'STORE_LEASE_NOT_FOUND') this.#lease = 0n
-      throw error
-    }
+  async #put(key: string, value: string, machine: string, config: OverlayConfig): Promise<boolean> {
+    const lease = this.#lease
+    const made = await this.#store.createIfMissing(key, value, { lease })
+    if (made.created) return true
+    const { current } = made
+    if (!current || readSubnet(key, current.text, config)?.machine !== machine) return false
+    if (current.text === value && current.lease === lease) return true
+    const { modRevision } = current
+    return (await this.#store.compareAndSwap(key, { modRevision, value, lease })).swapped
   }
 
   /** Of this network and of one that was configured before. */
