@@ -1,5 +1,6 @@
 import { readdirSync, readFileSync } from 'node:fs'
 import { basename } from 'node:path'
+import { fileURLToPath } from 'node:url'
 import { defineConfig } from 'vitest/config'
 
 /** One vitest project a package, named after its folder. */
@@ -19,11 +20,14 @@ function retries(root: string): number {
   return kiln.layer === 'core' ? 0 : 1
 }
 
+const testFolder = fileURLToPath(new URL('tools/tidy/src/test-folder.ts', import.meta.url))
+
 const projects = [...folders, 'e2e'].map((root) => ({
   test: {
     name: basename(root),
     root,
     include: ['src/**/*.test.ts'],
+    setupFiles: [testFolder],
     testTimeout: 60_000,
     hookTimeout: 60_000,
     retry: retries(root),

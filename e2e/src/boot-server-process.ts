@@ -69,7 +69,7 @@ export class BootServerProcess {
   }
 
   /** A change, with the operator's certificate. */
-  async operate(method: 'PUT' | 'POST', path: string, body: object): Promise<void> {
+  async operate(method: 'PUT' | 'POST' | 'DELETE', path: string, body: object): Promise<void> {
     const pki = (name: string): string => readFileSync(join(this.settings.dataDir, 'pki', name), 'utf8')
     const payload = JSON.stringify(body)
     const { host, tlsPort } = this.settings

@@ -41,6 +41,10 @@ export type LabOptions = {
   image: string
   /** The profile's Ignition config, byte for byte. */
   config?: string
+  /** Kernel arguments of the profile; they take precedence over those of the boot server. */
+  args?: readonly string[]
+  /** File with a config in the firmware's configuration, for platform qemu. */
+  ignitionConfigPath?: string
   /** False: no group knows the machine. */
   assigned?: boolean
   /** Image files of further disks, and the socket of a TPM. */
@@ -127,6 +131,7 @@ export class MachineLab {
           ? { kind: 'nbd', socketPath: disk.socketPath }
           : { kind: 'file', path: join(folder, 'disk.raw') },
         ...(options.dataDisks ? { dataDisks: options.dataDisks } : {}),
+        ...(options.ignitionConfigPath ? { ignitionConfigPath: options.ignitionConfigPath } : {}),
         ...(options.tpmSocketPath ? { tpmSocketPath: options.tpmSocketPath } : {}),
         nics,
         socketFolder: folder,
@@ -233,7 +238,11 @@ async function writeBootData(
   }
   const files: Record<string, string> = {
     'groups/solo.json': JSON.stringify({ id: 'solo', profile: 'solo', metadata: { kiln } }),
-    'profiles/solo.json': JSON.stringify({ id: 'solo', ignition_id: 'solo.ign', kiln: { release: version } }),
+    'profiles/solo.json': JSON.stringify({
+      id: 'solo',
+      ignition_id: 'solo.ign',
+      kiln: { release: version, args: options.args ?? [] },
+    }),
     'ignition/solo.ign': options.config ?? JSON.stringify({ ignition: { version: '3.4.0' } }),
     'release-keys/lab.pub': releaseKey,
   }

@@ -41,6 +41,25 @@ function put(path: string, value: object): void {
   chmodSync(path, 0o600)
 }
 
+/** A state file that is there must be one, whatever stage is next. */
+export function checkState({ stateFile }: Options): void {
+  let text: string
+  try {
+    text = readFileSync(stateFile, 'utf8')
+  } catch (cause) {
+    if ((cause as NodeJS.ErrnoException).code === 'ENOENT') return
+    throw new Fault('STATE_INVALID', `cannot read ${stateFile}`, { cause })
+  }
+  try {
+    JSON.parse(text)
+  } catch (cause) {
+    throw new Fault('STATE_INVALID', `${stateFile} holds no state of an earlier stage`, {
+      cause,
+      remedy: 'delete it and begin with the fetch stage',
+    })
+  }
+}
+
 /** What the fetch stage left; without it no other stage can run. */
 export function readState(options: Options): { fetched: Fetched } & Progress {
   try {

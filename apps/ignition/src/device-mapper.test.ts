@@ -1,4 +1,6 @@
+import type { IgnitionConfig } from '@kiln/schemas'
 import { expect, test } from 'vitest'
+import { impossibleParts } from './impossible-values.ts'
 import { runKargs } from './kargs-stage.ts'
 import { applyLuks } from './luks.ts'
 import { clevisBind, luksFormat, luksOpen, withCrypttabEntries } from './luks-plan.ts'
@@ -90,6 +92,13 @@ test('cryptsetup and clevis get the arguments Ignition gives them', () => {
     '{"k":1}',
   ])
   expect(clevisBind({ name: 'root' }, '/dev/a', 'KEY')).toBeUndefined()
+})
+
+test('a key in a Crypto Express card is refused before anything is touched', () => {
+  const luks = (enabled: boolean): object[] => [{ name: 'root', device: '/dev/a', cex: { enabled } }]
+  const refused = impossibleParts({ ...version, storage: { luks: luks(true) } } as IgnitionConfig)
+  expect(refused).toMatchObject([{ path: '$.storage.luks.0.cex', severity: 'error' }])
+  expect(impossibleParts({ ...version, storage: { luks: luks(false) } } as IgnitionConfig)).toEqual([])
 })
 
 test('a volume with a pin is bound and its generated key removed', async () => {

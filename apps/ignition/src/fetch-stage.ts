@@ -38,7 +38,7 @@ export async function fetchConfig(run: Run): Promise<Fetched> {
     ...missingTools(config, run.hasProgram, { installs: installs(options) }),
   ]
   if (refused.length > 0) throw new ConfigInvalid('the config', refused)
-  return { config, userConfigProvided: found !== undefined, configHash: hashOf(config) }
+  return { config, userConfigProvided: found !== undefined, configHash: configHashOf(config) }
 }
 
 /** A journal message for each config (Ignition, MESSAGE_ID of a fetched config). */
@@ -57,5 +57,6 @@ function tellOf(run: Run, type: 'base' | 'user'): Run['fetcher']['configRead'] {
 
 const configFetchedId = '57124006b5c94805b77ce473e92a8aeb'
 
-const hashOf = (config: IgnitionConfig): string =>
+/** By which a run that did not finish is told from one of another config. */
+export const configHashOf = (config: IgnitionConfig): string =>
   createHash('sha256').update(JSON.stringify(config)).digest('hex')

@@ -4,6 +4,7 @@ import { closeJournal } from './apply-journal.ts'
 import type { Progress } from './config-cache.ts'
 import { enrol } from './enrol.ts'
 import type { Fetched } from './fetch-stage.ts'
+import { keepMessages } from './journal-message.ts'
 import { writeCrypttab } from './luks.ts'
 import { applyNodes } from './nodes.ts'
 import { installs } from './options.ts'
@@ -17,14 +18,12 @@ import { applyUnits } from './units-of-root.ts'
 /** Groups and users, files, units, the machine's identity and the result file, below the target root. */
 export async function runFiles(fetched: Fetched, { mounted, volumes }: Progress, run: Run): Promise<void> {
   const target = openTargetRoot(run)
-  const settings = await settingsOfRendered(fetched.config, run.fetcher, run.settings)
-  await applyAccounts(fetched.config, mounted.made, target, run)
-  await applyNodes(fetched, target, { ...run, settings })
-  applyUnits(fetched.config, target, run)
+  await applyParts(fetched, mounted.made, target, run)
   writeCrypttab(volumes, target)
   // A root that is not ours keeps its first boot, at which systemd applies the presets.
   if (installs(run.options)) writeMachineId(target)
   await enrol(target, run)
+  if (installs(run.options)) keepMessages(target, run.untold)
   const { userConfigProvided } = fetched
   const { repeated } = writeResult(target, { bootId: readBootId(), at: run.now(), userConfigProvided })
   // An install syncs all of it once, after the boot files.
@@ -34,6 +33,19 @@ export async function runFiles(fetched: Fetched, { mounted, volumes }: Progress,
   }
   if (repeated)
     run.warn('files: this root was provisioned before; the earlier report is kept in the result file')
+}
+
+/** What a machine and a container that is being built have in common: accounts, files, units. */
+export async function applyParts(
+  fetched: Fetched,
+  made: string[],
+  target: TargetRoot,
+  run: Run,
+): Promise<void> {
+  const settings = await settingsOfRendered(fetched.config, run.fetcher, run.settings)
+  await applyAccounts(fetched.config, made, target, run)
+  await applyNodes(fetched, target, { ...run, settings })
+  applyUnits(fetched.config, target, run)
 }
 
 /** With a machine-id systemd does not take the first boot for one, which would apply presets for a minute. */

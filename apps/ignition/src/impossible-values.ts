@@ -8,7 +8,7 @@ const pathBytesMax = 4095
 
 /**
  * What the specification lets pass and no machine can do: numbers out of range, unit names that are paths, paths that no
- * file can have. Known before anything is touched, so that no machine is left half set up.
+ * file can have; and no machine that Kiln runs on: keys in a Crypto Express card. Known before anything is touched, so that no machine is left half set up.
  */
 export function impossibleParts(config: IgnitionConfig): IgnitionProblem[] {
   const problems: IgnitionProblem[] = []
@@ -44,6 +44,10 @@ export function impossibleParts(config: IgnitionConfig): IgnitionProblem[] {
   }
   for (const [index, filesystem] of (storage?.filesystems ?? []).entries()) {
     checkPath(filesystem.path, `$.storage.filesystems.${index}.path`)
+  }
+  for (const [index, luks] of (storage?.luks ?? []).entries()) {
+    if (luks.cex?.enabled === true)
+      refuse(`$.storage.luks.${index}.cex`, 'cex needs a Crypto Express card, which only an IBM Z has')
   }
   for (const [index, user] of (passwd?.users ?? []).entries()) {
     range(user.uid, idMax, `$.passwd.users.${index}.uid`)

@@ -20,7 +20,8 @@ export function parseKernelArguments(cmdline: string): KernelArguments {
     if (equals > 0) values.set(word.slice(0, equals), word.slice(equals + 1))
   }
   return {
-    configUrl: values.get('ignition.config.url'),
+    // An empty one is none: a boot server's own is turned off so.
+    configUrl: values.get('ignition.config.url') || undefined,
     bootUrl: values.get('kiln.boot')?.replace(/\/+$/, ''),
     machine: values.get('kiln.machine'),
     usrUrl: values.get('kiln.usr.url'),

@@ -42,6 +42,18 @@ test('a wrong command line is told from a failed stage', () => {
   )
 })
 
+test('a set-up that fails is told from a failed stage', () => {
+  const state = configFile('half a st')
+  const broken = agent('-platform', 'file', '-stage', 'files', '-state-file', state)
+  expect(broken.status).toBe(3)
+  expect(broken.stderr.trimEnd().split('\n').at(-1)).toMatch(
+    /^kiln-ignition: files: STATE_INVALID: .*holds no state of an earlier stage.*Delete it/,
+  )
+  const blind = agent('-platform', 'metal', '-stage', 'fetch', '-cmdline', '/nonexistent/cmdline')
+  expect(blind.status).toBe(3)
+  expect(blind.stderr).toMatch(/^kiln-ignition: no stage can begin: .*\/nonexistent\/cmdline/)
+})
+
 test('a simulation that cannot begin says why, without a stack', () => {
   const config = configFile('{"ignition": {"version": "3.4.0"}}')
   const missing = agent('simulate', config, '--disk', '/nonexistent/disk.img')

@@ -2,12 +2,14 @@
 import { realpathSync, writeSync } from 'node:fs'
 import { pathToFileURL } from 'node:url'
 import { describeError, Fault, version } from '@kiln/service'
+import { runCommand } from './commands.ts'
 import { ignite } from './ignite.ts'
-import { parseOptions, usage } from './options.ts'
+import { type Options, parseOptions, platformNames, usage } from './options.ts'
+import type { Run } from './run.ts'
 import { createRun } from './run-of-machine.ts'
 import { validateFiles } from './validate.ts'
 
-/** Exit codes of Ignition: 0 done, 1 a stage failed, 2 the command line is wrong. */
+/** Exit codes of Ignition: 0 done, 1 a stage failed, 2 the command line is wrong, 3 no stage could begin. */
 export async function main(argv: string[], env: Record<string, string | undefined>): Promise<number> {
   const say = (line: string): void => {
     writeSync(1, `${line}\n`)
@@ -31,6 +33,17 @@ export async function main(argv: string[], env: Record<string, string | undefine
       return error.code === 'USAGE' ? 2 : 1
     }
   }
+  if (argv[0] === 'apply') {
+    const { applyPorts, runApply } = await import('./apply.ts')
+    const write = (descriptor: 1 | 2, text: string): void => void writeSync(descriptor, text)
+    const create = (options: Options): Run => createRun(options, env, (text) => write(2, text))
+    return await runApply(argv.slice(1), applyPorts(env, write, create))
+  }
+  if (argv[0] === 'rmcfg') {
+    const { removeConfig } = await import('./remove-config.ts')
+    const write = (descriptor: 1 | 2, text: string): void => void writeSync(descriptor, text)
+    return await removeConfig(argv.slice(1), { command: runCommand, platforms: platformNames, write })
+  }
   if (argv[0] === 'config') {
     const { runConfig } = await import('./config-build/command.ts')
     return await runConfig(argv.slice(1))
@@ -46,7 +59,14 @@ export async function main(argv: string[], env: Record<string, string | undefine
   try {
     const options = parseOptions(argv, env)
     const descriptor = options.logToStdout || options.stage === 'all' ? 1 : 2
-    return await ignite(createRun(options, env, (text) => void writeSync(descriptor, text)))
+    let run: Run
+    try {
+      run = createRun(options, env, (text) => void writeSync(descriptor, text))
+    } catch (error) {
+      writeSync(2, `kiln-ignition: no stage can begin: ${describeError(error)}\n`)
+      return 3
+    }
+    return await ignite(run)
   } catch (error) {
     if (error instanceof Fault && error.code === 'USAGE') return usageProblem(error.message)
     throw error

@@ -94,6 +94,8 @@ export const usage = `usage: kiln-ignition --platform NAME --stage NAME [--root 
        kiln-ignition butane [--help] [FILE]
        kiln-ignition config build|types [FILE]
        kiln-ignition simulate CONFIG --disk IMAGE
+       kiln-ignition apply [--help] CONFIG       (also as ignition-apply)
+       kiln-ignition rmcfg --platform NAME       (also as ignition-rmcfg)
        kiln-ignition --version
 
 Flags may have one dash or two.

@@ -60,6 +60,7 @@ export function createRun(
     settings: { ...defaultFetchSettings, proxy: proxyOfEnvironment(env) },
     machine,
     privileged: process.getuid?.() === 0,
+    untold: [],
     acted: () => undefined,
     warn(line) {
       if (!said.has(line)) reporter.say(`warning: ${line}`)

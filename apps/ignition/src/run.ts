@@ -28,6 +28,8 @@ export type Run = {
   privileged: boolean
   /** Partitions that nothing may be written to: they are kept. */
   kept?: ReadonlySet<string>
+  /** Messages for a journal that is not there yet. */
+  untold: string[]
   /** Told after each action that changed something; the simulation cuts the power there. */
   acted(what: string): void
   /** Says a warning once. */

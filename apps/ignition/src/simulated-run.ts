@@ -95,6 +95,7 @@ export function simulatedRun(
     settings: defaultFetchSettings,
     machine: options.machine,
     privileged: false,
+    untold: [],
     acted: () => undefined,
     warn: (line) => said.push(`warning: ${line}`),
   }

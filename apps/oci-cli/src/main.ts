@@ -3,12 +3,16 @@ import { answerFront, questionBytesMax } from '@kiln/oci-runtime'
 import { printing } from './printing.ts'
 
 /**
- * The planner's own process, started by the C front (`kiln-oci`): `plan` answers one question on stdin, the other commands print.
+ * The planner's own process, started by the C front (`kiln-oci`): `plan` answers one question on stdin, `planner` those of a socket until
+ * it is ended, the other commands print.
  */
 const [command = '', root = '', ...args] = process.argv.slice(2)
 if (command === 'plan') {
   const answer = answerFront(readQuestion())
   for (let at = 0; at < answer.length; ) at += writeSync(1, answer, at)
+} else if (command === 'planner') {
+  const { runPlanner } = await import('./planner-daemon.ts')
+  await runPlanner({ script: process.argv[1]!, args, env: process.env })
 } else {
   process.exitCode = await printing(command, root, args)
 }

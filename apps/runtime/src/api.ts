@@ -7,8 +7,11 @@ import { type PodStatus, parsePod } from '@kiln/schemas'
 import { assert, describeError, Fault, type Log, version } from '@kiln/service'
 import * as z from 'zod'
 import type { NetworkLeft } from './cni/pod-networks.ts'
+import { answerEvents } from './events/event-api.ts'
+import type { EventLog } from './events/event-log.ts'
 import { answerInLines, findImageWork } from './image-api.ts'
 import type { ImageService } from './image-service.ts'
+import type { PodLife } from './life/pod-life.ts'
 import type { NetworksAnswer } from './network-commands.ts'
 
 /** What the daemon does for its command line, over HTTP and JSON on a unix socket that only root may open. */
@@ -27,6 +30,8 @@ export type RuntimeApi = {
   /** There is no reboot: services and pods come back. */
   resume(): Promise<void>
   images: ImageService
+  events: EventLog
+  life: Omit<PodLife, 'adopt' | 'over' | 'imageUsers'>
   networks: {
     list(): Promise<NetworksAnswer>
     /** Undoes networks of sandboxes that are gone; answers those that stay. */
@@ -54,12 +59,70 @@ const bodyBytesMax = 1 << 20
 type Route = {
   method: string
   path: RegExp
-  serve(api: RuntimeApi, name: string, body: unknown): unknown
+  /** The signal: whoever asked has gone. */
+  serve(api: RuntimeApi, name: string, body: unknown, gone: AbortSignal): unknown
 }
+
+const CollectBody = z.strictObject({
+  graceSeconds: z.number().min(0).max(1e9),
+  expirePreparedSeconds: z.number().min(0).max(1e9),
+  markOnly: z.boolean(),
+})
 
 const grace = (body: unknown): number | undefined => StopRequest.parse(body ?? {}).graceSeconds
 
+/** The life of pods by uuid: see `PodLife`. The pods of `/v1/pods` are those that run, by name or uuid. */
+const lifeRoutes: Route[] = [
+  { method: 'GET', path: /^\/v1\/life$/, serve: (api) => api.life.list() },
+  {
+    method: 'POST',
+    path: /^\/v1\/life$/,
+    serve: async (api, _, body, gone) => ({ uuid: await api.life.prepare(readManifest(body), gone) }),
+  },
+  {
+    method: 'POST',
+    path: /^\/v1\/life-gc$/,
+    serve: (api, _, body) => api.life.collect(CollectBody.parse(body)),
+  },
+  { method: 'GET', path: /^\/v1\/life\/([^/]+)$/, serve: (api, id) => api.life.find(id) },
+  {
+    method: 'POST',
+    path: /^\/v1\/life\/([^/]+)\/run$/,
+    serve: async (api, id) => {
+      const { uuid } = api.life.find(id)
+      await api.life.runPrepared(uuid)
+      return api.life.find(uuid)
+    },
+  },
+  {
+    method: 'POST',
+    path: /^\/v1\/life\/([^/]+)\/remove$/,
+    serve: (api, id) => api.life.remove(api.life.find(id).uuid).then(() => ({})),
+  },
+  {
+    method: 'GET',
+    path: /^\/v1\/life\/([^/]+)\/manifest$/,
+    serve: (api, id) => api.life.manifest(api.life.find(id).uuid),
+  },
+  {
+    method: 'GET',
+    path: /^\/v1\/life\/([^/]+)\/logs$/,
+    serve: (api, id) => api.life.logs(api.life.find(id).uuid),
+  },
+  {
+    method: 'POST',
+    path: /^\/v1\/life\/([^/]+)\/layers$/,
+    serve: async (api, id, body) => ({
+      layers: await api.life.layers(
+        api.life.find(id).uuid,
+        z.strictObject({ app: z.string().optional() }).parse(body).app,
+      ),
+    }),
+  },
+]
+
 const routes: Route[] = [
+  ...lifeRoutes,
   { method: 'GET', path: /^\/v1\/info$/, serve: (api) => ({ version, ...api.info() }) },
   { method: 'GET', path: /^\/v1\/pods$/, serve: (api) => api.list() },
   { method: 'POST', path: /^\/v1\/pods$/, serve: (api, _, body) => api.run(readManifest(body)) },
@@ -105,6 +168,14 @@ function find(api: RuntimeApi, name: string): PodStatus {
   return status
 }
 
+/** Pods that run have names; their uuids, or the beginnings of those, do as well. */
+export function nameOf(api: RuntimeApi, id: string): string {
+  if (api.list().some(({ name }) => name === id)) return id
+  const entry = api.life.find(id)
+  if (entry.supervised) return entry.name
+  throw new Fault('POD_NOT_RUNNING', `pod ${entry.uuid} does not run: it is ${entry.state}`)
+}
+
 function readManifest(body: unknown): NonNullable<ReturnType<typeof parsePod>['pod']> {
   const { pod, problems } = parsePod(body)
   if (pod) return pod
@@ -139,7 +210,9 @@ export async function serveApi(input: {
     let status = 200
     let body: unknown
     try {
-      const { pathname } = new URL(request.url ?? '/', 'http://runtime')
+      const { pathname, searchParams } = new URL(request.url ?? '/', 'http://runtime')
+      if (request.method === 'GET' && pathname === '/v1/events')
+        return answerEvents(response, api.events, searchParams)
       const work = request.method === 'POST' ? findImageWork(pathname) : undefined
       if (work) {
         const asked = await readBody(request)
@@ -147,8 +220,12 @@ export async function serveApi(input: {
       }
       const found = routes.find((route) => route.method === request.method && route.path.test(pathname))
       if (!found) throw new Fault('POD_NOT_FOUND', `there is nothing at ${request.method} ${pathname}`)
-      const name = decodeURIComponent(found.path.exec(pathname)?.[1] ?? '')
-      body = await found.serve(api, name, await readBody(request))
+      const id = decodeURIComponent(found.path.exec(pathname)?.[1] ?? '')
+      const name = pathname.startsWith('/v1/pods/') ? nameOf(api, id) : id
+      const gone = new AbortController()
+      const asked = await readBody(request)
+      response.on('close', () => gone.abort())
+      body = await found.serve(api, name, asked, gone.signal)
     } catch (error) {
       status = statusOf(error)
       const code = error instanceof Fault ? error.code : status === 400 ? 'REQUEST_INVALID' : 'UNEXPECTED'
@@ -191,7 +268,7 @@ async function readBody(request: IncomingMessage): Promise<unknown> {
 }
 
 /** A socket that nobody answers is left from a crash; one that is answered is another daemon's. */
-async function takeSocket(socket: string): Promise<void> {
+export async function takeSocket(socket: string): Promise<void> {
   assert(socket.length < 100, 'a socket path that the kernel takes')
   await mkdir(dirname(socket), { recursive: true })
   if (!existsSync(socket)) return

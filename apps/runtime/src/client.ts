@@ -46,6 +46,21 @@ export async function callRuntimeLines<T>(
   throw new Fault('RUNTIME_UNREACHABLE', 'kiln-runtime went away before it had an answer')
 }
 
+/** Hears each value of an answer in lines of JSON, until it ends. */
+export async function followRuntime<T>(
+  socket: string,
+  path: string,
+  heard: (value: T) => void,
+): Promise<void> {
+  const response = await send({ socket, method: 'GET', path })
+  for await (const line of createInterface({ input: response })) {
+    if (line === '') continue
+    const value = parse<T & { code?: string; message?: string }>(line)
+    if (response.statusCode !== 200) throw new Fault(value.code ?? 'UNEXPECTED', value.message ?? '')
+    heard(value)
+  }
+}
+
 function parse<T>(text: string): T {
   try {
     return JSON.parse(text) as T
@@ -89,6 +104,11 @@ export function exitCodeOf(error: unknown): number {
     case 'POD_NAME_TAKEN':
     case 'POD_NOT_ALLOWED':
     case 'POD_NOT_RUNNING':
+    case 'POD_NOT_PREPARED':
+    case 'POD_NOT_EXITED':
+    case 'POD_AMBIGUOUS':
+    case 'POD_UUID_TAKEN':
+    case 'POD_RUNS':
     case 'IMAGE_AMBIGUOUS':
     case 'IMAGE_IN_USE':
     case 'IMAGE_STORE_BUSY':

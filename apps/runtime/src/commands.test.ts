@@ -7,6 +7,7 @@ import { createLog, Fault } from '@kiln/service'
 import { afterEach, expect, test } from 'vitest'
 import { type RuntimeApi, serveApi } from './api.ts'
 import { runCommand } from './commands.ts'
+import type { PodEntry } from './life/pod-entry.ts'
 
 const folder = mkdtempSync(join(tmpdir(), 'kiln-commands-'))
 const socket = join(folder, 'runtime.sock')
@@ -28,6 +29,25 @@ const pod: PodStatus = {
   ports: [{ port: 80, hostPort: 8000, protocol: 'TCP' }],
   containers: [{ name: 'main', state: 'running', restarts: 2, image: 'oci:/x' }],
   since: '2026-01-01T00:00:00.000Z',
+}
+
+const entry: PodEntry = {
+  uuid: 'u1',
+  name: 'hello',
+  state: 'running',
+  source: 'file',
+  supervised: true,
+  once: false,
+  createdAt: pod.since,
+  ready: true,
+  addresses: ['10.88.11.2'],
+  networks: ['built-in'],
+  apps: [{ name: 'main', image: 'oci:/x', state: 'running', pid: 7 }],
+}
+
+function found(id: string): PodEntry {
+  if (id !== 'hello' && !'u1'.startsWith(id)) throw new Fault('POD_NOT_FOUND', `there is no pod ${id}`)
+  return entry
 }
 
 /** A daemon that notes what it is asked. */
@@ -54,6 +74,8 @@ async function serve(change: Partial<RuntimeApi> = {}): Promise<string[]> {
     },
     planExec: unexpected,
     logs: unexpected,
+    life: { list: () => [entry], find: (id: string) => found(id) } as unknown as RuntimeApi['life'],
+    events: {} as RuntimeApi['events'],
     images: {} as RuntimeApi['images'],
     networks: {} as RuntimeApi['networks'],
     info: () => ({ machine: 'node1', runsPods: true }),
@@ -79,8 +101,19 @@ test('pods are listed as a table, shown with their containers, and given as JSON
   await serve()
   expect(statSync(socket).mode & 0o777).toBe(0o600)
   expect((await run('list')).out).toEqual([
-    'POD    PHASE    READY  RESTARTS  ADDRESS     SOURCE  REASON',
-    'hello  Running  1/1    2         10.88.11.2  file',
+    'UUID  POD    STATE    PHASE    READY  RESTARTS  ADDRESS     SOURCE  REASON',
+    'u1    hello  running  Running  1/1    2         10.88.11.2  file',
+  ])
+  expect((await run('list', '--full', '--no-legend')).out).toEqual([
+    expect.stringMatching(
+      /^u1 +hello +main +oci:\/x +running +2026-01-01T00:00:00.000Z +built-in,ip=10.88.11.2$/,
+    ),
+  ])
+  expect((await run('status', 'u1')).out).toEqual([
+    'state=running',
+    'created=2026-01-01T00:00:00.000Z',
+    'pid=7',
+    'networks=built-in,ip=10.88.11.2',
   ])
   expect((await run('status', 'hello')).out).toEqual([
     'hello: Running, ready, 10.88.11.2',
@@ -97,7 +130,7 @@ test('pods are run from a file, stopped with a grace of choice, and removed', as
     file,
     'apiVersion: v1\nkind: Pod\nmetadata: {name: x}\nspec: {containers: [{name: a, image: "oci:/x"}]}\n',
   )
-  expect((await run('run', file)).code).toBe(0)
+  expect((await run('apply', file)).code).toBe(0)
   expect((await run('stop', 'hello', '--grace', '3')).out[0]).toBe('hello: Stopped, 10.88.11.2')
   expect((await run('rm', 'hello')).code).toBe(0)
   expect(asked).toEqual(['run x', 'stop hello 3', 'remove hello'])
@@ -113,16 +146,16 @@ test('every way to fail has its exit code and says why', async () => {
     code: 3,
     err: [expect.stringContaining('POD_NOT_FOUND')],
   })
-  expect((await run('run', join(folder, 'nope.yaml'))).code).toBe(3)
+  expect((await run('apply', join(folder, 'nope.yaml'))).code).toBe(3)
   const bad = join(folder, 'bad.yaml')
   writeFileSync(bad, 'kind: Pod\n')
-  expect(await run('run', bad)).toMatchObject({ code: 7, err: [expect.stringContaining('POD_INVALID')] })
+  expect(await run('apply', bad)).toMatchObject({ code: 7, err: [expect.stringContaining('POD_INVALID')] })
   const file = join(folder, 'pod.yaml')
   writeFileSync(
     file,
     'apiVersion: v1\nkind: Pod\nmetadata: {name: x}\nspec: {containers: [{name: a, image: "oci:/x"}]}\n',
   )
-  expect(await run('run', file)).toMatchObject({
+  expect(await run('apply', file)).toMatchObject({
     code: 4,
     err: ['kiln-runtime: RUNTIME_NEEDS_CGROUP_V2: no cgroup v2 here'],
   })

@@ -1,13 +1,17 @@
 import { spawn } from 'node:child_process'
-import { readFile, rm } from 'node:fs/promises'
+import { rm } from 'node:fs/promises'
 import type { PodStatus } from '@kiln/schemas'
 import { describeError, Fault, version } from '@kiln/service'
 import { Command, CommanderError } from 'commander'
-import { callRuntime, callRuntimeLines, exitCodeOf } from './client.ts'
+import { callRuntime, callRuntimeLines, exitCodeOf, followRuntime } from './client.ts'
+import { addEventCommands } from './events/event-commands.ts'
 import { addImageCommands } from './image-commands.ts'
-import { alignColumns } from './image-table.ts'
+import { splitApps } from './life/app-options.ts'
+import { addLifeCommands } from './life/life-commands.ts'
+import type { PodEntry } from './life/pod-entry.ts'
 import { addNetworkCommands } from './network-commands.ts'
-import { parsePodText } from './pod-files.ts'
+import { readPods } from './pod-files.ts'
+import { podLines } from './pod-table.ts'
 
 export type CommandPorts = {
   socket: string
@@ -18,8 +22,9 @@ export type CommandPorts = {
 }
 
 /** The command line: everything is asked of the daemon, except that programs and journals need this terminal. */
-export async function runCommand(argv: string[], ports: CommandPorts): Promise<number> {
+export async function runCommand(line: string[], ports: CommandPorts): Promise<number> {
   let code = 0
+  const { argv, more } = splitApps(line)
   const program = new Command('kiln-runtime')
     .description('runs the pods of this machine; without a command it is the daemon itself')
     .version(version, '--version')
@@ -39,46 +44,12 @@ export async function runCommand(argv: string[], ports: CommandPorts): Promise<n
 
   program.command('daemon').description('run the daemon (also without any command)')
   program
-    .command('list')
-    .description('all pods, one a line')
-    .option('--json', 'as JSON')
-    .action(async (options: { json?: boolean }) => {
-      const pods = await call<PodStatus[]>('GET', '/v1/pods')
-      if (options.json) ports.print(JSON.stringify(pods, undefined, 2))
-      else podTable(pods).forEach(ports.print)
-    })
-  program
-    .command('status <pod>')
-    .description('one pod with its containers')
-    .option('--json', 'as JSON')
-    .action(async (name: string, options: { json?: boolean }) =>
-      show(await call('GET', at(name)), options.json),
-    )
-  program
-    .command('run <file>')
-    .description('run the pods of a file (- for standard input) until they are removed')
+    .command('apply <file>')
+    .description('keep the pods of a file (- for standard input) running until they are removed')
     .option('--json', 'as JSON')
     .action(async (file: string, options: { json?: boolean }) => {
-      const text = await readFile(file === '-' ? '/dev/stdin' : file, 'utf8').catch((cause: unknown) => {
-        throw new Fault('POD_NOT_FOUND', `cannot read ${file}`, { cause })
-      })
-      const { pods, problems } = parsePodText(text)
-      if (problems.length > 0) throw new Fault('POD_INVALID', problems.join('; '))
-      for (const pod of pods) show(await call('POST', '/v1/pods', pod), options.json)
+      for (const pod of await readPods(file)) show(await call('POST', '/v1/pods', pod), options.json)
     })
-  const grace = (options: { grace?: string }): object => {
-    if (options.grace === undefined) return {}
-    if (!/^\d{1,4}$/.test(options.grace)) program.error(`--grace takes seconds, not ${options.grace}`)
-    return { graceSeconds: Number(options.grace) }
-  }
-  program
-    .command('stop <pod>')
-    .description('stop a pod and keep it')
-    .option('--grace <seconds>', 'instead of the pod\u2019s own grace period')
-    .option('--json', 'as JSON')
-    .action(async (name: string, options: { grace?: string; json?: boolean }) =>
-      show(await call('POST', at(name, '/stop'), grace(options)), options.json),
-    )
   program
     .command('start <pod>')
     .description('start a stopped pod, or retry at once')
@@ -87,41 +58,57 @@ export async function runCommand(argv: string[], ports: CommandPorts): Promise<n
       show(await call('POST', at(name, '/start'), {}), options.json),
     )
   program
-    .command('rm <pod>')
-    .description('stop and forget a pod that was run by hand')
-    .option('--grace <seconds>', 'instead of the pod\u2019s own grace period')
-    .action(async (name: string, options: { grace?: string }) => {
-      await call('POST', at(name, '/remove'), grace(options))
-    })
-  program
     .command('logs <pod>')
     .description('what the containers have written')
     .option('-c, --container <name>', 'one container only')
     .option('-n, --lines <count>', 'the last lines only')
     .option('-f, --follow', 'go on as it is written')
     .action(async (name: string, options: LogOptions) => {
-      code = await showLogs(await call('GET', at(name, '/logs')), name, options)
+      const { uuid, supervised } = await call<PodEntry>('GET', `/v1/life/${encodeURIComponent(name)}`)
+      // By name what earlier pods of that name have written is shown as well, as long as the journal has it.
+      const [place, match] = supervised
+        ? [
+            await call<LogPlace>('GET', at(name, '/logs')),
+            name === uuid ? `KILN_POD_UID=${uuid}` : `KILN_POD=${name}`,
+          ]
+        : [await call<LogPlace>('GET', `/v1/life/${uuid}/logs`), `KILN_POD_UID=${uuid}`]
+      code = await showLogs(place, match, options)
     })
+  const enter = async (name: string, args: string[], container: string | undefined): Promise<void> => {
+    const { planFile, initPath } = await call<{ planFile: string; initPath: string }>(
+      'POST',
+      at(name, '/exec'),
+      { args: args[0] === '--' ? args.slice(1) : args, ...(container === undefined ? {} : { container }) },
+    )
+    try {
+      code = await runAttached(initPath, ['exec', planFile])
+    } finally {
+      await rm(planFile, { force: true })
+    }
+  }
   program
     .command('exec <pod> <command...>')
     .description('run a program in a container, with this terminal\u2019s input and output')
     .option('-c, --container <name>', 'which container; the first by default')
     .passThroughOptions()
-    .action(async (name: string, args: string[], options: { container?: string }) => {
-      const { planFile, initPath } = await call<{ planFile: string; initPath: string }>(
-        'POST',
-        at(name, '/exec'),
-        {
-          args: args[0] === '--' ? args.slice(1) : args,
-          ...options,
-        },
-      )
-      try {
-        code = await runAttached(initPath, ['exec', planFile])
-      } finally {
-        await rm(planFile, { force: true })
-      }
-    })
+    .action((name: string, args: string[], options: { container?: string }) =>
+      enter(name, args, options.container),
+    )
+  addLifeCommands(program, {
+    ...ports,
+    call,
+    at,
+    show,
+    enter,
+    moreApps: more,
+    exit: (wanted) => {
+      code = wanted
+    },
+  })
+  addEventCommands(program, {
+    ...ports,
+    events: (query, heard) => followRuntime(socket(), `/v1/events?${query}`, heard),
+  })
   addImageCommands(program, {
     ...ports,
     list: () => call('GET', '/v1/images'),
@@ -149,17 +136,14 @@ export async function runCommand(argv: string[], ports: CommandPorts): Promise<n
   }
 }
 
+type LogPlace = { journal: boolean; files: string[]; containers: string[] }
 type LogOptions = { container?: string; lines?: string; follow?: boolean }
 
-function showLogs(
-  place: { journal: boolean; files: string[]; containers: string[] },
-  name: string,
-  options: LogOptions,
-): Promise<number> {
+function showLogs(place: LogPlace, pod: string, options: LogOptions): Promise<number> {
   if (options.container !== undefined && !place.containers.includes(options.container))
-    throw new Fault('POD_NOT_FOUND', `pod ${name} has no container ${options.container}`)
+    throw new Fault('POD_NOT_FOUND', `the pod has no container ${options.container}`)
   if (place.journal) {
-    const match = [`KILN_POD=${name}`, ...(options.container ? [`KILN_CONTAINER=${options.container}`] : [])]
+    const match = [pod, ...(options.container ? [`KILN_CONTAINER=${options.container}`] : [])]
     const lines = options.lines ? [`--lines=${options.lines}`] : ['--lines=all']
     return runAttached('journalctl', [
       '--no-pager',
@@ -185,44 +169,4 @@ function runAttached(command: string, args: string[]): Promise<number> {
     child.on('error', (cause) => reject(new Fault('TOOL_FAILED', `cannot run ${command}`, { cause })))
     child.on('exit', (status, signal) => resolve(status ?? (signal ? 130 : 1)))
   })
-}
-
-export function podTable(pods: PodStatus[]): string[] {
-  const rows = [
-    ['POD', 'PHASE', 'READY', 'RESTARTS', 'ADDRESS', 'SOURCE', 'REASON'],
-    ...pods.map((pod) => [
-      pod.name,
-      pod.phase,
-      readyCount(pod),
-      String(pod.containers.reduce((sum, container) => sum + container.restarts, 0)),
-      pod.address ?? '-',
-      pod.source,
-      pod.containers.find((container) => container.reason)?.reason ?? pod.code ?? '',
-    ]),
-  ]
-  return alignColumns(rows)
-}
-
-/** `1/2`: containers that are ready, of those that go on running. */
-function readyCount({ containers }: PodStatus): string {
-  const main = containers.filter(({ init }) => !init)
-  const ready = main.filter((container) => container.ready ?? container.state === 'running')
-  return `${ready.length}/${main.length}`
-}
-
-function podLines(pod: PodStatus): string[] {
-  const ports = pod.ports.map(({ port, hostPort, protocol }) =>
-    hostPort === undefined ? `${port}/${protocol}` : `${hostPort}->${port}/${protocol}`,
-  )
-  return [
-    `${pod.name}: ${pod.phase}${pod.ready ? ', ready' : ''}${pod.address ? `, ${(pod.addresses ?? [pod.address]).join(' ')}` : ''}`,
-    `  service ${pod.service}${ports.length > 0 ? `, ports ${ports.join(' ')}` : ''}, from ${pod.source}`,
-    ...(pod.code ? [`  ${pod.code}: ${pod.message ?? ''}`] : []),
-    ...pod.containers.map((container) => {
-      const exit = container.lastExit
-      const last = exit ? `, last exit ${exit.code}${exit.oomKilled ? ' (out of memory)' : ''}` : ''
-      const why = container.reason ? ` (${container.reason})` : ''
-      return `  ${container.name}: ${container.state}${why}, ${container.restarts} restarts${last}`
-    }),
-  ]
 }

@@ -6,7 +6,10 @@ import { Prober, type ProberPorts } from './prober.ts'
 const hookTimeoutMs = 600_000
 
 /** What probes need, without `note`, which goes to the log. The hook of a container that was adopted ran before. */
-export type CarePorts = Omit<ProberPorts, 'note'> & { log: Log }
+export type CarePorts = Omit<ProberPorts, 'note'> & {
+  log: Log
+  tell(reason: 'ProbeFailed' | 'ProbePassed', message: string): void
+}
 
 /** What one run of a container gets beside being supervised: its hook after the start, its probes, its hook before the end. */
 export class ContainerCare {
@@ -68,10 +71,11 @@ export class ContainerCare {
   }
 
   #probe(): void {
-    const { log, ...ports } = this.#ports
+    const { log, tell, ...ports } = this.#ports
     const note = (kind: string, passes: boolean, message: string | undefined): void => {
       if (passes) log.info({ probe: kind }, 'probe passes')
       else log.warn({ probe: kind, error: message }, 'probe fails')
+      tell(passes ? 'ProbePassed' : 'ProbeFailed', `${kind} probe ${passes ? 'passes' : `fails: ${message}`}`)
     }
     this.#prober = new Prober(this.#container, { ...ports, note })
   }

@@ -11,12 +11,17 @@ import { bundledBridge } from './cni/bundled-networks.ts'
 import { openPlugins } from './cni/plugin.ts'
 import { openCniNetworks } from './cni/pod-networks.ts'
 import { logFile } from './container-plan.ts'
+import { openEventLog } from './events/event-log.ts'
+import { serveGrpc } from './grpc/runtime-service.ts'
 import { bootId, journalRuns, placePod, runTool, systemdRuns, whyNoPods } from './host.ts'
-import { openImageService } from './image-service.ts'
-import { openImages } from './images.ts'
+import { type ImageUser, openImageService } from './image-service.ts'
+import { imagesOf, openImages } from './images.ts'
+import { PodLife } from './life/pod-life.ts'
 import { Manager } from './manager.ts'
 import { openNetwork } from './network.ts'
-import { podNetworkOf } from './network-plan.ts'
+import { isOfNetwork, podNetworkOf } from './network-plan.ts'
+import { openOverlay } from './overlay/overlay.ts'
+import { rememberedPodNetwork } from './overlay/pod-network-move.ts'
 import { followPodFiles } from './pod-files.ts'
 import { openKernel, podPaths } from './pod-kernel.ts'
 import { openRecords } from './pod-record.ts'
@@ -27,6 +32,8 @@ import { followStorePods } from './store-pods.ts'
 
 const pluginTimeoutMs = 60_000
 const collectEveryMs = 3_600_000
+/** rkt's: half an hour for pods that are over, a day for those that nobody ran. */
+const collectPods = { graceSeconds: 1800, expirePreparedSeconds: 86_400, markOnly: false }
 const keepImagesMs = 24 * 3_600_000
 /** How long a drain waits for a store that does not take the withdrawal of the services. */
 const withdrawMs = 3_000
@@ -60,7 +67,8 @@ export async function startRuntime(
     signal: stopping,
     log,
   })
-  const podNetwork = podNetworkOf(settings.podNetwork, machine.address)
+  const networkFile = join(settings.stateDir, 'network.json')
+  const podNetwork = rememberedPodNetwork(networkFile, podNetworkOf(settings.podNetwork, machine.address))
   const network = openNetwork(podNetwork)
   const bundled = bundledBridge({
     firstOctets: settings.bridgeNetwork,
@@ -84,18 +92,33 @@ export async function startRuntime(
     journal: journalRuns(),
     network,
     cni,
-    podGateway: podNetwork.gateway,
+    get podGateway() {
+      return podNetwork.gateway
+    },
     treeOf: (image) => images.treeOf(image),
     listImages: () => images.list(),
     place: (unit, stopSeconds) => placePod({ cgroupRoot: settings.cgroupRoot, unit, systemd, stopSeconds }),
   })
-  const podGateways = [podNetwork.gateway, bundled.gateway]
-  const services = await openServices({ settings, machine, podGateways, run: runTool, log })
+  const services = await openServices({
+    settings,
+    machine,
+    podGateways: () => [podNetwork.gateway, bundled.gateway],
+    reached: (address) => podNetwork.cluster !== undefined && isOfNetwork(podNetwork, address),
+    run: runTool,
+    log,
+  })
   let publisher: Publisher | undefined
   const publish = (statuses: PodStatus[]): void => {
     publisher?.publish(statusEntries(statuses, machine.id))
     services.publish(statuses)
   }
+  const events = await openEventLog({
+    stateDir: settings.stateDir,
+    fileBytesMax: settings.eventFileBytes,
+    now: () => Date.now(),
+    log,
+  })
+  let life: PodLife | undefined
   const manager = new Manager({
     kernel,
     images,
@@ -111,8 +134,26 @@ export async function startRuntime(
     refusal,
     storePodsMayUseHost: settings.storePodsMayUseHost,
     changed: publish,
+    backOffFirstMs: settings.backOffFirstMs,
+    tell: (event) => events.add(event),
+    over: (record) => life?.over(record),
   })
+  life = new PodLife({
+    stateDir: settings.stateDir,
+    bootId: bootId(),
+    images,
+    treeOf: (image) => images.treeOf(image),
+    listImages: () => images.list(),
+    manager,
+    journal: journalRuns(),
+    tell: (event) => events.add(event),
+    now: () => Date.now(),
+    log,
+  })
+  const pods = life
+  await pods.adopt()
   await manager.adopt()
+  const imageUsers = (): ImageUser[] => [...manager.imageUsers(), ...pods.imageUsers()]
   const { problems } = await cni.configured().catch((error: unknown) => {
     log.warn({ error: describeError(error) }, 'networks are not read')
     return { problems: [] }
@@ -132,9 +173,12 @@ export async function startRuntime(
   )
   const collecting = setInterval(() => {
     void manager.collectNetworks()
-    images
-      .collect(() => manager.imagesInUse(), keepImagesMs)
-      .catch((error: unknown) => log.warn({ error: describeError(error) }, 'unused images cannot be removed'))
+    pods
+      .collect(collectPods)
+      .then(() => images.collect(() => imagesOf(imageUsers()), keepImagesMs))
+      .catch((error: unknown) =>
+        log.warn({ error: describeError(error) }, 'what is unused cannot be removed'),
+      )
   }, collectEveryMs)
 
   const api: RuntimeApi = {
@@ -149,11 +193,13 @@ export async function startRuntime(
         withdrawn: () => Promise.race([services.settled(), sleep(withdrawMs)]).then(() => undefined),
       }),
     resume: () => manager.resume(),
+    life: pods,
+    events,
     images: openImageService({
       images,
       folder: join(settings.stateDir, 'images'),
-      users: () => manager.imageUsers(),
-      inUse: () => manager.imagesInUse(),
+      users: imageUsers,
+      inUse: () => imagesOf(imageUsers()),
       imagePolicyFile: settings.imagePolicyFile,
       signal: stopping,
       log,
@@ -176,25 +222,45 @@ export async function startRuntime(
       ...(refusal ? { code: refusal.code, message: refusal.message } : {}),
     }),
     logs: (name) => {
-      const { manifest } = manager.record(name)
-      const containers = containersOf(manifest).map((container) => container.name)
-      const paths = podPaths(settings, name)
+      const record = manager.record(name)
+      const containers = containersOf(record.manifest).map((container) => container.name)
+      const paths = podPaths(settings, record)
       const all = containers.flatMap((container) => [
         `${logFile(paths, container)}.1`,
         logFile(paths, container),
       ])
-      return { journal: journalRuns(), files: all.filter((file) => existsSync(file)), containers }
+      return {
+        journal: journalRuns(),
+        files: all.filter((file) => existsSync(file)),
+        containers,
+      }
     },
     planExec: async (name, wanted) => ({
       planFile: await kernel.planExec(manager.record(name), wanted),
       initPath: settings.initPath,
     }),
   }
+  const overlay = openOverlay({
+    machine,
+    podNetwork,
+    reserved: [`${settings.bridgeNetwork}.0.0/16`],
+    stateFile: networkFile,
+    subnetFile: settings.subnetFile,
+    run: runTool,
+    log,
+    moved: async () => {
+      if (!refusal) await network.refresh()
+      await services.gatewaysMoved()
+      publish(manager.statuses())
+    },
+  })
   const server = await serveApi({ socket: settings.socket, api, log })
+  const grpc = await serveGrpc({ socket: settings.grpcSocket, api, log })
   const store = connectStore(settings, machine)
   if (store) {
     publisher = openPublisher({ store, leaseSeconds: settings.leaseSeconds, log })
     services.connect(store, stopping)
+    if (!refusal) overlay.connect(store, stopping)
     publish(manager.statuses())
     void followStorePods({
       store,
@@ -213,11 +279,14 @@ export async function startRuntime(
     stop: async () => {
       publisher?.close()
       await services.close()
+      await overlay.close()
       clearInterval(collecting)
       files.close()
       exits.close()
       await server.close()
+      await grpc.close()
       await manager.leave()
+      await events.close()
       store?.close()
     },
   }

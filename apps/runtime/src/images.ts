@@ -53,6 +53,11 @@ export type Images = {
 /** References that pods name, and chain ids of the trees that containers run on. */
 export type ImagesInUse = { references: Set<string>; chains: Set<string> }
 
+export const imagesOf = (users: { references: string[]; chains: string[] }[]): ImagesInUse => ({
+  references: new Set(users.flatMap(({ references }) => references)),
+  chains: new Set(users.flatMap(({ chains }) => chains)),
+})
+
 type Pull = { image: Promise<StoredImage>; listeners: Set<(progress: PullProgress) => void> }
 
 export async function openImages(input: {

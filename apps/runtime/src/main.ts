@@ -1,3 +1,4 @@
+import '@kiln/service/small-heap'
 import { loadSettings, runDaemon } from '@kiln/service'
 import { Settings } from './settings.ts'
 

@@ -70,6 +70,7 @@ function setUp(options: { refusal?: Fault; records?: PodRecord[] } = {}) {
     network: {
       connect: async () => undefined,
       disconnect: async () => undefined,
+      refresh: async () => undefined,
       mapPorts: async (mappings) => {
         mapped = mappings
       },

@@ -1,8 +1,8 @@
 import { containersOf, type PodManifest, type PodStatus } from '@kiln/schemas'
 import { describeError, Fault, type Log } from '@kiln/service'
 import type { NetworkLeft } from './cni/pod-networks.ts'
+import type { NewEvent } from './events/event-log.ts'
 import type { ImageUser } from './image-service.ts'
-import type { ImagesInUse } from './images.ts'
 import type { Network } from './network.ts'
 import { freeAddress, type PodNetwork } from './network-plan.ts'
 import { Pod, type PodPorts } from './pod.ts'
@@ -11,7 +11,7 @@ import { manifestHash, newRecord, type PodRecord, type PodSource } from './pod-r
 import { portMapping, refusedStatus } from './pod-status.ts'
 import { whyNotFromStore } from './store-policy.ts'
 
-export type ManagerOptions = Omit<PodPorts, 'freeAddress' | 'changed' | 'removed'> & {
+export type ManagerOptions = Omit<PodPorts, 'freeAddress' | 'changed' | 'removed' | 'over' | 'tell'> & {
   log: Log
   network: Network
   podNetwork: PodNetwork
@@ -19,9 +19,15 @@ export type ManagerOptions = Omit<PodPorts, 'freeAddress' | 'changed' | 'removed
   refusal: Fault | undefined
   storePodsMayUseHost: boolean
   changed(statuses: PodStatus[]): void
+  tell?(event: NewEvent): void
+  /** A pod that was run once is over: its record is no longer of those that run. */
+  over?(record: PodRecord): void
 }
 
 type Wanted = { manifest: PodManifest; source: PodSource }
+
+const from = (source: PodSource): string =>
+  ({ file: 'a file', store: 'the store', api: 'the command line' })[source]
 
 /** Files win over the store, and the store over what was asked for by hand. */
 const sources: PodSource[] = ['file', 'store', 'api']
@@ -77,15 +83,33 @@ export class Manager {
     if (this.#options.refusal) throw this.#options.refusal
     const holder = sources.find((source) => this.#wanted[source].has(name))
     if (holder !== undefined && holder !== 'api')
-      throw new Fault(
-        'POD_NAME_TAKEN',
-        `pod ${name} comes from ${holder === 'file' ? 'a file' : 'the store'}`,
-      )
+      throw new Fault('POD_NAME_TAKEN', `pod ${name} comes from ${from(holder)}`)
     this.#wanted.api.set(name, manifest)
     const pod = this.#pods.get(name)
     if (pod && !pod.removing && pod.record.hash === manifestHash(manifest)) await pod.start()
     this.#reconcile()
     return this.#statusOf(name)
+  }
+
+  /** Fails if there is a pod of that name, or none can run here. */
+  expectFree(name: string): void {
+    if (this.#options.refusal) throw this.#options.refusal
+    if (this.#pods.has(name) || sources.some((source) => this.#wanted[source].has(name)))
+      throw new Fault('POD_NAME_TAKEN', `a pod ${name} runs already`, { remedy: 'stop or remove it first' })
+  }
+
+  /** Runs a pod that was prepared, until it is over. */
+  runOnce(record: PodRecord): void {
+    const { name } = record.manifest.metadata
+    this.expectFree(name)
+    this.#wanted.api.set(name, record.manifest)
+    this.#add(record)
+    this.#changed()
+  }
+
+  /** Records of the pods that run or are to run. */
+  records(): PodRecord[] {
+    return [...this.#pods.values()].map(({ record }) => record)
   }
 
   async stop(name: string, graceSeconds?: number): Promise<PodStatus> {
@@ -101,16 +125,12 @@ export class Manager {
   remove(name: string, graceSeconds?: number): void {
     const pod = this.#get(name)
     if (pod.record.source !== 'api') {
-      throw new Fault(
-        'POD_NAME_TAKEN',
-        `pod ${name} comes from ${pod.record.source === 'file' ? 'a file' : 'the store'}`,
-        {
-          remedy: 'remove it there, or stop it',
-        },
-      )
+      throw new Fault('POD_NAME_TAKEN', `pod ${name} comes from ${from(pod.record.source)}`, {
+        remedy: 'remove it there, or stop it',
+      })
     }
     this.#wanted.api.delete(name)
-    pod.remove(graceSeconds)
+    pod.remove('somebody asked the runtime to remove it', graceSeconds)
   }
 
   /**
@@ -188,15 +208,6 @@ export class Manager {
     }))
   }
 
-  /** What images must stay. */
-  imagesInUse(): ImagesInUse {
-    const users = this.imageUsers()
-    return {
-      references: new Set(users.flatMap(({ references }) => references)),
-      chains: new Set(users.flatMap(({ chains }) => chains)),
-    }
-  }
-
   /** Removes networks of sandboxes that no pod has; answers those that stay. */
   collectNetworks(): Promise<NetworkLeft[]> {
     return this.#collectNetworks([...this.#pods.values()].map(({ record }) => record))
@@ -242,11 +253,15 @@ export class Manager {
       const now = wanted.get(name)
       const same = now && !this.#whyRefused(now) && manifestHash(now.manifest) === pod.record.hash
       if (same) pod.record.source = now.source
-      else if (!pod.removing) pod.remove()
+      else if (!pod.removing)
+        pod.remove(now ? `${from(now.source)} has it otherwise` : `${from(pod.record.source)} has it no more`)
     }
     for (const [name, entry] of wanted) {
       if (this.#pods.has(name) || this.#whyRefused(entry)) continue
-      this.#add(newRecord(entry.manifest, entry.source, this.#options.bootId))
+      const record = newRecord(entry.manifest, entry.source, this.#options.bootId)
+      const message = `${from(entry.source)} asks for it`
+      this.#options.tell?.({ pod: name, uuid: record.uid, reason: 'Created', message })
+      this.#add(record)
     }
     this.#changed()
   }
@@ -254,6 +269,7 @@ export class Manager {
   #add(record: PodRecord): void {
     const pod = new Pod(record, {
       ...this.#options,
+      tell: (event) => this.#options.tell?.(event),
       freeAddress: () =>
         freeAddress(
           this.#options.podNetwork,
@@ -262,6 +278,13 @@ export class Manager {
       changed: () => this.#changed(),
       removed: (gone) => {
         this.#pods.delete(gone.name)
+        this.#reconcile()
+      },
+      over: (gone) => {
+        this.#pods.delete(gone.name)
+        if (this.#wanted.api.get(gone.name) === gone.record.manifest) this.#wanted.api.delete(gone.name)
+        this.#options.over?.(gone.record)
+        void gone.leave()
         this.#reconcile()
       },
     })

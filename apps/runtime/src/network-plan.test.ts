@@ -65,3 +65,19 @@ test('ports of the machine lead to pods, from outside and from the machine itsel
   expect(rules).toContain('ip saddr 10.88.11.0/24 oifname != "kiln0" masquerade')
   expect(rules.startsWith('table ip kiln\ndelete table ip kiln\n')).toBe(true)
 })
+
+test('between pods of the cluster nothing is masqueraded, and what leaves it is, also from an earlier subnet', () => {
+  const rules = natRules({ ...network, cluster: '10.88.0.0/16', earlier: ['10.90.1.0/24'] }, [])
+  expect(rules).toContain('ip saddr 10.88.11.0/24 ip daddr != 10.88.0.0/16 oifname != "kiln0" masquerade')
+  expect(rules).toContain('ip saddr 10.90.1.0/24 oifname != "kiln0" masquerade')
+  expect(linkCommands({ ...network, mtu: 1450 }, 'kv1', 42)[0]).toBe(
+    'link add kv1 mtu 1450 type veth peer name eth0 mtu 1450 netns 42',
+  )
+})
+
+test('a subnet of another length has as many addresses', () => {
+  const small = { ...network, subnet: '10.88.11.16/29', gateway: '10.88.11.17', prefixLength: 29 }
+  const taken = [18, 19, 20, 21].map((last) => `10.88.11.${last}`)
+  expect(freeAddress(small, taken)).toBe('10.88.11.22')
+  expect(freeAddress(small, [...taken, '10.88.11.22'])).toBeUndefined()
+})

@@ -1,7 +1,19 @@
 import { createHash } from 'node:crypto'
+import { addressNumber, blockHolds, formatAddress, readBlock, sizeOf } from './overlay/ipv4-block.ts'
 
-/** The pods' network of one machine: a bridge of its own, hidden behind the machine's addresses. */
-export type PodNetwork = { bridge: string; subnet: string; gateway: string; prefixLength: number }
+/** The pods' network of one machine: a bridge of its own, hidden behind the machine's addresses from all but the cluster's pods. */
+export type PodNetwork = {
+  bridge: string
+  subnet: string
+  gateway: string
+  prefixLength: number
+  /** Of pods; the kernel's usual one if undefined. */
+  mtu?: number | undefined
+  /** The network of all machines' pods, when they reach each other. */
+  cluster?: string | undefined
+  /** Subnets that pods which began earlier may still have. */
+  earlier?: string[]
+}
 
 export type PodPort = { port: number; hostPort?: number; protocol: 'TCP' | 'UDP'; name?: string }
 
@@ -20,11 +32,19 @@ export function podNetworkOf(firstOctets: string, machineAddress: string | undef
 /** The lowest address that no pod has; undefined when there is none. */
 export function freeAddress(network: PodNetwork, taken: Iterable<string>): string | undefined {
   const used = new Set(taken)
-  const prefix = network.gateway.replace(/\.\d+$/, '')
-  for (let last = 2; last <= 254; last++) {
-    if (!used.has(`${prefix}.${last}`)) return `${prefix}.${last}`
+  const { first, length } = readBlock(network.subnet)!
+  // The first is the network's, the second the gateway's, the last the broadcast's.
+  for (let place = 2; place < sizeOf(length) - 1; place++) {
+    const address = formatAddress(first + place)
+    if (!used.has(address)) return address
   }
   return undefined
+}
+
+/** Whether an address is one of the network's, as it is now. */
+export const isOfNetwork = ({ subnet }: PodNetwork, address: string): boolean => {
+  const number = addressNumber(address)
+  return number !== undefined && blockHolds(readBlock(subnet)!, number)
 }
 
 /** Name of the host's end of a pod's link; at most 15 characters. */
@@ -42,8 +62,9 @@ export function bridgeCommands(network: PodNetwork): string[] {
 
 /** Lines for `ip -batch`: a pair of devices, one end in the namespace of a process. */
 export function linkCommands(network: PodNetwork, link: string, sandboxPid: number): string[] {
+  const mtu = network.mtu === undefined ? '' : ` mtu ${network.mtu}`
   return [
-    `link add ${link} type veth peer name eth0 netns ${sandboxPid}`,
+    `link add ${link}${mtu} type veth peer name eth0${mtu} netns ${sandboxPid}`,
     `link set ${link} master ${network.bridge}`,
     `link set ${link} up`,
   ]
@@ -72,6 +93,10 @@ export function natRules(network: PodNetwork, mappings: PortMapping[]): string {
           ],
     ),
   )
+  const earlier = (network.earlier ?? []).flatMap((subnet) => [
+    `ip saddr ${subnet} oifname != "${network.bridge}" masquerade`,
+    `ip saddr ${subnet} ip daddr ${subnet} ct status dnat masquerade`,
+  ])
   const lines = (rules: string[]): string => rules.map((rule) => `    ${rule}\n`).join('')
   return `table ip kiln
 delete table ip kiln
@@ -84,9 +109,9 @@ ${lines(targets)}  }
 ${lines(targets)}  }
   chain postrouting {
     type nat hook postrouting priority srcnat; policy accept;
-    ip saddr ${network.subnet} oifname != "${network.bridge}" masquerade
+    ip saddr ${network.subnet}${network.cluster ? ` ip daddr != ${network.cluster}` : ''} oifname != "${network.bridge}" masquerade
     ip saddr ${network.subnet} ip daddr ${network.subnet} ct status dnat masquerade
-  }
+${lines(earlier)}  }
 }
 `
 }

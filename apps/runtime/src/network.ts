@@ -1,9 +1,9 @@
-import { readFile, writeFile } from 'node:fs/promises'
 import { Fault } from '@kiln/service'
 import { runTool } from './host.ts'
 import {
   bridgeCommands,
   hostLink,
+  isOfNetwork,
   linkCommands,
   natRules,
   type PodNetwork,
@@ -17,6 +17,8 @@ export type Network = {
   disconnect(uid: string): Promise<void>
   /** Makes the port mappings exactly these. */
   mapPorts(mappings: PortMapping[]): Promise<void>
+  /** The network is another one now: its bridge and its rules are made anew. */
+  refresh(): Promise<void>
 }
 
 type RunTool = (command: string, args: string[], input?: string) => Promise<string>
@@ -24,6 +26,7 @@ type RunTool = (command: string, args: string[], input?: string) => Promise<stri
 export function openNetwork(network: PodNetwork, run: RunTool = runTool): Network {
   let bridged = false
   let rules = ''
+  let mapped: PortMapping[] = []
 
   const bridge = async (): Promise<void> => {
     if (bridged) return
@@ -35,13 +38,27 @@ export function openNetwork(network: PodNetwork, run: RunTool = runTool): Networ
       })
     })
     await run('ip', ['-batch', '-'], `${rest.join('\n')}\n`)
-    await forwardPackets()
+    await forwardPackets(run)
     bridged = true
+  }
+
+  const mapPorts = async (mappings: PortMapping[]): Promise<void> => {
+    mapped = mappings
+    const wanted = natRules(network, mappings)
+    if (wanted === rules) return
+    try {
+      await run('nft', ['-f', '-'], wanted)
+      rules = wanted
+    } catch (error) {
+      throw new Fault('POD_NETWORK_FAILED', 'cannot map ports of the machine to pods', { cause: error })
+    }
   }
 
   return {
     connect: async ({ uid, address, sandboxPid }) => {
       const link = hostLink(uid)
+      if (!isOfNetwork(network, address))
+        throw new Fault('POD_NETWORK_FAILED', `the pods' network has moved, and ${address} is of the old one`)
       try {
         await bridge()
         // A link of an earlier try may still lead into the same sandbox.
@@ -57,20 +74,15 @@ export function openNetwork(network: PodNetwork, run: RunTool = runTool): Networ
     disconnect: async (uid) => {
       await run('ip', ['link', 'delete', hostLink(uid)]).catch(() => undefined)
     },
-    mapPorts: async (mappings) => {
-      const wanted = natRules(network, mappings)
-      if (wanted === rules) return
-      try {
-        await run('nft', ['-f', '-'], wanted)
-        rules = wanted
-      } catch (error) {
-        throw new Fault('POD_NETWORK_FAILED', 'cannot map ports of the machine to pods', { cause: error })
-      }
+    mapPorts,
+    refresh: async () => {
+      bridged = false
+      await mapPorts(mapped)
     },
   }
 }
 
-async function forwardPackets(): Promise<void> {
-  const path = '/proc/sys/net/ipv4/ip_forward'
-  if ((await readFile(path, 'utf8')).trim() !== '1') await writeFile(path, '1')
+async function forwardPackets(run: RunTool): Promise<void> {
+  const name = 'net.ipv4.ip_forward'
+  if ((await run('sysctl', ['-n', name])).trim() !== '1') await run('sysctl', ['-qw', `${name}=1`])
 }

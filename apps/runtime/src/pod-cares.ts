@@ -2,6 +2,7 @@ import { containersOf } from '@kiln/schemas'
 import { describeError, type Log } from '@kiln/service'
 import { runAction } from './container-actions.ts'
 import { ContainerCare } from './container-care.ts'
+import type { EventReason, NewEvent } from './events/event-log.ts'
 import type { WallClock } from './pod.ts'
 import type { PodKernel } from './pod-kernel.ts'
 import type { PodRecord } from './pod-record.ts'
@@ -11,6 +12,7 @@ export type CaresPorts = {
   clock: WallClock
   machineAddress: string | undefined
   log: Log
+  tell(reason: EventReason, message: string, more?: Partial<NewEvent>): void
   /** The health of a container may be another now. */
   changed(): void
 }
@@ -50,7 +52,7 @@ export class PodCares {
     if (this.#cares.has(name)) return
     const { manifest } = this.#record
     const container = containersOf(manifest).find((each) => each.name === name)!
-    const { kernel, clock, machineAddress, log, changed } = this.#ports
+    const { kernel, clock, machineAddress, log, tell, changed } = this.#ports
     const address = manifest.spec.hostNetwork ? (machineAddress ?? '127.0.0.1') : this.#record.address
     const target = {
       container,
@@ -64,6 +66,8 @@ export class PodCares {
       adopted: !this.#expected.delete(name),
       act: (action, timeoutMs) => runAction(action, target, timeoutMs),
       changed,
+      tell: (reason, message) =>
+        tell(reason, message, { container: name, warning: reason !== 'ProbePassed' }),
       log: log.child({ container: name }),
     })
     this.#cares.set(name, care)
@@ -81,7 +85,7 @@ export class PodCares {
 
   /** Containers whose probes or hooks failed end within their grace; their restart is the policy's. */
   async endUnhealthy(now: number): Promise<void> {
-    const { kernel, log } = this.#ports
+    const { kernel, log, tell } = this.#ports
     for (const [name, { failure }] of this.#cares) {
       if (!failure) continue
       const killAtMs = this.#killAtMs.get(name)
@@ -89,6 +93,7 @@ export class PodCares {
         const seconds = failure.graceSeconds ?? this.#record.manifest.spec.terminationGracePeriodSeconds
         this.#killAtMs.set(name, now + seconds * 1000)
         log.warn({ container: name, error: failure.message }, 'container is unhealthy and ends')
+        tell('Unhealthy', `ends as its ${failure.message}`, { container: name, warning: true })
         await this.askToEnd(name, seconds * 1000)
       } else if (now >= killAtMs) {
         this.#killAtMs.set(name, now + 1000)

@@ -1,7 +1,7 @@
 import { existsSync, mkdirSync, readFileSync, readlinkSync, statSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { expect } from 'vitest'
-import { logOf, newFolder, onHost, runtime, shellPod, until } from './testing/host-runtime.ts'
+import { logOf, newFolder, onHost, podFolder, runtime, shellPod, until } from './testing/host-runtime.ts'
 
 const usr = { name: 'usr', hostPath: { path: '/usr' } }
 const usrMount = { name: 'usr', mountPath: '/usr', readOnly: true }
@@ -184,6 +184,6 @@ onHost('the last word of a container is in its status', async () => {
   )
   const status = await until(manager, (each) => each?.phase === 'Failed')
   expect(status?.containers[0]?.lastExit).toMatchObject({ code: 3, message: 'disk is gone\n' })
-  expect(existsSync(join(folder, 'state/pods/hello/c-main/termination-message'))).toBe(true)
-  expect(statSync(join(folder, 'state/pods/hello/c-main/termination-message')).mode & 0o777).toBe(0o666)
+  expect(existsSync(join(podFolder(folder), 'c-main/termination-message'))).toBe(true)
+  expect(statSync(join(podFolder(folder), 'c-main/termination-message')).mode & 0o777).toBe(0o666)
 })

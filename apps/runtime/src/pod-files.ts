@@ -2,7 +2,7 @@ import { type FSWatcher, watch } from 'node:fs'
 import { readdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { type PodManifest, parsePod } from '@kiln/schemas'
-import type { Log } from '@kiln/service'
+import { Fault, type Log } from '@kiln/service'
 import { type Document, parseAllDocuments } from 'yaml'
 
 /** What its source has under a name, and is no pod. */
@@ -30,6 +30,16 @@ export function parsePodText(text: string): { pods: PodManifest[]; problems: str
   }
   if (pods.length === 0 && problems.length === 0) problems.push('holds no pod')
   return { pods, problems }
+}
+
+/** Reads the pods of one file, `-` being standard input, for a command; the first problem is the end. */
+export async function readPods(file: string): Promise<PodManifest[]> {
+  const text = await readFile(file === '-' ? '/dev/stdin' : file, 'utf8').catch((cause: unknown) => {
+    throw new Fault('POD_NOT_FOUND', `cannot read ${file}`, { cause })
+  })
+  const { pods, problems } = parsePodText(text)
+  if (problems.length > 0) throw new Fault('POD_INVALID', problems.join('; '))
+  return pods
 }
 
 /** Aliases may repeat content, but not without bound. */

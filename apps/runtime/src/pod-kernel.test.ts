@@ -5,7 +5,17 @@ import { isAlive, type ProcessId } from '@kiln/linux'
 import { assert } from '@kiln/service'
 import { expect, test } from 'vitest'
 import { type Namespace, networksOf, openNamespace, tracesOn, whyNoPlugins } from './testing/cni-machine.ts'
-import { forget, letGo, logOf, newFolder, onHost, runtime, shellPod, until } from './testing/host-runtime.ts'
+import {
+  forget,
+  letGo,
+  logOf,
+  newFolder,
+  onHost,
+  podFolder,
+  runtime,
+  shellPod,
+  until,
+} from './testing/host-runtime.ts'
 
 onHost(
   'a pod runs from an archive as its user, in its own namespaces, and is removed without a trace',
@@ -22,7 +32,7 @@ onHost(
     expect(logOf(folder)).toMatch(/stdout F node1 hello 1234\n/)
     manager.remove('hello')
     await until(manager, (status) => status === undefined)
-    expect(readdirSync(join(folder, 'state/pods'))).toEqual([])
+    expect(readdirSync(join(folder, 'state/life/run'))).toEqual([])
     expect(readdirSync(join(folder, 'state/exits'))).toEqual([])
     expect(readdirSync(join(folder, 'run/pods'))).toEqual([])
     expect(readFileSync('/proc/self/mountinfo', 'utf8')).not.toContain(folder)
@@ -82,7 +92,7 @@ onHost(
       }),
     )
     await until(manager, () => logOf(folder).includes('made'))
-    const volume = join(folder, 'state/pods/hello/volumes/shared')
+    const volume = join(podFolder(folder), 'volumes/shared')
     await until(manager, () => existsSync(join(volume, 'hooked')))
     expect(manager.statuses()[0]).toMatchObject({ phase: 'Running', ready: false })
     writeFileSync(join(volume, 'ready'), '')
@@ -134,7 +144,9 @@ onHost('containers of a pod share network and volumes but not processes', async 
   await until(manager, (status) => status?.ready === true)
   const side = (): string[] => {
     try {
-      return readFileSync(join(folder, 'state/pods/hello/c-side/log'), 'utf8').trim().split('\n')
+      return readFileSync(join(podFolder(folder), 'c-side/log'), 'utf8')
+        .trim()
+        .split('\n')
     } catch {
       return []
     }

@@ -29,11 +29,12 @@ import {
   terminationFile,
 } from './container-plan.ts'
 import { openFilesMax, type Placement, preparePlace } from './host.ts'
+import { flockPrefix } from './life/folders.ts'
 import type { Network } from './network.ts'
 import { planExec, runExec } from './pod-exec.ts'
 import { prepareFolders, writeIdentity } from './pod-folders.ts'
 import { type PodFacts, planContainerProcess } from './pod-process.ts'
-import type { PodRecord } from './pod-record.ts'
+import { type PodRecord, recordFolder } from './pod-record.ts'
 import { podAddresses } from './pod-status.ts'
 import type { Exit } from './restart-policy.ts'
 
@@ -91,16 +92,19 @@ export type KernelSettings = {
 
 const startTimeoutMs = 60_000
 
-export function podPaths(settings: Pick<KernelSettings, 'stateDir' | 'runDir'>, pod: string): PodPaths {
+export function podPaths(
+  settings: Pick<KernelSettings, 'stateDir' | 'runDir'>,
+  record: Pick<PodRecord, 'uid' | 'byName' | 'manifest'>,
+): PodPaths {
   return {
-    state: join(settings.stateDir, 'pods', pod),
-    run: join(settings.runDir, 'pods', pod),
+    state: recordFolder(settings.stateDir, record),
+    run: join(settings.runDir, 'pods', record.manifest.metadata.name),
     exits: join(settings.stateDir, 'exits'),
   }
 }
 
 export function openKernel(settings: KernelSettings): PodKernel {
-  const pathsOf = (record: PodRecord): PodPaths => podPaths(settings, record.manifest.metadata.name)
+  const pathsOf = (record: PodRecord): PodPaths => podPaths(settings, record)
   const placeOf = (record: PodRecord): Placement | undefined =>
     record.unit === undefined
       ? undefined
@@ -154,7 +158,10 @@ export function openKernel(settings: KernelSettings): PodKernel {
       const placement = placeOf(record)
       if (placement) await preparePlace(placement)
       const plan = planSandbox(manifest, paths, placement?.groups)
-      const sandbox = await start(plan, join(paths.run, 'sandbox.plan'), placement?.prefix ?? [])
+      const sandbox = await start(plan, join(paths.run, 'sandbox.plan'), [
+        ...(placement?.prefix ?? []),
+        ...flockPrefix(paths.state),
+      ])
       await placement?.prepare()
       const { pid, startTime } = sandbox
       const connection = await connectSandbox(record, { pid, startTime }, settings)
@@ -227,7 +234,9 @@ export function openKernel(settings: KernelSettings): PodKernel {
       const groups = placeOf(record)?.groups
       await rm(runningFile(paths, container), { force: true })
       await rm(exitFile(paths, record.manifest.metadata.name, container, attempt), { force: true })
-      await rm(join(containerState(paths, container), 'layers'), { recursive: true, force: true })
+      // What a pod that is run once has changed can be exported until it is collected.
+      if (!record.once)
+        await rm(join(containerState(paths, container), 'layers'), { recursive: true, force: true })
       if (!groups) return
       // In the machine's own pid namespace others of the container outlive its first process.
       if (record.manifest.spec.hostPID) await killCgroup(containerGroup(groups, container))

@@ -24,12 +24,14 @@ test('a record reads back as written, and one that cannot be read is left alone'
   const records = openRecords(folder, log)
   const record = recordOf('one')
   await records.save(record)
-  mkdirSync(join(folder, 'pods/torn'))
-  writeFileSync(join(folder, 'pods/torn/pod.json'), '{"formatVersion":1,')
+  expect(readdirSync(join(folder, 'life/embryo'))).toEqual([])
+  mkdirSync(join(folder, 'life/run/torn'))
+  writeFileSync(join(folder, 'life/run/torn/pod.json'), '{"formatVersion":1,')
   expect(await records.load()).toEqual([record])
-  await records.remove('one')
+  await records.remove(record)
   expect(await records.load()).toEqual([])
-  expect(readdirSync(join(folder, 'pods'))).toEqual(['torn'])
+  expect(readdirSync(join(folder, 'life/run'))).toEqual(['torn'])
+  expect(readdirSync(join(folder, 'life/garbage'))).toEqual([])
 })
 
 test('a pod of an older program, whose manifests had fewer fields, is still the same pod', async () => {
@@ -39,7 +41,7 @@ test('a pod of an older program, whose manifests had fewer fields, is still the 
   const older = { ...record, manifest: { ...record.manifest, spec }, hash: 'of fewer fields' }
   mkdirSync(join(folder, 'pods/one'), { recursive: true })
   writeFileSync(join(folder, 'pods/one/pod.json'), JSON.stringify(older))
-  expect(await openRecords(folder, log).load()).toEqual([record])
+  expect(await openRecords(folder, log).load()).toEqual([{ ...record, byName: true }])
 })
 
 test('exits are kept for the attempts of this boot that nobody has accounted for', async () => {

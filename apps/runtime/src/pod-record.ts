@@ -1,9 +1,11 @@
 import { createHash, randomUUID } from 'node:crypto'
+import { existsSync } from 'node:fs'
 import { mkdir, readdir, readFile, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { type PodManifest, parsePod } from '@kiln/schemas'
 import { atomicWrite, type Log } from '@kiln/service'
 import type { PodNetworks } from './cni/network-choice.ts'
+import { bear, lifeFolder, move, sweep } from './life/folders.ts'
 import type { ContainerState } from './restart-policy.ts'
 
 export type PodSource = 'file' | 'store' | 'api'
@@ -15,10 +17,17 @@ export type ContainerRecord = {
   chainId?: string
 }
 
-/** `pods/<name>/pod.json`: what must survive the daemon and the machine. */
+/** A pod that is run once: when it is over its name is free, and its folder stays until it is collected. */
+export type OncePod = { preparedAt: string; startedAt?: string; exitedAt?: string }
+
+/** `life/<state>/<uid>/pod.json`: what must survive the daemon and the machine. */
 export type PodRecord = {
   formatVersion: 1
+  /** Names its folder. */
   uid: string
+  /** An earlier daemon made its folder, `pods/<name>`. */
+  byName?: true
+  once?: OncePod
   source: PodSource
   manifest: PodManifest
   /** Of the manifest: another one is another pod. */
@@ -60,11 +69,11 @@ export function newRecord(manifest: PodManifest, source: PodSource, bootId: stri
   }
 }
 
-/** Records on disk, one folder a pod. */
+/** Records on disk of pods that run or are to run, one folder a pod. */
 export type Records = {
   load(): Promise<PodRecord[]>
   save(record: PodRecord): Promise<void>
-  remove(name: string): Promise<void>
+  remove(record: PodRecord): Promise<void>
   /**
    * Forgets exits that no container waits for: of pods that are gone, of attempts that are over, and of another boot,
    * as what ended because the machine went down has not done its work, whatever its code.
@@ -72,35 +81,60 @@ export type Records = {
   removeStaleExits(records: PodRecord[], bootId: string): Promise<void>
 }
 
+/** Where a pod that runs has its state. */
+export const recordFolder = (
+  stateDir: string,
+  record: Pick<PodRecord, 'uid' | 'byName' | 'manifest'>,
+): string =>
+  record.byName
+    ? join(stateDir, 'pods', record.manifest.metadata.name)
+    : lifeFolder(stateDir, 'run', record.uid)
+
+export async function readRecord(folder: string): Promise<PodRecord> {
+  const record = JSON.parse(await readFile(join(folder, 'pod.json'), 'utf8')) as PodRecord
+  const { pod, problems } = parsePod(record.manifest)
+  if (record.formatVersion !== 1 || !pod) throw new Error(problems[0]?.message ?? 'another format')
+  // What a newer program adds to a manifest by itself makes it no other pod.
+  return { ...record, manifest: pod, hash: manifestHash(pod) }
+}
+
+export const writeRecord = (folder: string, record: PodRecord): Promise<void> =>
+  atomicWrite(join(folder, 'pod.json'), `${JSON.stringify(record)}\n`, { mode: 0o600 })
+
 export function openRecords(stateDir: string, log: Log): Records {
-  const podsFolder = join(stateDir, 'pods')
   const exitsFolder = join(stateDir, 'exits')
-  const file = (name: string): string => join(podsFolder, name, 'pod.json')
   return {
     load: async () => {
-      await mkdir(podsFolder, { recursive: true })
       const records: PodRecord[] = []
-      for (const name of (await readdir(podsFolder)).sort()) {
-        try {
-          const record = JSON.parse(await readFile(file(name), 'utf8')) as PodRecord
-          const { pod, problems } = parsePod(record.manifest)
-          if (record.formatVersion !== 1 || !pod || pod.metadata.name !== name)
-            throw new Error(problems[0]?.message ?? 'another format or name')
-          // What a newer program adds to a manifest by itself makes it no other pod.
-          records.push({ ...record, manifest: pod, hash: manifestHash(pod) })
-        } catch (error) {
-          // A folder without a readable record never ran anything: the record is written first.
-          log.warn({ pod: name, error }, 'pod record is unreadable and left alone')
+      const readAll = async (folder: string, belongs: (record: PodRecord, id: string) => boolean) => {
+        for (const id of (await readdir(folder).catch(() => [])).sort()) {
+          try {
+            const record = await readRecord(join(folder, id))
+            if (!belongs(record, id)) throw new Error('another name')
+            if (record.once?.exitedAt === undefined) records.push(record)
+          } catch (error) {
+            // A folder without a readable record never ran anything: the record is written first.
+            log.warn({ pod: id, error }, 'pod record is unreadable and left alone')
+          }
         }
       }
+      await readAll(join(stateDir, 'pods'), (record, id) => {
+        record.byName = true
+        return record.manifest.metadata.name === id
+      })
+      await readAll(lifeFolder(stateDir, 'run'), ({ uid }, id) => uid === id)
       return records
     },
     save: async (record) => {
-      const { name } = record.manifest.metadata
-      await mkdir(join(podsFolder, name), { recursive: true })
-      await atomicWrite(file(name), `${JSON.stringify(record)}\n`, { mode: 0o600 })
+      const folder = recordFolder(stateDir, record)
+      if (existsSync(folder)) await writeRecord(folder, record)
+      else await bear(stateDir, 'run', record.uid, `${JSON.stringify(record)}\n`)
     },
-    remove: (name) => rm(join(podsFolder, name), { recursive: true, force: true }),
+    remove: async (record) => {
+      if (record.byName) return await rm(recordFolder(stateDir, record), { recursive: true, force: true })
+      await move(stateDir, record.uid, { from: 'run', to: 'garbage' })
+      await sweep(stateDir, record.uid)
+    },
     removeStaleExits: async (records, bootId) => {
       const awaited = new Set(
         records

@@ -18,9 +18,12 @@ test('a pod gets its image, a sandbox and its container, and says so', async () 
   })
 })
 
-test('a container that ends is started again in the same sandbox after its delay, with its exit code kept', async () => {
+test('a container that ends is started again in the same sandbox, at once and then after its delay, with its exit code kept', async () => {
   const host = machine()
   const pod = host.open(newRecord(manifest(), 'file', 'boot1'))
+  pod.wake()
+  await pass(host.clock, 100)
+  host.end('web', host.exit(2))
   pod.wake()
   await pass(host.clock, 100)
   host.end('web', host.exit(3))
@@ -29,10 +32,10 @@ test('a container that ends is started again in the same sandbox after its delay
   expect(pod.status()).toMatchObject({
     phase: 'Running',
     ready: false,
-    containers: [{ state: 'waiting', reason: 'BackOff', restarts: 1, lastExit: { code: 3 } }],
+    containers: [{ state: 'waiting', reason: 'BackOff', restarts: 2, lastExit: { code: 3 } }],
   })
   await pass(host.clock, 1000)
-  expect(host.calls).toEqual(['open', 'start web 1', 'start web 2'])
+  expect(host.calls).toEqual(['open', 'start web 1', 'start web 2', 'start web 3'])
   expect(pod.status()).toMatchObject({ ready: true, containers: [{ lastExit: { code: 3 } }] })
 })
 
@@ -105,7 +108,7 @@ test('a container that ends when asked is not killed, and removal leaves nothing
   const pod = host.open(newRecord(manifest(), 'api', 'boot1'))
   pod.wake()
   await pass(host.clock, 100)
-  pod.remove()
+  pod.remove('a test wants it')
   await pass(host.clock, 6000)
   expect(host.calls.slice(2)).toEqual(['TERM web', 'close'])
   expect(host.removed()).toBe(true)

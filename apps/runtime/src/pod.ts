@@ -4,7 +4,9 @@ import { containersOf, type PodContainer, type PodStatus } from '@kiln/schemas'
 import { describeError, Fault, type Log } from '@kiln/service'
 import { choosePodNetworks } from './cni/network-choice.ts'
 import type { CniNetworks } from './cni/pod-networks.ts'
+import type { EventReason, NewEvent } from './events/event-log.ts'
 import type { Images } from './images.ts'
+import { exitCodeOfPod } from './life/pod-entry.ts'
 import { PodCares } from './pod-cares.ts'
 import type { PodKernel } from './pod-kernel.ts'
 import type { ContainerRecord, PodRecord, Records } from './pod-record.ts'
@@ -14,6 +16,7 @@ import {
   type ContainerEvent,
   type ContainerState,
   created,
+  describeExit,
   type Exit,
   step,
   type WaitReason,
@@ -36,11 +39,24 @@ export type PodPorts = {
   cni?: CniNetworks | undefined
   /** An address of the pods' network that no pod has. */
   freeAddress(): string | undefined
+  /** The first delay of the back-off; Kubernetes' by default. */
+  backOffFirstMs?: number
+  tell(event: NewEvent): void
   changed(): void
   removed(pod: Pod): void
+  /** A pod that is run once is over: nothing of it runs, and its record says how it ended. */
+  over(pod: Pod): void
 }
 
 type Goal = 'run' | 'stop' | 'remove'
+
+const failureEvents: Record<WaitReason, EventReason> = {
+  Creating: 'StartFailed',
+  BackOff: 'StartFailed',
+  StartFailed: 'StartFailed',
+  ImageMissing: 'ImageFailed',
+  NetworkFailed: 'NetworkFailed',
+}
 
 /** How often a running pod is looked at, should a notification be lost. */
 const lookMs = 5_000
@@ -76,7 +92,12 @@ export class Pod {
     this.#ports = ports
     this.#log = ports.log.child({ pod: record.manifest.metadata.name })
     this.#goal = record.stopped ? 'stop' : 'run'
-    this.#cares = new PodCares(record, { ...ports, log: this.#log, changed: () => this.wake() })
+    this.#cares = new PodCares(record, {
+      ...ports,
+      log: this.#log,
+      changed: () => this.wake(),
+      tell: (...event) => this.#tell(...event),
+    })
     for (const { name } of containersOf(record.manifest)) record.containers[name] ??= { state: created }
     if (record.bootId !== ports.bootId) this.#enterNewBoot()
   }
@@ -127,6 +148,7 @@ export class Pod {
 
   async stop(graceSeconds?: number): Promise<void> {
     if (this.#goal === 'remove') return
+    if (this.#goal !== 'stop') this.#tell('Stopping', 'somebody asked the runtime to stop it')
     this.#goal = 'stop'
     this.record.stopped = true
     if (graceSeconds !== undefined) this.#shortenGrace(graceSeconds)
@@ -134,8 +156,10 @@ export class Pod {
     this.wake()
   }
 
-  remove(graceSeconds?: number): void {
+  /** `why`: who wants it to go, for the events. */
+  remove(why: string, graceSeconds?: number): void {
     this.#goal = 'remove'
+    this.#tell('Stopping', why)
     if (graceSeconds !== undefined) this.#shortenGrace(graceSeconds)
     this.wake()
   }
@@ -147,6 +171,7 @@ export class Pod {
   suspend(graceSeconds: number): void {
     if (this.#suspended) return
     this.#suspended = true
+    if (this.running) this.#tell('Stopping', 'the machine is about to reboot')
     if (this.running) this.#shortenGrace(Math.min(graceSeconds, this.#graceSeconds))
     this.wake()
   }
@@ -155,6 +180,7 @@ export class Pod {
   async resume(): Promise<void> {
     if (!this.#suspended) return
     this.#suspended = false
+    this.#tell('Resumed', 'the machine did not reboot')
     if (this.#goal !== 'run') return
     this.#killAtMs = undefined
     for (const [name, { state }] of this.#containers())
@@ -177,8 +203,10 @@ export class Pod {
       this.#cancelTimer?.()
       try {
         await this.#observe()
+        await this.#failTogether()
         if (this.#goal === 'run' && !this.#suspended) await this.#runRound()
         else await this.#stopRound()
+        if (this.#left || (await this.#endOnce())) return
       } catch (error) {
         this.#log.error({ error: describeError(error) }, 'a round of the pod failed')
       }
@@ -186,6 +214,35 @@ export class Pod {
     }
     if (this.#left || (this.#goal === 'remove' && this.#closed)) return
     this.#cancelTimer = this.#ports.clock.after(this.#nextLookMs(), () => this.wake())
+  }
+
+  /** As in rkt: of a pod that is run once and restarts nothing, the first container that fails ends the others. */
+  async #failTogether(): Promise<void> {
+    const { once, manifest } = this.record
+    if (!once || this.#goal !== 'run' || manifest.spec.restartPolicy !== 'Never' || !this.running) return
+    const failed = this.#containers().find(
+      ([, { state }]) => state.kind === 'exited' && state.lastExit?.code !== 0,
+    )
+    if (!failed) return
+    this.#tell('Stopping', `container ${failed[0]} failed`)
+    this.#goal = 'stop'
+    this.record.stopped = true
+    await this.#save()
+  }
+
+  /** A pod that is run once and is over lets go of its name. True if it did. */
+  async #endOnce(): Promise<boolean> {
+    const { once } = this.record
+    if (!once || this.#goal === 'remove' || this.#suspended) return false
+    if (!isOver(this.record) || this.running || this.record.unit !== undefined) return false
+    once.exitedAt = new Date(this.#ports.clock.now()).toISOString()
+    await this.#save()
+    this.#left = true
+    this.#log.info({}, 'pod is over')
+    const exitCode = exitCodeOfPod(this.record)
+    this.#tell('Over', `is over with code ${exitCode}`, { exitCode, warning: exitCode !== 0 })
+    this.#ports.over(this)
+    return true
   }
 
   #nextLookMs(): number {
@@ -227,6 +284,7 @@ export class Pod {
         { container: name, code: exit.code, signal: exit.signal, oom: exit.oomKilled },
         'container ended',
       )
+      this.#tellExit(name, exit)
       await this.#save()
       await kernel.forget(this.record, name, state.attempt)
     }
@@ -264,6 +322,7 @@ export class Pod {
           imageId: image.configDigest,
           chainId: image.chainId,
         }
+        this.#tell('ImagePulled', `image ${container.image} is there`, { container: container.name })
       } catch (error) {
         this.#images.delete(container.name)
         await this.#fail(container.name, 'ImageMissing', error)
@@ -307,6 +366,11 @@ export class Pod {
       await this.#save()
       this.#sandbox = sandbox
       this.#log.info({ address: this.record.address, unit: this.record.unit }, 'sandbox opened')
+      const reached = this.record.addresses ?? (this.record.address ? [this.record.address] : [])
+      this.#tell(
+        'NetworkAttached',
+        reached.length > 0 ? `has ${reached.join(' ')}` : 'has no address of its own',
+      )
       return true
     } catch (error) {
       const network = error instanceof Fault && /^(POD_NETWORK|CNI)_/.test(error.code)
@@ -343,6 +407,7 @@ export class Pod {
       })
       this.#apply(name, { kind: 'started', atMs: startedAtMs })
       this.#log.info({ container: name, attempt, image: image.digest }, 'container started')
+      this.#tell('Started', `started, attempt ${attempt}`, { container: name })
       await this.#save()
       await this.#observe()
     } catch (error) {
@@ -385,9 +450,10 @@ export class Pod {
       await this.#save()
       return
     }
-    await this.#ports.records.remove(this.name)
+    await this.#ports.records.remove(this.record)
     this.#left = true
     this.#log.info({}, 'pod removed')
+    this.#tell('Removed', 'is gone with its files')
     this.#ports.removed(this)
   }
 
@@ -428,7 +494,38 @@ export class Pod {
     const message = describeError(error).slice(0, 2000)
     this.#apply(name, { kind: 'failed', waiting: { reason, code, message } })
     this.#log.warn({ container: name, reason, error: message }, 'container cannot start')
+    const { state } = this.record.containers[name]!
+    const delayMs = state.kind === 'waiting' ? Math.max(0, state.dueMs - this.#ports.clock.now()) : undefined
+    this.#tell(failureEvents[reason], message, {
+      container: name,
+      warning: true,
+      fault: code,
+      ...(delayMs === undefined ? {} : { delayMs }),
+    })
     await this.#save()
+  }
+
+  #tell(reason: EventReason, message: string, more: Partial<NewEvent> = {}): void {
+    this.#ports.tell({ pod: this.name, uuid: this.record.uid, reason, message, ...more })
+  }
+
+  /** How a container ended and, if it is started again, when. */
+  #tellExit(name: string, exit: Exit): void {
+    const { code: exitCode, signal, oomKilled } = exit
+    this.#tell(oomKilled ? 'OOMKilled' : 'Exited', describeExit(exit), {
+      container: name,
+      warning: exitCode !== 0,
+      exitCode,
+      ...(signal > 0 ? { signal } : {}),
+    })
+    const { state } = this.record.containers[name]!
+    if (state.kind !== 'waiting' || this.#goal !== 'run' || this.#suspended) return
+    const delayMs = Math.max(0, state.dueMs - this.#ports.clock.now())
+    this.#tell('BackOff', `starts again ${delayMs === 0 ? 'at once' : `in ${Math.ceil(delayMs / 1000)} s`}`, {
+      container: name,
+      delayMs,
+      warning: delayMs > 0,
+    })
   }
 
   get #graceSeconds(): number {
@@ -448,7 +545,7 @@ export class Pod {
     const isInit = initContainers.some((container) => container.name === name)
     const wanted = isInit && restartPolicy === 'Always' ? 'OnFailure' : restartPolicy
     const policy = this.#goal === 'run' ? wanted : 'Never'
-    const state = step(entry.state, event, policy, this.#ports.clock.now())
+    const state = step(entry.state, event, policy, this.#ports.clock.now(), this.#ports.backOffFirstMs)
     this.record.containers[name] = { ...entry, state }
   }
 

@@ -34,7 +34,8 @@ export type ContainerEvent =
   /** The operator or a new boot: forget the failures. */
   | { kind: 'reset' }
 
-export const backOffFirstMs = 1_000
+/** Kubernetes' first delay. The first restart of a container that ended comes at once. */
+export const backOffFirstMs = 10_000
 export const backOffMostMs = 300_000
 /** A container that ran this long is considered well again. */
 export const wellAfterMs = 600_000
@@ -48,9 +49,9 @@ export const created: ContainerState = {
   restarts: 0,
 }
 
-/** Doubles from one second to five minutes; the first failure waits the shortest. */
-export function backOffMs(failures: number): number {
-  return Math.min(backOffMostMs, backOffFirstMs * 2 ** Math.min(30, Math.max(0, failures - 1)))
+/** Doubles from the first delay to five minutes; the first failure waits the shortest. */
+export function backOffMs(failures: number, firstMs = backOffFirstMs): number {
+  return Math.min(backOffMostMs, firstMs * 2 ** Math.min(30, Math.max(0, failures - 1)))
 }
 
 /** The next state of a container; a state of kind `waiting` is to be started when `dueMs` has come. */
@@ -59,6 +60,7 @@ export function step(
   event: ContainerEvent,
   policy: RestartPolicy,
   nowMs: number,
+  firstMs = backOffFirstMs,
 ): ContainerState {
   const { attempt, failures, restarts, lastExit } = state
   const kept = { attempt, failures, restarts, ...(lastExit ? { lastExit } : {}) }
@@ -73,17 +75,21 @@ export function step(
         failures: failures + 1,
         kind: 'waiting',
         waiting: event.waiting,
-        dueMs: nowMs + backOffMs(failures + 1),
+        dueMs: nowMs + backOffMs(failures + 1, firstMs),
       }
     case 'exited':
-      return afterExit(state, event.exit, policy, nowMs)
+      return afterExit(state, event.exit, { policy, nowMs, firstMs })
     case 'reset':
       if (state.kind === 'running') return { ...state, failures: 0 }
       return { ...kept, failures: 0, kind: 'waiting', waiting: { reason: 'Creating' }, dueMs: nowMs }
   }
 }
 
-function afterExit(state: ContainerState, exit: Exit, policy: RestartPolicy, nowMs: number): ContainerState {
+function afterExit(
+  state: ContainerState,
+  exit: Exit,
+  { policy, nowMs, firstMs }: { policy: RestartPolicy; nowMs: number; firstMs: number },
+): ContainerState {
   const succeeded = exit.code === 0
   const again = policy === 'Always' || (policy === 'OnFailure' && !succeeded)
   const kept = { attempt: state.attempt, restarts: state.restarts, lastExit: exit }
@@ -96,7 +102,7 @@ function afterExit(state: ContainerState, exit: Exit, policy: RestartPolicy, now
     failures,
     kind: 'waiting',
     waiting: { reason: 'BackOff', message: describeExit(exit) },
-    dueMs: nowMs + backOffMs(failures),
+    dueMs: nowMs + (failures === 1 ? 0 : backOffMs(failures - 1, firstMs)),
   }
 }
 

@@ -16,6 +16,8 @@ export const Settings = z.object({
   stateDir: path.default('/var/lib/kiln/runtime'),
   runDir: path.default('/run/kiln/runtime'),
   socket: path.default('/run/kiln/runtime.sock'),
+  /** Where programs reach it by gRPC: proto/runtime.proto. */
+  grpcSocket: path.default('/run/kiln/runtime-grpc.sock'),
   initPath: path.default('/usr/lib/kiln/kiln-init'),
   machineFile: path.default('/etc/kiln/machine.json'),
   pkiDir: path.default('/etc/kiln/pki'),
@@ -34,6 +36,8 @@ export const Settings = z.object({
     .string()
     .regex(/^\d{1,3}\.\d{1,3}$/, 'must be the first two octets, such as 10.89')
     .default('10.89'),
+  /** What the network between machines gave this one, for CNI plug-ins: flannel's subnet.env. */
+  subnetFile: path.default('/run/kiln/subnet.env'),
   /** Processes of a container that names no limit. */
   podPidsDefault: z.coerce.number().int().min(1).default(4096),
   /** Bytes of one log file on machines without journald; one older file is kept. */
@@ -42,6 +46,14 @@ export const Settings = z.object({
     .int()
     .min(4096)
     .default(10 << 20),
+  /** The first delay before a container that failed again is started again; it doubles up to five minutes. */
+  backOffFirstMs: z.coerce.number().int().min(10).max(300_000).default(10_000),
+  /** Bytes of one file of events; one older file is kept. */
+  eventFileBytes: z.coerce
+    .number()
+    .int()
+    .min(4096)
+    .default(1 << 20),
   imageBytesMax: z.coerce
     .number()
     .int()

@@ -1,3 +1,4 @@
+import '@kiln/service/small-heap'
 import { readFileSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'

@@ -2,8 +2,9 @@ import { existsSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { Cluster, serialLogPath } from '../cluster.ts'
 import { kiln } from '../kiln-command.ts'
+import { labMemoryMiB, MachineLab } from '../machine-lab.ts'
 import { PortReader } from '../port-reader.ts'
-import type { Story } from '../story.ts'
+import type { Story, StoryContext } from '../story.ts'
 import { expect, until } from '../waiting.ts'
 
 /** An operator's mistake: a mode in quotes, in line 5 from column 38. */
@@ -20,14 +21,33 @@ const place = { path: '$.storage.files.0.mode', line: 5 }
 /** What nobody may be shown of a config. */
 const content = 'battery-staple'
 
+/** The same config in the firmware's configuration, where platform qemu has it. */
+async function inFirmware(context: StoryContext): Promise<void> {
+  const { signal, say } = context
+  const ignitionConfigPath = join(context.scratch, 'config.ign')
+  writeFileSync(ignitionConfigPath, config)
+  const lab = await MachineLab.open(context, {
+    image: await context.image('0.1.0'),
+    args: ['ignition.platform.id=qemu', 'ignition.config.url='],
+    ignitionConfigPath,
+  })
+  await lab.powerOn()
+  const last = await lab.console.waitFor(/kiln-ignition: fetch: .* restart the machine\./, {
+    timeoutMs: 150_000,
+    signal,
+  })
+  say(`console of platform qemu: ${last}`)
+  expect(last.includes(`${place.path}:${place.line}:`), `the console says where: ${last}`)
+}
+
 export const badConfig: Story = {
   name: 'bad-config',
   summary:
-    'a machine with an invalid config stops, and says where on console, virtio port, in the records and in kiln up',
+    'a machine with an invalid config stops, and says where on console, virtio port, in the records and in kiln up; also from fw_cfg',
   budgetSeconds: 120,
-  timeoutSeconds: 400,
+  timeoutSeconds: 600,
   needs: ['vms'],
-  memoryMiB: 1_224,
+  memoryMiB: labMemoryMiB,
   async run(context) {
     const { signal, say } = context
     const state = join(context.scratch, 'cluster')
@@ -83,6 +103,7 @@ export const badConfig: Story = {
       `the port says stage and place: ${report}`,
     )
     expect(!`${report}${shown.stdout}${said}`.includes(content), 'nobody is shown what the config holds')
+    await inFirmware(context)
   },
   allowedBadness: ['agent failure'],
 }

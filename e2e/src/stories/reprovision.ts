@@ -1,7 +1,7 @@
 import { join } from 'node:path'
 import { labMachine, labMemoryMiB, MachineLab, makeDisk } from '../machine-lab.ts'
 import { mountUnit } from '../mount-unit.ts'
-import type { Story } from '../story.ts'
+import type { Story, StoryContext } from '../story.ts'
 import { expect, until } from '../waiting.ts'
 
 /** A partition that outlives the system. */
@@ -29,8 +29,9 @@ const configSaying = (motd: string): object => ({
 
 export const reprovision: Story = {
   name: 'reprovision',
-  summary: 'a machine is installed again by another config at its next boot, and keeps a partition',
-  budgetSeconds: 300,
+  summary:
+    'a machine is installed again by another config at its next boot, and keeps a partition; not if that was withdrawn',
+  budgetSeconds: 390,
   timeoutSeconds: 1_200,
   needs: ['vms'],
   memoryMiB: labMemoryMiB,
@@ -46,17 +47,25 @@ export const reprovision: Story = {
     await lab.shell(`echo kept >${kept.path}/written; sync`, { signal })
 
     await lab.configure(JSON.stringify(configSaying('the second config\n')))
-    await lab.boot.operate('POST', `/v1/machines/${labMachine.name}/reinstall`, { keep: [kept.label] })
-    await until(
-      'the disk has no boot loader',
-      { timeoutMs: 180_000, signal, intervalMs: 5_000 },
-      async () => {
-        const { output } = await lab.shell('ls /boot/EFI/BOOT', { signal })
-        return output.includes('BOOTX64.EFI') ? undefined : true
-      },
-    )
+    const request = `/v1/machines/${labMachine.name}/reinstall`
+    await lab.boot.operate('POST', request, { keep: [kept.label] })
+    await bootLoader('hidden', lab, signal)
+    const asked = performance.now()
+    await lab.boot.operate('DELETE', request, {})
+    await bootLoader('there', lab, signal)
+    let mark = lab.console.mark
+    await lab.shell('systemctl reboot', { signal }).catch(() => undefined)
+    await lab.seen(/MARK:ready /, { timeoutMs: 400_000, since: mark, signal })
+    const same = await lab.shell('cat /etc/motd', { signal })
+    expect(same.output.includes('the first config'), `it was not installed again: ${same.output}`)
+    const isFetched = lab.console.lines.slice(mark).some((line) => line.includes('MARK:fetch '))
+    expect(!isFetched, 'it boots from its disk')
+    figure('withdrawn', `${Math.round((performance.now() - asked) / 1000)} s`)
+
+    await lab.boot.operate('POST', request, { keep: [kept.label] })
+    await bootLoader('hidden', lab, signal)
     say('the boot loader is hidden')
-    const mark = lab.console.mark
+    mark = lab.console.mark
     await lab.shell('systemctl reboot', { signal }).catch(() => undefined)
     const began = performance.now()
     await lab.seen(/MARK:disks .*status=done/, { timeoutMs: 300_000, since: mark, signal })
@@ -72,4 +81,16 @@ export const reprovision: Story = {
       `it is installed, once: ${JSON.stringify(record)}`,
     )
   },
+}
+
+/** kiln-update hides the boot loader of a machine that is to be installed again, and puts it back. */
+async function bootLoader(
+  wanted: 'hidden' | 'there',
+  lab: MachineLab,
+  signal: StoryContext['signal'],
+): Promise<void> {
+  await until(`the boot loader is ${wanted}`, { timeoutMs: 180_000, signal, intervalMs: 3_000 }, async () => {
+    const { output } = await lab.shell('ls /boot/EFI/BOOT', { signal })
+    return output.includes('BOOTX64.EFI') === (wanted === 'there') ? true : undefined
+  })
 }

@@ -1,7 +1,6 @@
 /* The last steps of a process that is to run a program in a container: it drops to what the plan leaves it, and executes. */
 #include "system.h"
 #include "oci.h"
-#include "setup.h"
 
 /* So that a program of another user may reopen /dev/stdout. */
 static void own_streams(const struct record *process) {
@@ -91,7 +90,7 @@ void become(const struct plan *plan, const struct record *seccomp) {
   set_labels(plan);
   if (options != NULL) own_streams(process);
   if (seccomp != NULL && seccomp->f[2].text[0] != 0) {
-    listener = connect_console(seccomp->f[2].text);
+    listener = connect_socket(seccomp->f[2].text, SOCK_STREAM);
     if (listener < 0) fail("connect seccomp listener", seccomp->f[2].text);
   }
   /* Nothing of the host may be reached from here on: every other descriptor closes at exec. */

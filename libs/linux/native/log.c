@@ -24,14 +24,10 @@ struct logger {
 };
 
 static int connect_journal(void) {
-  struct sockaddr_un address = {.sun_family = AF_UNIX, .sun_path = JOURNAL_SOCKET};
   struct timeval patience = {.tv_sec = 5};
-  int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-  if (fd < 0) return -1;
-  setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
-  if (connect(fd, (struct sockaddr *)&address, sizeof address) == 0) return fd;
-  close(fd);
-  return -1;
+  int fd = connect_socket(JOURNAL_SOCKET, SOCK_DGRAM);
+  if (fd >= 0) setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
+  return fd;
 }
 
 struct logger *logger_open(const struct plan *plan) {
@@ -81,9 +77,7 @@ static int open_log_file(struct logger *l) {
   snprintf(older, sizeof older, "%s.1", l->path);
   close(l->file);
   l->file = -1;
-  if (rename(l->path, older) != 0) return -1;
-  l->file = open(l->path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0640);
-  return l->file < 0 ? -1 : 0;
+  return rename(l->path, older) == 0 ? open_log_file(l) : -1;
 }
 
 static void write_to_file(struct logger *l, int stream, const char *text, size_t length, int partial) {

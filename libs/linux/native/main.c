@@ -12,9 +12,8 @@ static int print_failure(const char *step, const char *path, int error) {
 static int read_plan(const char *path, struct plan *plan) {
   size_t length;
   unsigned char *bytes = (unsigned char *)read_whole(AT_FDCWD, path, PLAN_BYTES_MAX + 1, &length);
-  if (bytes == NULL) return print_failure("open plan", path, errno);
-  const char *problem = plan_parse(plan, bytes, length);
-  return problem == NULL ? 0 : print_failure(problem, path, EINVAL);
+  const char *problem = bytes == NULL ? "open plan" : plan_parse(plan, bytes, length);
+  return problem == NULL ? 0 : print_failure(problem, path, bytes == NULL ? errno : EINVAL);
 }
 
 /* A container could reach this binary through /proc/self/exe; where it could be written, run from a sealed copy. -1: none. */

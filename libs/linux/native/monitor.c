@@ -4,7 +4,6 @@
  */
 #include "system.h"
 #include "oci.h"
-#include "setup.h"
 
 static int write_running(const struct plan *plan, pid_t pid, char *text, size_t size) {
   snprintf(text, size,
@@ -124,10 +123,7 @@ int start_container(const struct plan *plan, int report) {
   failure_fd = report;
   detach(plan);
   /* systemd stopping the pod's scope, or a terminal, must not take the witness before the accused. */
-  signal(SIGTERM, SIG_IGN);
-  signal(SIGINT, SIG_IGN);
-  signal(SIGHUP, SIG_IGN);
-  signal(SIGPIPE, SIG_IGN);
+  for (const int *one = (const int[]){SIGTERM, SIGINT, SIGHUP, SIGPIPE, 0}; *one != 0; one++) signal(*one, SIG_IGN);
   prctl(PR_SET_NAME, "kiln-monitor");
   prctl(PR_SET_DUMPABLE, 0);
   open_pipe(go);
@@ -153,8 +149,7 @@ int start_container(const struct plan *plan, int report) {
   close(out[1]);
   close(err[1]);
   long long started = now_ms(CLOCK_REALTIME);
-  if (write_running(plan, pid, text, sizeof text) != 0)
-    fail("write running file", plan_find(plan, OP_FILES)->f[0].text);
+  if (write_running(plan, pid, text, sizeof text) != 0) fail("write running file", plan_find(plan, OP_FILES)->f[0].text);
   if (write(go[1], "g", 1) != 1) fail("release the container", "");
   close(go[1]);
   ssize_t told;

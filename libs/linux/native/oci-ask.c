@@ -1,13 +1,22 @@
 /*
  * Asks the planner. The question is a list of facts (u32 tag, u32 length, bytes) taken here, where the caller's mounts and
  * descriptors are, the last of them TAG_END; the answer is 'P' and a plan, or 'E' and what is wrong. Lines that begin with 'W', warnings,
- * may come before. The planner is a one-shot Node.
+ * may come before. The planner is a service of the caller's own (`kiln-oci planner`), else a one-shot Node.
  */
 #include "system.h"
 #include "oci.h"
 
 #define DOCUMENT_MAX (4u << 20)
 #define ANSWER_MAX (PLAN_BYTES_MAX + 65536u)
+#define SERVICE_MS 2000
+
+/* Goes before a question to the service, and back before its answer with nothing but the length changed. */
+struct heading {
+  char magic[8];
+  uint64_t script[4]; /* device, inode, size and time of the kiln-oci.mjs that we would run: the service is that one */
+  unsigned char nonce[16];
+  uint64_t length;
+};
 
 enum tag { TAG_COMMAND = 1, TAG_ARGUMENT, TAG_CWD, TAG_LISTEN_FDS, TAG_MOUNTS, TAG_CGROUP, TAG_DOCUMENT, TAG_BASE, TAG_SYSTEMD, TAG_ROOTLESS, TAG_END };
 
@@ -98,27 +107,64 @@ int run_planner(const struct front *front) {
   return complain("execute %s: %s", node, strerror(errno));
 }
 
-/* 0, or -1 when time is up. */
-static int read_answer(int from, unsigned char *bytes, size_t *length, int seconds) {
-  struct pollfd polled = {from, POLLIN, 0};
-  long long left, end = now_ms(CLOCK_MONOTONIC) + seconds * 1000LL;
-  for (*length = 0; *length < ANSWER_MAX;) {
-    int ready = (left = end - now_ms(CLOCK_MONOTONIC)) > 0 ? poll(&polled, 1, (int)left) : 0;
-    ssize_t got = ready > 0 ? read(from, bytes + *length, ANSWER_MAX - *length) : -1;
-    if (ready == 0 || got == 0) return ready == 0 ? -1 : 0;
-    if (got > 0) *length += (size_t)got;
+/* Reads (POLLIN) up to `most` bytes or the end, or writes (POLLOUT) as many. 0, or -1 when time is up or the other side gone. */
+static int transfer(int fd, short way, void *bytes, size_t most, size_t *done, long long end) {
+  struct pollfd polled = {fd, way, 0};
+  for (*done = 0; *done < most;) {
+    long long left = end - now_ms(CLOCK_MONOTONIC);
+    int ready = left > 0 ? poll(&polled, 1, (int)left) : 0;
+    if (ready == 0) return -1;
+    char *at = (char *)bytes + *done;
+    ssize_t moved = ready < 0 ? -1 : way == POLLIN ? read(fd, at, most - *done) : send(fd, at, most - *done, MSG_NOSIGNAL);
+    if (moved == 0) return 0;
+    if (moved > 0) *done += (size_t)moved;
+    else if (errno != EINTR && errno != EAGAIN) return -1;
   }
   return 0;
 }
 
+/* The service's socket: KILN_OCI_PLANNER_SOCKET (empty: do not ask), else below the folder for what runs. */
+static int connect_service(const struct front *front) {
+  char path[PATH_MAX];
+  struct ucred peer;
+  socklen_t size = sizeof peer;
+  const char *named = getenv("KILN_OCI_PLANNER_SOCKET"), *folder = front->rootless ? getenv("XDG_RUNTIME_DIR") : "/run";
+  snprintf(path, sizeof path, "%s/kiln/oci-planner/socket", folder ?: "");
+  if ((named ?: path)[0] != '/') return -1;
+  int fd = connect_socket(named ?: path, SOCK_STREAM | SOCK_NONBLOCK);
+  if (fd < 0 || getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) != 0) return -1;
+  /* Who listens there is us, and not somebody whom this user namespace has no number for. */
+  return peer.uid == geteuid() && peer.uid != 65534 ? fd : (close(fd), -1);
+}
+
+/* The service's answer, in `bytes` after its heading; NULL when there is none: then Node is asked, as planning changes nothing. */
+static unsigned char *ask_service(const struct front *front, const char *script, int question, unsigned char *bytes, size_t *length) {
+  struct heading heading = {.magic = "KILNASK"};
+  struct stat file, asked;
+  long long end = now_ms(CLOCK_MONOTONIC) + SERVICE_MS;
+  int fd = connect_service(front), good = 0;
+  if (fd < 0) return NULL;
+  if (stat(script, &file) == 0 && fstat(question, &asked) == 0 && syscall(SYS_getrandom, heading.nonce, 16, 0) == 16) {
+    uint64_t nanoseconds = (uint64_t)file.st_mtim.tv_sec * 1000000000 + (uint64_t)file.st_mtim.tv_nsec;
+    memcpy(heading.script, (uint64_t[]){file.st_dev, file.st_ino, (uint64_t)file.st_size, nanoseconds}, sizeof heading.script);
+    heading.length = (uint64_t)asked.st_size;
+    void *text = mmap(NULL, heading.length, PROT_READ, MAP_PRIVATE, question, 0);
+    good = text != MAP_FAILED && transfer(fd, POLLOUT, &heading, sizeof heading, length, end) == 0 &&
+           transfer(fd, POLLOUT, text, heading.length, length, end) == 0 &&
+           transfer(fd, POLLIN, bytes, ANSWER_MAX, length, end) == 0 && *length > sizeof heading + 1;
+    heading.length = good ? *length - sizeof heading : 0;
+    good = good && memcmp(bytes, &heading, sizeof heading) == 0;
+  }
+  close(fd);
+  remark("debug", "the planner's service %s", good ? "answered" : "gave no answer to this question");
+  return good ? *length -= sizeof heading, bytes + sizeof heading : NULL;
+}
+
 /* A planner that hangs is ended: KILN_OCI_PLANNER_SECONDS, 60 without it. NULL after complaining. */
-static unsigned char *ask_node(const struct front *front, int question, size_t *length) {
-  char node[PATH_MAX], script[PATH_MAX];
+static unsigned char *ask_node(char *node, char *script, int question, unsigned char *bytes, size_t *length) {
   int answer[2], seconds = atoi(getenv("KILN_OCI_PLANNER_SECONDS") ?: "60");
   if (seconds < 1 || seconds > 3600) return complain("KILN_OCI_PLANNER_SECONDS: not 1 to 3600"), NULL;
-  if (find_program(front, node, script, sizeof node) != 0) return NULL;
-  unsigned char *bytes = malloc(ANSWER_MAX);
-  if (bytes == NULL || pipe2(answer, O_CLOEXEC) != 0) return complain("ask the planner: %s", strerror(errno)), NULL;
+  if (pipe2(answer, O_CLOEXEC) != 0) return complain("ask the planner: %s", strerror(errno)), NULL;
   pid_t pid = vfork();
   if (pid == 0) {
     char *arguments[] = {node, (char *)(uintptr_t) "--disable-warning=ExperimentalWarning", script,
@@ -130,20 +176,22 @@ static unsigned char *ask_node(const struct front *front, int question, size_t *
     _exit(127);
   }
   close(answer[1]);
-  int timely = read_answer(answer[0], bytes, length, seconds) == 0;
+  int timely = transfer(answer[0], POLLIN, bytes, ANSWER_MAX, length, now_ms(CLOCK_MONOTONIC) + seconds * 1000LL) == 0;
   close(answer[0]);
   if (pid > 0) kill(pid, SIGKILL);
   while (pid > 0 && waitpid(pid, NULL, 0) < 0 && errno == EINTR) continue;
   if (timely && *length > 1) return bytes;
   if (timely) complain("the planner gave no answer");
   else complain("the planner did not answer in %d s", seconds);
-  return free(bytes), NULL;
+  return NULL;
 }
 
 unsigned char *ask_plan(const struct front *front, const struct container *c, enum plan_kind kind, struct plan *plan, size_t *length) {
-  int question = make_question(front, c);
+  char node[PATH_MAX], script[PATH_MAX];
+  unsigned char *space = malloc(ANSWER_MAX), *bytes, *line;
+  int question = space == NULL || find_program(front, node, script, sizeof node) != 0 ? -1 : make_question(front, c);
   if (question < 0) return NULL;
-  unsigned char *bytes = ask_node(front, question, length), *line;
+  bytes = ask_service(front, script, question, space, length) ?: ask_node(node, script, question, space, length);
   close(question);
   if (bytes == NULL) return NULL;
   for (; *bytes == 'W' && (line = memchr(bytes, '\n', *length)) != NULL; *length -= (size_t)(line + 1 - bytes), bytes = line + 1)

@@ -37,11 +37,9 @@ int make_folders(const char *path, mode_t mode, int cpuset) {
     if (*at != '/' && *at != 0) continue;
     char end = *at;
     *at = 0;
-    if (mkdir(partial, mode) == 0) {
-      if (cpuset) inherit_cpuset(partial);
-    } else if (errno != EEXIST && errno != EROFS) {
-      return -1;
-    }
+    int made = mkdir(partial, mode) == 0;
+    if (!made && errno != EEXIST && errno != EROFS) return -1;
+    if (made && cpuset) inherit_cpuset(partial);
     if (end == 0) break;
     *at = end;
   }
@@ -60,43 +58,34 @@ int make_cgroups(const struct plan *plan, const char **path) {
   return 0;
 }
 
-int join_cgroups(const struct plan *plan, pid_t pid, const char **path) {
+void join_cgroups(const struct plan *plan) {
   const struct record *r;
-  char text[32];
-  snprintf(text, sizeof text, "%d", (int)pid);
   for (size_t at = 0; (r = plan_next(plan, OP_CGROUP_FOLDER, &at)) != NULL;) {
-    *path = r->f[1].text;
-    if (write_file(*path, "cgroup.procs", text) == 0) continue;
-    if ((r->f[2].number & FOLDER_MAY_FAIL) == 0 || (errno != EACCES && errno != EPERM && errno != ENOENT)) return -1;
+    /* A thread that moves itself does so at once; for another, or a whole process, all forks of the machine wait some 10 ms. */
+    if (write_file(r->f[1].text, *r->f[0].text ? "tasks" : "cgroup.procs", "0") == 0) continue;
+    if ((r->f[2].number & FOLDER_MAY_FAIL) == 0 || (errno != EACCES && errno != EPERM && errno != ENOENT))
+      fail("enter cgroup", r->f[1].text);
   }
-  return 0;
 }
 
 static int attach_device_filter(const struct record *r) {
-  union bpf_attr load = {0}, attach = {0};
   static const char license[] = "Apache-2.0";
   int cgroup = open(r->f[0].text, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (cgroup < 0) return -1;
-  load.prog_type = BPF_PROG_TYPE_CGROUP_DEVICE;
-  load.insns = (uint64_t)(uintptr_t)r->f[1].text;
-  load.insn_cnt = (uint32_t)(r->f[1].number / 8);
-  load.license = (uint64_t)(uintptr_t)license;
+  union bpf_attr load = {.prog_type = BPF_PROG_TYPE_CGROUP_DEVICE, .insn_cnt = (uint32_t)(r->f[1].number / 8),
+                         .insns = (uint64_t)(uintptr_t)r->f[1].text, .license = (uint64_t)(uintptr_t)license};
   int program = (int)syscall(SYS_bpf, BPF_PROG_LOAD, &load, sizeof load);
   if (program < 0) return close(cgroup), -1;
   /* All filters of a cgroup must agree, so an update takes the place of the one that is there. */
   uint32_t old = 0;
-  union bpf_attr query = {0}, find = {0};
-  query.query.target_fd = (uint32_t)cgroup;
-  query.query.attach_type = BPF_CGROUP_DEVICE;
-  query.query.prog_ids = (uint64_t)(uintptr_t)&old;
-  query.query.prog_cnt = 1;
-  if (syscall(SYS_bpf, BPF_PROG_QUERY, &query, sizeof query) == 0) find.prog_id = old;
+  union bpf_attr query = {.query = {.target_fd = (uint32_t)cgroup, .attach_type = BPF_CGROUP_DEVICE, .prog_cnt = 1,
+                                    .prog_ids = (uint64_t)(uintptr_t)&old}};
+  if (syscall(SYS_bpf, BPF_PROG_QUERY, &query, sizeof query) != 0) old = 0;
+  union bpf_attr find = {.prog_id = old};
   int before = old == 0 ? -1 : (int)syscall(SYS_bpf, BPF_PROG_GET_FD_BY_ID, &find, sizeof find);
-  attach.target_fd = (uint32_t)cgroup;
-  attach.attach_bpf_fd = (uint32_t)program;
-  attach.attach_type = BPF_CGROUP_DEVICE;
-  attach.attach_flags = BPF_F_ALLOW_MULTI | (before >= 0 ? BPF_F_REPLACE : 0);
-  attach.replace_bpf_fd = before >= 0 ? (uint32_t)before : 0;
+  union bpf_attr attach = {.target_fd = (uint32_t)cgroup, .attach_type = BPF_CGROUP_DEVICE, .attach_bpf_fd = (uint32_t)program,
+                           .attach_flags = BPF_F_ALLOW_MULTI | (before >= 0 ? BPF_F_REPLACE : 0),
+                           .replace_bpf_fd = before >= 0 ? (uint32_t)before : 0};
   int result = (int)syscall(SYS_bpf, BPF_PROG_ATTACH, &attach, sizeof attach);
   if (before >= 0) close(before);
   close(program);

@@ -29,7 +29,7 @@ int start_container_now(struct container *c) {
   struct failure failure;
   char path[64];
   snprintf(path, sizeof path, "/proc/self/fd/%d/start", c->folder);
-  int fd = connect_console(path);
+  int fd = connect_socket(path, SOCK_STREAM);
   if (fd < 0) return complain("start %s: %s", c->id, strerror(errno));
   /* From here on the program may run: a second start must not be tried, whatever becomes of this one. */
   c->running = 1;
@@ -98,8 +98,7 @@ int command_delete(struct front *front) {
   if (rest[0] == NULL) return complain("delete needs a container id");
   /* `delete ID --force`, too. */
   for (char **more = rest + 1; *more != NULL; more++) force |= strcmp(*more, "--force") == 0 || strcmp(*more, "-f") == 0;
-  if (open_container(front, rest[0], &c, 1) != 0)
-    return force ? 0 : complain("container %s does not exist", rest[0]);
+  if (open_container(front, rest[0], &c, 1) != 0) return force ? 0 : complain("container %s does not exist", rest[0]);
   enum status status = status_of(&c);
   /* No process yet and nobody holds the lock: whoever was making it died. */
   if (!force && status != STATUS_STOPPED && c.pid != 0)

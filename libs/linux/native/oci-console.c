@@ -2,20 +2,6 @@
 #include "system.h"
 #include "oci.h"
 
-int connect_console(const char *path) {
-  struct sockaddr_un address = {.sun_family = AF_UNIX};
-  int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  /* Through /proc/self/fd a path may be longer than the 108 bytes of an address. */
-  int file = open(path, O_PATH | O_CLOEXEC);
-  if (fd < 0 || file < 0) return -1;
-  snprintf(address.sun_path, sizeof address.sun_path, "/proc/self/fd/%d", file);
-  int result = connect(fd, (struct sockaddr *)&address, sizeof address);
-  close(file);
-  if (result == 0) return fd;
-  close(fd);
-  return -1;
-}
-
 int open_terminal(const struct record *console, int pts, int *slave) {
   int zero = 0, master = openat(pts, "ptmx", O_RDWR | O_NOCTTY | O_CLOEXEC);
   struct winsize size = {.ws_row = (unsigned short)console->f[1].number, .ws_col = (unsigned short)console->f[2].number};

@@ -17,7 +17,8 @@ int limit_process(const struct plan *plan, pid_t pid, struct failure *failure) {
 int hand_over(const struct plan *plan, const struct clone_result *made, const char *word, struct failure *failure) {
   const struct record *file = plan_find(plan, OP_PID_FILE), *socket = plan_find(plan, OP_PIDFD_SOCKET);
   char text[16];
-  int length = snprintf(text, sizeof text, "%d", (int)made->pid), to = socket == NULL ? -1 : connect_console(socket->f[0].text);
+  int length = snprintf(text, sizeof text, "%d", (int)made->pid);
+  int to = socket == NULL ? -1 : connect_socket(socket->f[0].text, SOCK_STREAM);
   if (socket != NULL && (to < 0 || send_descriptor(to, made->process, word) != 0))
     return set_failure(failure, "send pidfd to", socket->f[0].text);
   if (to >= 0) close(to);
@@ -43,16 +44,15 @@ static int build(struct container *c, struct init *init, struct clone_result *ma
   if (write_limits(plan, &path) != 0) return set_failure(failure, "set cgroup limit", path);
   const char *step = open_sources(plan, &path);
   if (step != NULL) return set_failure(failure, step, path);
-  if (clone_container(plan, init_container, init, made) != 0) return set_failure(failure, "clone container", "");
+  int cloned = clone_container(plan, init_container, init, made);
+  if (cloned != 0 && errno != ECHILD) return set_failure(failure, "clone container", "");
   close(init->sync[1]);
-  init->sync[1] = -1;
+  if (cloned != 0) return expect(init->sync[0], MESSAGE_HOOKS, &message), *failure = message.failure, -1;
   close(init->listener);
-  init->listener = -1;
   c->pid = made->pid;
   c->started_at = start_time(made->pid);
   if (write_state(c) != 0) return set_failure(failure, "write state", c->id);
   if (write_id_maps(plan, 0, made->pid) != 0) return set_failure(failure, "write id maps", "");
-  if (join_cgroups(plan, made->pid, &path) != 0) return set_failure(failure, "enter cgroup", path);
   if (tell(init->sync[0], MESSAGE_GO, (int)made->pid) != 0) return set_failure(failure, "release container", "");
   if (expect(init->sync[0], MESSAGE_HOOKS, &message) != 0) return *failure = message.failure, -1;
   char *state = state_json(c, STATUS_CREATING, made->pid);
@@ -80,7 +80,7 @@ int open_console(const struct plan *plan, int *ours) {
   int pair[2];
   *ours = -1;
   if (console == NULL) return -1;
-  if (console->f[0].text[0] != 0) return connect_console(console->f[0].text);
+  if (console->f[0].text[0] != 0) return connect_socket(console->f[0].text, SOCK_STREAM);
   if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0) return -1;
   *ours = pair[0];
   return pair[1];

@@ -2,29 +2,31 @@
 #include "system.h"
 #include "oci.h"
 
-static void enter_container(const void *context) {
-  const struct container *c = context;
-  join_process(c->pid, c->started_at);
-}
-
 static int failed(const struct failure *failure) {
   complain_of(failure);
   return failure->error == ENOENT ? 127 : failure->error == EACCES ? 126 : 255;
 }
 
-static int set_affinity(const struct plan *plan, uint64_t when, pid_t pid) {
+static void set_affinity(const struct plan *plan, uint64_t when, const char *step) {
   const struct record *r;
   for (size_t at = 0; (r = plan_next(plan, OP_CPU_AFFINITY, &at)) != NULL;) {
-    if (r->f[0].number == when && syscall(SYS_sched_setaffinity, pid, r->f[1].number, r->f[1].text) != 0) return -1;
+    if (r->f[0].number == when && syscall(SYS_sched_setaffinity, 0, r->f[1].number, r->f[1].text) != 0) fail(step, "");
   }
-  return 0;
+}
+
+static void enter_container(const void *context) {
+  const struct init *init = context;
+  set_affinity(init->plan, 0, "set initial CPU affinity");
+  /* `exec --cgroup`: a group below the container's, that is there. */
+  join_cgroups(plan_find(init->plan, OP_CGROUP_FOLDER) ? init->plan : &init->container->plan);
+  set_affinity(init->plan, 1, "set final CPU affinity");
+  join_process(init->container->pid, init->container->started_at);
 }
 
 static int run_exec(struct container *c, const struct plan *plan) {
   int terminal, master = -1;
   struct message message;
   struct failure failure = {0};
-  const char *path = "";
   struct init init = {.plan = plan, .container = c, .listener = -1, .console = open_console(plan, &terminal)};
   if (plan_find(plan, OP_CONSOLE) != NULL && init.console < 0)
     return complain("connect console socket: %s", strerror(errno));
@@ -32,22 +34,11 @@ static int run_exec(struct container *c, const struct plan *plan) {
   if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, init.sync) != 0) return complain("socketpair: %s", strerror(errno));
   struct clone_result made = {0, -1};
   failure_fd = init.sync[1];
-  int cloned = clone_through(enter_container, c, 0, init_exec, &init, &made);
+  int cloned = clone_through(enter_container, &init, 0, init_exec, &init, &made);
   pid_t pid = made.pid;
   close(init.sync[1]);
-  if (cloned != 0) {
-    expect(init.sync[0], MESSAGE_BUILT, &message);
-    return failed(&message.failure);
-  }
-  /* `exec --cgroup`: a group below the container's, that is there. */
-  const struct plan *groups = plan_find(plan, OP_CGROUP_FOLDER) ? plan : &c->plan;
-  const char *step = set_affinity(plan, 0, pid) != 0            ? "set initial CPU affinity"
-                     : join_cgroups(groups, pid, &path) != 0 ? "enter cgroup"
-                     : set_affinity(plan, 1, pid) != 0       ? "set final CPU affinity"
-                                                             : NULL;
-  if (step != NULL) {
-    complain("%s %s: %s", step, path, strerror(errno));
-  } else if (limit_process(plan, pid, &failure) != 0) {
+  if (cloned != 0) return expect(init.sync[0], MESSAGE_BUILT, &message), complain_of(&message.failure), 255;
+  if (limit_process(plan, pid, &failure) != 0) {
     complain_of(&failure);
   } else if (tell(init.sync[0], MESSAGE_GO, (int)pid) == 0) {
     if (terminal >= 0) {

@@ -123,6 +123,7 @@ static const struct {
     {"update", command_update, "change a container's limits: [--resources FILE|-] [--memory BYTES] [--pids-limit N] ... ID"},
     {"events", NULL, "print a container's statistics: [--stats] [--interval DURATION] ID"},
     {"features", NULL, "print what this runtime supports as JSON"},
+    {"planner", NULL, "serve the planner, so that commands need not start one: [--socket PATH]"},
     {"spec", NULL, "write a default config.json: [--bundle DIR] [--rootless]"},
 };
 
@@ -138,8 +139,7 @@ static int parse_globals(int argc, char **argv, const char **rootless) {
   int at = 1;
   for (; at < argc && argv[at][0] == '-'; at++) {
     const char *value = NULL, *name = argv[at];
-    if (is_option(name, "version", 'v', &value))
-      return printf("kiln-oci version 0.1.0\nspec: 1.2.0\n") < 0 ? -2 : -1;
+    if (is_option(name, "version", 'v', &value)) return printf("kiln-oci version 0.1.0\nspec: 1.2.0\n") < 0 ? -2 : -1;
     if (is_option(name, "help", 'h', &value)) return usage() == 0 ? -1 : -2;
     int debug = is_option(name, "debug", 0, &value);
     if (debug || is_option(name, "systemd-cgroup", 0, &value)) {

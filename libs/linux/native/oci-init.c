@@ -1,7 +1,6 @@
 /* What runs inside: the container's first process until it becomes the program, and a further one of `exec`. */
 #include "system.h"
 #include "oci.h"
-#include "setup.h"
 
 int tell(int socket, uint32_t kind, int number) {
   struct message message = {.kind = kind, .number = number};
@@ -48,6 +47,7 @@ static void join_keyring(const struct init *init, uint64_t options) {
 
 /* The terminal's end becomes stdin, stdout and stderr and controls the session. */
 static void use_terminal(const struct init *init, int pts, int bind_console) {
+  if (pts < 0) fail("open", "/dev/pts");
   int slave, master = open_terminal(plan_find(init->plan, OP_CONSOLE), pts, &slave);
   char name[64];
   unsigned number = 0;
@@ -69,6 +69,7 @@ static void use_terminal(const struct init *init, int pts, int bind_console) {
     if (dup2(slave, fd) < 0) fail("connect terminal", name);
   }
   if (slave > 2) close(slave);
+  close(pts);
 }
 
 /* `start` comes through the socket; a failure after that goes back on it. Its end is close-on-exec: success closes it. */
@@ -103,6 +104,7 @@ void init_container(void *context) {
   uint64_t namespaces = plan_find(plan, OP_NAMESPACES)->f[0].number;
   uint64_t options = plan_find(plan, OP_OPTIONS)->f[0].number;
   begin(init, &message);
+  if (!needs_helper(plan)) join_cgroups(plan);
   pid_t outside = (pid_t)message.number;
   if (namespaces & CLONE_NEWUSER) become_root_there();
   if ((namespaces & CLONE_NEWCGROUP) && unshare(CLONE_NEWCGROUP) != 0) fail("unshare cgroup", "");
@@ -114,12 +116,7 @@ void init_container(void *context) {
   const char *bundle = plan_find(plan, OP_BUNDLE)->f[0].text;
   char *state = state_json(init->container, STATUS_CREATING, outside);
   must_run(plan, HOOK_CREATE_CONTAINER, state, bundle, "createContainer");
-  if (plan_find(plan, OP_CONSOLE) != NULL) {
-    int pts = open_in_root("/dev/pts", O_RDONLY | O_DIRECTORY);
-    if (pts < 0) fail("open", "/dev/pts");
-    use_terminal(init, pts, 1);
-    close(pts);
-  }
+  if (plan_find(plan, OP_CONSOLE) != NULL) use_terminal(init, open_in_root("/dev/pts", O_RDONLY | O_DIRECTORY), 1);
   protect_paths(plan);
   change_root(plan);
   /* Would the program be found? Said here, where the caller still listens. */
@@ -140,12 +137,8 @@ void init_exec(void *context) {
   struct message message;
   begin(init, &message);
   if (setsid() < 0) fail("setsid", "");
-  if (plan_find(init->plan, OP_CONSOLE) != NULL) {
-    int pts = open("/dev/pts", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (pts < 0) fail("open", "/dev/pts");
-    use_terminal(init, pts, 0);
-    close(pts);
-  }
+  if (plan_find(init->plan, OP_CONSOLE) != NULL)
+    use_terminal(init, open("/dev/pts", O_RDONLY | O_DIRECTORY | O_CLOEXEC), 0);
   prctl(PR_SET_PDEATHSIG, 0, 0, 0, 0);
   become(init->plan, plan_find(&init->container->plan, OP_SECCOMP));
 }

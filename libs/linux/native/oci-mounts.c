@@ -1,7 +1,6 @@
 /* The container's tree: its root, and every mount by descriptor, so that no symlink that is swapped meanwhile leads out. */
 #include "system.h"
 #include "oci.h"
-#include "setup.h"
 
 /* Sources of binds that the front opened, in the order of the plan's mounts; -1 for those the container opens. */
 static int *sources;
@@ -152,8 +151,7 @@ void attach(const struct record *r, int source, uint64_t propagation) {
     fd = source;
   } else {
     int below = how & ATTACH_COPY_UP ? open_in_root(target, O_RDONLY | O_DIRECTORY) : -1;
-    if (mount(r->f[0].text, by_descriptor(place), r->f[2].text, r->f[4].number, r->f[5].text) != 0)
-      fail("mount", target);
+    if (mount(r->f[0].text, by_descriptor(place), r->f[2].text, r->f[4].number, r->f[5].text) != 0) fail("mount", target);
     fd = open_in_root(target, O_PATH);
     if (fd < 0) fail("open mount", target);
     if (below >= 0) {

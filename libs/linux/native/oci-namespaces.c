@@ -121,6 +121,7 @@ int clone_through(void (*enter)(const void *), const void *what, uint64_t flags,
 
 static void enter_planned(const void *plan) {
   const struct record *r;
+  join_cgroups(plan);
   join_paths(plan);
   if ((plan_find(plan, OP_NAMESPACES)->f[0].number & CLONE_NEWTIME) && unshare(CLONE_NEWTIME) != 0) fail("unshare time", "");
   for (size_t at = 0; (r = plan_next(plan, OP_TIME_OFFSET, &at)) != NULL;) {
@@ -128,12 +129,15 @@ static void enter_planned(const void *plan) {
   }
 }
 
+int needs_helper(const struct plan *plan) {
+  return plan_count(plan, OP_NAMESPACE_PATH) > 0 || (plan_find(plan, OP_NAMESPACES)->f[0].number & CLONE_NEWTIME) != 0;
+}
+
 int clone_container(const struct plan *plan, void (*body)(void *), void *context, struct clone_result *result) {
   uint64_t wanted = plan_find(plan, OP_NAMESPACES)->f[0].number;
   /* A cgroup namespace is rooted where its maker is, so that one waits; a time namespace is entered by children only. */
   uint64_t flags = wanted & ~(uint64_t)(CLONE_NEWCGROUP | CLONE_NEWTIME);
-  if (plan_count(plan, OP_NAMESPACE_PATH) > 0 || (wanted & CLONE_NEWTIME) != 0)
-    return clone_through(enter_planned, plan, flags, body, context, result);
+  if (needs_helper(plan)) return clone_through(enter_planned, plan, flags, body, context, result);
   result->pid = clone_with(flags, body, context, &result->process);
   return result->pid > 0 ? 0 : -1;
 }

@@ -60,7 +60,8 @@ int wait_gone(pid_t pid, uint64_t started, int ms);
 /* oci-cgroup.c. Folders of a plan; each answers 0 or -1 with errno, `*path` naming the file. */
 int make_folders(const char *path, mode_t mode, int cpuset);
 int make_cgroups(const struct plan *plan, const char **path);
-int join_cgroups(const struct plan *plan, pid_t pid, const char **path);
+/* Moves the caller, which has one thread; it may `fail`. */
+void join_cgroups(const struct plan *plan);
 int write_limits(const struct plan *plan, const char **path);
 int freeze_cgroup(const struct plan *plan, int frozen);
 int cgroup_frozen(const struct plan *plan);
@@ -78,6 +79,8 @@ struct clone_result {
 /* The same from a helper that enters namespaces first: those of pids and time are for its children only. */
 int clone_through(void (*enter)(const void *), const void *what, uint64_t flags, void (*body)(void *), void *context,
                   struct clone_result *result);
+/* By way of a process that enters namespaces first, and the cgroups where they can still be reached. */
+int needs_helper(const struct plan *plan);
 int clone_container(const struct plan *plan, void (*body)(void *), void *context, struct clone_result *result);
 int write_id_maps(const struct plan *plan, unsigned map, pid_t pid);
 /* A user namespace with the maps of one id map, as a descriptor. */
@@ -90,8 +93,7 @@ void become_root_there(void);
 /* In the front, for what a user namespace could not reach. NULL, or the step that failed, with errno. */
 const char *open_sources(const struct plan *plan, const char **path);
 void mount_everything(const struct plan *plan);
-/* oci-console.c. A connection to the socket at a path of any length, or -1. */
-int connect_console(const char *path);
+/* oci-console.c */
 int open_terminal(const struct record *console, int pts, int *slave);
 int send_descriptor(int to, int fd, const char *text);
 int receive_descriptor(int from);

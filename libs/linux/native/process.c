@@ -114,3 +114,17 @@ long long now_ms(clockid_t clock) {
   clock_gettime(clock, &now);
   return (long long)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
+
+int connect_socket(const char *path, int type) {
+  struct sockaddr_un address = {.sun_family = AF_UNIX};
+  int fd = socket(AF_UNIX, type | SOCK_CLOEXEC, 0);
+  /* Through /proc/self/fd a path may be longer than the 108 bytes of an address. */
+  int file = open(path, O_PATH | O_CLOEXEC);
+  if (fd < 0 || file < 0) return -1;
+  snprintf(address.sun_path, sizeof address.sun_path, "/proc/self/fd/%d", file);
+  int result = connect(fd, (struct sockaddr *)&address, sizeof address);
+  close(file);
+  if (result == 0) return fd;
+  close(fd);
+  return -1;
+}

@@ -1,6 +1,5 @@
 #include "system.h"
 #include "process.h"
-#include "setup.h"
 
 int root = -1;
 
@@ -61,8 +60,7 @@ static void mount_root(const struct plan *plan) {
   const struct record *overlay = plan_find(plan, OP_ROOT_OVERLAY), *bind = plan_find(plan, OP_ROOT_BIND);
   const char *place = (overlay ? overlay : bind)->f[0].text;
   if (overlay != NULL && mount("overlay", place, "overlay", 0, overlay->f[1].text) != 0) fail("mount overlay", place);
-  if (bind != NULL && mount(bind->f[1].text, place, NULL, MS_BIND | MS_REC, NULL) != 0)
-    fail("bind root", bind->f[1].text);
+  if (bind != NULL && mount(bind->f[1].text, place, NULL, MS_BIND | MS_REC, NULL) != 0) fail("bind root", bind->f[1].text);
   if (mount(NULL, place, NULL, MS_PRIVATE, NULL) != 0) fail("make root private", place);
   root = open(place, O_PATH | O_DIRECTORY | O_CLOEXEC);
   if (root < 0) fail("open root", place);
@@ -110,8 +108,7 @@ void make_device(const struct record *r) {
     return;
   }
   if (fchmodat(parent, name, mode & 07777, 0) != 0) fail("chmod", path);
-  if (fchownat(parent, name, (uid_t)r->f[4].number, (gid_t)r->f[5].number, AT_SYMLINK_NOFOLLOW) != 0)
-    fail("chown", path);
+  if (fchownat(parent, name, (uid_t)r->f[4].number, (gid_t)r->f[5].number, AT_SYMLINK_NOFOLLOW) != 0) fail("chown", path);
   close(parent);
 }
 
@@ -131,16 +128,15 @@ static void mask(const char *path) {
   if (S_ISDIR(target.st_mode)) {
     if (mount("tmpfs", by_descriptor(fd), "tmpfs", MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC, "size=0k") != 0)
       fail("mask folder", path);
-  } else {
-    /* What hides a file must be the real null device, whatever someone put in its place. */
-    int source = open("/dev/null", O_PATH | O_CLOEXEC);
-    if (source < 0 || fstat(source, &null) != 0 || !S_ISCHR(null.st_mode) || null.st_rdev != makedev(1, 3))
-      fail("check the null device", "/dev/null");
-    bind_descriptor(source, fd, path);
-    close(source);
+    close(fd);
     return;
   }
-  close(fd);
+  /* What hides a file must be the real null device, whatever someone put in its place. */
+  int source = open("/dev/null", O_PATH | O_CLOEXEC);
+  if (source < 0 || fstat(source, &null) != 0 || !S_ISCHR(null.st_mode) || null.st_rdev != makedev(1, 3))
+    fail("check the null device", "/dev/null");
+  bind_descriptor(source, fd, path);
+  close(source);
 }
 
 static void make_readonly(const char *path) {

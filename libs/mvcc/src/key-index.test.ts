@@ -9,9 +9,9 @@ import { defaultSizes } from './sizes.ts'
 function indexOf(leafKeys: number) {
   const history = new History({ ...defaultSizes, chunkRecords: 16, slabBytes: 256 })
   const index = new KeyIndex(history, leafKeys)
-  const add = (key: string): number => {
+  const add = (key: string, version = 1): number => {
     const prev = index.get(key)
-    const fields = { key, revision: history.next + 2, sub: 0, createRevision: 2, version: 1, lease: 0n, prev }
+    const fields = { key, revision: history.next + 2, sub: 0, createRevision: 2, version, lease: 0n, prev }
     const record = history.append(fields, new Uint8Array(0))
     index.set(key, record)
     return record
@@ -68,6 +68,57 @@ test('a scan in parts goes on behind what it has seen, whatever came and went', 
   index.delete('k040')
   index.scan({ start: next!, end: 'k045' }, visit)
   expect(seen.slice(20)).toEqual(['k041', 'k042', 'k044'])
+})
+
+test('what a tally hears and what is visited are together the keys that live', () => {
+  const change = fc.record({ key: fc.nat(15), kind: fc.constantFrom('put', 'put', 'delete', 'forget') })
+  fc.assert(
+    fc.property(
+      fc.array(change, { minLength: 20, maxLength: 100 }),
+      fc.subarray([...Array(16).keys()]),
+      fc.nat(15),
+      fc.nat(17),
+      fc.nat(3),
+      (changes, gone, from, to, enough) => {
+        const { index, history, add } = indexOf(8)
+        const live = new Map<string, boolean>()
+        const name = (at: number): string => String.fromCharCode(97 + at)
+        for (const { key, kind } of changes) {
+          if (kind !== 'forget') add(name(key), kind === 'put' ? 1 : 0)
+          else if (live.get(name(key)) === false) index.delete(name(key))
+          else continue
+          live.set(name(key), kind === 'put')
+        }
+        const middle = history.next - 10
+        for (const key of gone) {
+          add(name(key), 0)
+          index.delete(name(key))
+          live.delete(name(key))
+        }
+        const [start, end] = [name(from), to > 15 ? undefined : name(to)]
+        const isIn = (key: string): boolean => key >= start && (end === undefined || key < end)
+        let [visited, taken] = [0, 0]
+        const visit = (record: number): boolean => {
+          if (history.version(record) > 0) visited++
+          return true
+        }
+        const take = (count: number): boolean => {
+          if (visited < enough) return false
+          taken += count
+          return true
+        }
+        const tally = { revision: history.next + 1, add: take }
+        index.scan({ start, end }, visit, undefined, tally)
+        expect(visited + taken).toBe([...live].filter(([key, lives]) => lives && isIn(key)).length)
+        // As of an older revision a leaf that changed since is visited.
+        taken = 0
+        index.scan({ start: '', end: undefined }, visit, undefined, { revision: middle, add: take })
+        const isOld = (key: string): boolean => history.revision(index.get(key)) <= middle
+        expect(taken).toBeLessThanOrEqual([...live].filter(([key, lives]) => lives && isOld(key)).length)
+      },
+    ),
+    { numRuns: 500 },
+  )
 })
 
 test('string order of keys is byte order', () => {

@@ -62,7 +62,7 @@ type Op =
   | { kind: 'snapshot' }
   | { kind: 'reclaim'; records: number }
   /** A read of the whole in slices that other operations come in between of. */
-  | { kind: 'read'; back: number; sortTarget: SortTarget; pauses: number }
+  | { kind: 'read'; back: number; sortTarget: SortTarget; limit: number; countOnly: boolean; pauses: number }
 
 const key = fc.constantFrom('a', 'a\0', 'ab', 'b', 'c', 'd', '\xff', '\xff\xff')
 const lease = fc.constantFrom(0n, 1n, 2n)
@@ -94,6 +94,8 @@ const op: fc.Arbitrary<Op> = fc.oneof(
       kind: fc.constant('read' as const),
       back: fc.nat(3),
       sortTarget: fc.constantFrom<SortTarget>('key', 'version', 'create', 'mod', 'value'),
+      limit: fc.nat(3),
+      countOnly: fc.boolean(),
       pauses: fc.nat(4),
     }),
   },
@@ -198,19 +200,26 @@ const sizes = fc.record({
 
 type OpenRead = {
   slices: ReturnType<MvccStore['rangeSlices']>
-  expected: unknown[]
+  expected: { kvs: unknown[]; count: number; more: boolean }
   found: KeyValue[]
   left: number
 }
 
 function openRead(store: MvccStore, model: Model, op: Op & { kind: 'read' }): OpenRead {
   const revision = Math.max(1, model.revision - op.back, model.compacted)
-  const request = { key: bytes('a'), rangeEnd: bytes('\xff\xff'), revision, sortTarget: op.sortTarget }
+  const { sortTarget, limit, countOnly } = op
+  const request = { key: bytes('a'), rangeEnd: bytes('\xff\xff'), revision, sortTarget, limit, countOnly }
   const rank = ([, at]: [string, ModelKey]): number | string =>
     op.sortTarget === 'key' ? 0 : at[op.sortTarget]
-  const expected = model
+  const all = model
     .read(revision, 'a', '\xff\xff')
     .sort((a, b) => (rank(a) < rank(b) ? -1 : rank(a) > rank(b) ? 1 : 0))
+  const wanted = countOnly ? 0 : limit || all.length
+  const expected = {
+    kvs: all.slice(0, wanted),
+    count: all.length,
+    more: !countOnly && wanted < all.length,
+  }
   return { slices: store.rangeSlices(request), expected, found: [], left: op.pauses }
 }
 
@@ -220,8 +229,10 @@ function goOn(read: OpenRead, all: boolean): boolean {
     const step = read.slices.next()
     if (step.done) {
       expect(step.value.ok).toBe(true)
-      if (step.value.ok) read.found.push(...step.value.value.kvs)
-      expect(read.found.map(plain)).toEqual(read.expected)
+      if (!step.value.ok) return true
+      const { kvs, count, more } = step.value.value
+      read.found.push(...kvs)
+      expect({ kvs: read.found.map(plain), count, more }).toEqual(read.expected)
       return true
     }
     read.found.push(...step.value)
@@ -249,7 +260,10 @@ test('a store answers every revision as a copy of each state would', () => {
         const outcome = store.range({ key: bytes('a'), rangeEnd: bytes('\xff\xff'), revision })
         if (revision < model.compacted) expect(outcome).toEqual({ ok: false, refusal: refusals.compacted })
         else {
-          expect(outcome.ok && outcome.value.kvs.map(plain)).toEqual(model.read(revision, 'a', '\xff\xff'))
+          const all = model.read(revision, 'a', '\xff\xff')
+          expect(outcome.ok && outcome.value.kvs.map(plain)).toEqual(all)
+          const page = store.range({ key: bytes('a'), rangeEnd: bytes('\xff\xff'), revision, limit: 1 })
+          expect(page.ok && page.value).toMatchObject({ count: all.length, more: all.length > 1 })
         }
       }
       const live = [...model.states.at(-1)!.keys()]

@@ -1,7 +1,7 @@
 import { accepted, type Outcome, refusals } from './errors.ts'
 import type { History } from './history.ts'
 import { isSingle, type Key, type Span, toSpan } from './key.ts'
-import type { KeyIndex } from './key-index.ts'
+import type { KeyIndex, Tally } from './key-index.ts'
 import type { KeyValue, RangeRequest, RangeResponse, SortTarget } from './requests.ts'
 import { type Slices, sortSlices } from './slices.ts'
 
@@ -26,12 +26,13 @@ export function recordAt(history: History, newest: number, revision: number): nu
   return record >= 0 && history.version(record) > 0 ? record : -1
 }
 
-/** Visits the record of each live key of a span in key order until `visit` answers false. */
+/** Visits the record of each live key of a span in key order until `visit` answers false, but for those that `add` took in one. */
 export function* scanLive(
   view: View,
   span: Span,
   revision: number,
   visit: (record: number) => boolean | undefined,
+  add?: Tally['add'],
 ): Slices<void> {
   const { index, history } = view
   if (isSingle(span)) {
@@ -43,9 +44,10 @@ export function* scanLive(
     const record = recordAt(history, newest, revision)
     return record < 0 ? undefined : visit(record)
   }
+  const tally = add && { revision, add }
   let start: Key | undefined = span.start
   for (;;) {
-    start = index.scan({ start, end: span.end }, visitNewest, view.sliceRecords)
+    start = index.scan({ start, end: span.end }, visitNewest, view.sliceRecords, tally)
     if (start === undefined) return
     yield
   }
@@ -130,13 +132,21 @@ function* find(view: View, request: RangeRequest): Slices<Found> {
   let records: number[] = []
   let count = 0
   let matching = 0
-  yield* scanLive(view, toSpan(request.key, request.rangeEnd), revision, (record) => {
+  const visit = (record: number): boolean => {
     count++
     if (!isFiltered || passesFilters(view.history, record, request)) {
       if (matching++ < enough) records.push(record)
     }
     return true
-  })
+  }
+  // Behind the limit keys are only counted: a page of a long list costs what the page has.
+  const add = (live: number): boolean => {
+    if (isFiltered || matching < enough) return false
+    count += live
+    matching += live
+    return true
+  }
+  yield* scanLive(view, toSpan(request.key, request.rangeEnd), revision, visit, add)
   if (request.countOnly) return { records: [], count, more: false }
   if (isSorted) {
     if (target !== 'key')

@@ -12,6 +12,9 @@ export const storeKeys = {
   services: '/kiln/services/',
   service: (at: { service: string; machine: string; pod: string }): string =>
     `/kiln/services/${at.service}/${at.machine}:${at.pod}`,
+  network: '/kiln/network/',
+  networkConfig: '/kiln/network/config',
+  networkSubnets: '/kiln/network/subnets/',
   release: (group: string): string => `/kiln/releases/${group}`,
   rollout: (at: { group: string; version: string }): string => `/kiln/rollouts/${at.group}/${at.version}`,
   reboot: (at: { group: string; slot: number }): string => `/kiln/reboots/${at.group}/${at.slot}`,

@@ -33,6 +33,8 @@ export type MachineSpec = {
   dataDisks?: readonly string[]
   /** Socket of a TPM 2.0 emulator (swtpm). */
   tpmSocketPath?: string
+  /** File that the guest finds in its firmware's configuration as Ignition's config. */
+  ignitionConfigPath?: string
   nics: MachineNic[]
   /** Folder for sockets; short, since a unix socket's path has at most 107 bytes. */
   socketFolder: string
@@ -85,6 +87,7 @@ export function qemuArguments(spec: MachineSpec): string[] {
     ...diskArguments(spec.disk),
     ...(spec.dataDisks ?? []).flatMap(dataDiskArguments),
     ...tpmArguments(spec.tpmSocketPath),
+    ...ignitionArguments(spec.ignitionConfigPath),
     ...spec.nics.flatMap((nic, index) => nicArguments(nic, index)),
     ...serialPortArguments(spec),
     ...(spec.incomingPath ? [['-incoming', `exec:cat ${quoteForShell(spec.incomingPath)}`]] : []),
@@ -106,6 +109,10 @@ function tpmArguments(socketPath: string | undefined): string[][] {
     ['-tpmdev', 'emulator,id=tpm0,chardev=tpm0'],
     ['-device', 'tpm-crb,tpmdev=tpm0'],
   ]
+}
+
+function ignitionArguments(path: string | undefined): string[][] {
+  return path === undefined ? [] : [['-fw_cfg', `name=opt/com.coreos/config,file=${escapeOption(path)}`]]
 }
 
 function dataDiskArguments(path: string, index: number): string[][] {

@@ -17,8 +17,11 @@ export type WireTls = {
   minVersion?: 'TLSv1.2' | 'TLSv1.3'
 }
 
+/** A port, or the path of a unix socket, which is made within the call. */
+export type ListenPlace = { host?: string; port: number } | { path: string }
+
 export type Listener = {
-  listen(at: { host?: string; port: number }): Promise<{ host: string; port: number }>
+  listen(at: ListenPlace): Promise<{ host: string; port: number }>
   renewTls(settings: WireTls): void
   /** Stops accepting; connections handed on stay. */
   close(): void
@@ -84,12 +87,13 @@ export function createListener(
     listen(at) {
       return new Promise((resolve, reject) => {
         server.once('error', reject)
-        server.listen(at.port, at.host, () => {
+        server.listen(at, () => {
           server.removeListener('error', reject)
           // Errors of accepting (no descriptors left) do not end the server.
           server.on('error', () => {})
-          const address = server.address() as net.AddressInfo
-          resolve({ host: address.address, port: address.port })
+          const address = server.address() as net.AddressInfo | string
+          if (typeof address === 'string') resolve({ host: address, port: 0 })
+          else resolve({ host: address.address, port: address.port })
         })
       })
     },

@@ -12,7 +12,7 @@ import { ServerSide } from './http2/server-side.ts'
 import type { Http2Stream } from './http2/stream.ts'
 import { createTurn } from './http2/turn.ts'
 import { defaultLimits, type WireLimits } from './limits.ts'
-import { createListener, peerCommonName, type WireTls } from './listener.ts'
+import { createListener, type ListenPlace, peerCommonName, type WireTls } from './listener.ts'
 
 export type WireServerOptions = Omit<CallHooks, 'now'> & {
   tls?: WireTls
@@ -40,7 +40,8 @@ export type WireStats = {
 export type WireServer = {
   unary(path: string, handler: UnaryHandler): void
   stream(path: string, handler: StreamHandler): void
-  listen(at: { host?: string; port: number }): Promise<{ host: string; port: number }>
+  /** Where it listens: of a unix socket its path and port 0. */
+  listen(at: ListenPlace): Promise<{ host: string; port: number }>
   /** New connections use this certificate from now on. */
   renewTls(tls: WireTls): void
   stats(): WireStats

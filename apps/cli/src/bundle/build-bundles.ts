@@ -23,6 +23,12 @@ export const quickCommands: Readonly<Record<string, string>> = {
   butane: 'ignition/src/butane/main.ts',
 }
 
+/** Commands of a program under names that other tools know. */
+const aliases: Readonly<Record<string, readonly [program: string, command: string]>> = {
+  'ignition-apply': ['kiln-ignition', 'apply'],
+  'ignition-rmcfg': ['kiln-ignition', 'rmcfg'],
+}
+
 export type BundleOptions = {
   /** Root of the repository. */
   rootDir: string
@@ -56,6 +62,9 @@ export async function buildBundles(options: BundleOptions): Promise<Bundles> {
     sizeBytes.set(name, await bundleProgram(libDir, name, join(options.rootDir, 'apps', entry)))
     // The OCI command line itself is the C program under another name; its bundle is the planner that it starts.
     if (Object.hasOwn(programs, name) && name !== 'kiln-oci') await writeLauncher(binDir, name)
+  }
+  for (const [name, [program, command]] of Object.entries(aliases)) {
+    await writeLauncher(binDir, name, program, command)
   }
   await linkNode(options.rootDir, libDir)
   await copyCommand(await buildNative(distDir), join(binDir, 'kiln-oci'))
@@ -92,7 +101,7 @@ export async function bundleProgram(libDir: string, name: string, entry: string)
 }
 
 /** The launcher prefers the pinned Node beside the bundles to whatever the machine has. It starts no program but Node, unless it is a link. */
-async function writeLauncher(binDir: string, name: string): Promise<void> {
+async function writeLauncher(binDir: string, name: string, program = name, command = ''): Promise<void> {
   const quick = Object.keys(quickCommands).map(
     (command) =>
       `case $1 in ${command}) shift; exec "$node" "$here/../lib/kiln-${command}.mjs" "$@" ;; esac\n`,
@@ -103,7 +112,7 @@ here=$0
 case $here in */*) here=\${here%/*} ;; *) here=. ;; esac
 node=$here/../lib/node
 [ -x "$node" ] || node=node
-${name === 'kiln' ? quick.join('') : ''}exec "$node" "$here/../lib/${name}.mjs" "$@"
+${name === 'kiln' ? quick.join('') : ''}exec "$node" "$here/../lib/${program}.mjs"${command && ` ${command}`} "$@"
 `
   await writeFile(join(binDir, name), script)
   await chmod(join(binDir, name), 0o755)

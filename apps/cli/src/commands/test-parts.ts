@@ -17,8 +17,8 @@ export type TestPart = {
 /** Lanes of a stage run side by side, the parts of a lane one after the other. */
 export type TestStage = TestPart[][]
 
-/** Runs of the simulation; each takes about a third of a second of CPU. */
-export const seedsDefault = 200
+/** Runs of the simulation; each takes about a second of CPU. */
+export const seedsDefault = 500
 
 /** Minutes the stories may take at most; one that no longer fits is skipped and says so. */
 const storyMinutesMax = 60
@@ -47,7 +47,7 @@ export function testStages(root: string, node: string, seeds = seedsDefault): Te
       [
         {
           title: 'simulation',
-          budgetSeconds: 150,
+          budgetSeconds: 360,
           commands: [script('apps/kv/src/simulation/main.ts', '--seeds', String(seeds), '--ticks', '5000')],
         },
         {

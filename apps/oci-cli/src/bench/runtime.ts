@@ -14,25 +14,34 @@ import { delimiter, join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { defaultSpec } from '@kiln/oci-runtime'
 import { buildCommand } from '../testing/build-command.ts'
+import { startPlanner } from '../testing/planner-process.ts'
 
-const usage = `kiln bench runtime: kiln-oci beside Debian's runc and crun, alternately in one run, on this machine.
+const usage = `kiln bench runtime: kiln-oci, with its planner as a service and without, beside Debian's runc and crun, alternately in
+one run, on this machine. The service's CPU time counts.
 
   --rounds N   containers of each for a row (default 20)
   --json       print JSON
 `
 
 type Sample = { wallMs: number; cpuMs: number }
+/** A runtime to measure; `cpuMs` is what a process beside it has used. */
+type Contender = { name: string; command: string; env?: Record<string, string>; cpuMs?: () => number }
 type Row = { name: string; medians: Record<string, Sample> }
 
 /** A program's wall time and, by what the children of this process have used, its CPU time. */
-function measure(command: string, args: string[], cwd: string): Sample {
-  const before = childrenCpuMs()
+function measure({ command, env, cpuMs }: Contender, args: string[], cwd: string): Sample {
+  const used = () => childrenCpuMs() + (cpuMs?.() ?? 0)
+  const before = used()
   const start = performance.now()
   // No pipe: a created container would hold it open, and this would wait for its end.
-  const { status } = spawnSync(command, args, { cwd, stdio: ['ignore', 'ignore', 'inherit'] })
+  const { status } = spawnSync(command, args, {
+    cwd,
+    env: { ...process.env, ...env },
+    stdio: ['ignore', 'ignore', 'inherit'],
+  })
   const wallMs = performance.now() - start
   if (status !== 0) throw new Error(`${command} ${args.join(' ')} failed`)
-  return { wallMs, cpuMs: childrenCpuMs() - before }
+  return { wallMs, cpuMs: used() - before }
 }
 
 /** `cutime` and `cstime` of proc(5), in clock ticks of 10 ms: only the sum over a row means something. */
@@ -78,7 +87,7 @@ function makeBundle(base: string, busybox: string, name: string, args: string[])
   return bundle
 }
 
-const rows: Record<string, (runtime: string, bundle: (args: string[]) => string, id: string) => Sample> = {
+const rows: Record<string, (runtime: Contender, bundle: (args: string[]) => string, id: string) => Sample> = {
   'run /bin/true': (runtime, bundle, id) => measure(runtime, ['run', id], bundle(['/bin/true'])),
   'create, start, delete': (runtime, bundle, id) => {
     const at = bundle(['/bin/sleep', '100'])
@@ -134,8 +143,18 @@ else if (process.geteuid?.() !== 0 || !busybox) {
 } else {
   const base = mkdtempSync(join(tmpdir(), 'kiln-bench-'))
   try {
-    const peers = ['runc', 'crun'].flatMap((name) => find(name) ?? [])
-    const runtimes = [await buildCommand(base), ...peers]
+    const ours = await buildCommand(base)
+    const socket = join(base, 'planner/socket')
+    const planner = await startPlanner(ours, socket)
+    const place = (value: string) => ({ KILN_OCI_PLANNER_SOCKET: value })
+    const runtimes: Contender[] = [
+      { name: 'kiln-oci', command: ours, env: place(socket), cpuMs: planner.cpuMs },
+      { name: 'kiln-oci alone', command: ours, env: place('') },
+      ...['runc', 'crun'].flatMap((name) => {
+        const command = find(name)
+        return command ? [{ name, command }] : []
+      }),
+    ]
     const results: Row[] = []
     let made = 0
     for (const [name, run] of Object.entries(rows)) {
@@ -149,11 +168,10 @@ else if (process.geteuid?.() !== 0 || !busybox) {
           rmSync(join(base, id), { recursive: true })
         }
       }
-      const medians = Object.fromEntries(
-        [...samples].map(([runtime, list]) => [runtime.split('/').at(-1)!, typical(list)]),
-      )
+      const medians = Object.fromEntries([...samples].map(([runtime, list]) => [runtime.name, typical(list)]))
       results.push({ name, medians })
     }
+    await planner.stop()
     const load = loadavg()[0]!.toFixed(1)
     if (values.json) process.stdout.write(`${JSON.stringify({ load, rounds, rows: results })}\n`)
     else {
@@ -163,7 +181,7 @@ else if (process.geteuid?.() !== 0 || !busybox) {
         )
         process.stdout.write(`${name.padEnd(24)}${cells.join('   ')}\n`)
       }
-      process.stdout.write(`median of ${rounds}, CPU mean; load ${load}; kiln-oci without a daemon\n`)
+      process.stdout.write(`median of ${rounds}, CPU mean; load ${load}; kiln-oci alone: one Node a call\n`)
     }
   } finally {
     rmSync(base, { recursive: true, force: true })

@@ -1,7 +1,7 @@
 /**
  * Runs the OCI runtime script against kiln-oci.
  *
- *   node apps/oci-cli/src/conformance/oci.ts [--only REGEX] [--strict] [--cgroup v1|v2|host]
+ *   node apps/oci-cli/src/conformance/oci.ts [--only REGEX] [--strict] [--cgroup v1|v2|host] [--service]
  */
 import { existsSync } from 'node:fs'
 import { parseArgs } from 'node:util'
@@ -12,6 +12,7 @@ const { values } = parseArgs({
     only: { type: 'string' },
     strict: { type: 'boolean' },
     cgroup: { type: 'string' },
+    service: { type: 'boolean' },
     help: { type: 'boolean' },
   },
 })
@@ -26,10 +27,12 @@ const run = () =>
       skips: v1
         ? { cgroup_unified: 'the unified map needs cgroup v2, which this host does not give its containers' }
         : {},
+      service: values.service,
       env: { ...(values.strict ? { STRICT: '1' } : {}), ...(values.cgroup ? { CG: values.cgroup } : {}) },
     },
     (line) => void process.stdout.write(`${line}\n`),
   )
 
-if (values.help) console.log('./kiln conformance oci [--only REGEX] [--strict] [--cgroup v1|v2|host]')
+if (values.help)
+  console.log('./kiln conformance oci [--only REGEX] [--strict] [--cgroup v1|v2|host] [--service]')
 else process.exitCode = await run()

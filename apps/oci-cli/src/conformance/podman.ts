@@ -1,5 +1,8 @@
-/** Runs podman, with conmon, on top of kiln-oci: node apps/oci-cli/src/conformance/podman.ts */
+/** Runs podman, with conmon, on top of kiln-oci: node apps/oci-cli/src/conformance/podman.ts [--service] */
+import { parseArgs } from 'node:util'
 import { runScript } from './script.ts'
+
+const { values } = parseArgs({ options: { service: { type: 'boolean' } } })
 
 process.exitCode = await runScript(
   {
@@ -14,6 +17,7 @@ process.exitCode = await runScript(
       unshare: 'util-linux',
     },
     skips: {},
+    service: values.service,
   },
   (line) => void process.stdout.write(`${line}\n`),
 )

@@ -1,10 +1,11 @@
 import { spawn } from 'node:child_process'
 import { existsSync } from 'node:fs'
-import { mkdtemp, rm } from 'node:fs/promises'
+import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { delimiter, join, resolve } from 'node:path'
 import { createInterface } from 'node:readline'
 import { buildCommand } from '../testing/build-command.ts'
+import { startPlanner } from '../testing/planner-process.ts'
 
 const repository = resolve(import.meta.dirname, '../../../..')
 
@@ -17,6 +18,8 @@ export type ScriptRun = {
   /** Cases that this host cannot run, each with its reason; a skip that is not here is a failure. */
   skips: Readonly<Record<string, string>>
   env?: Record<string, string>
+  /** Plans come from a service, not from one Node a call. */
+  service?: boolean
 }
 
 export type Verdict = { kind: 'pass' | 'fail' | 'skip'; name: string; why: string }
@@ -56,10 +59,16 @@ export async function runScript(run: ScriptRun, print: (line: string) => void): 
   const folder = await mkdtemp(join(tmpdir(), 'kiln-oci-'))
   try {
     const command = await buildCommand(folder)
+    const socket = join(folder, 'planner/socket')
+    const planner = run.service ? await startPlanner(command, socket) : undefined
+    const runtime = join(folder, 'kiln-oci')
+    // conmon passes no variable of ours on.
+    const named = `KILN_OCI_PLANNER_SOCKET=${planner ? socket : ''}`
+    await writeFile(runtime, `#!/bin/sh\n${named} exec ${command} "$@"\n`, { mode: 0o755 })
     const script = join(repository, '../shared/conformance', run.script)
     const child = spawn('bash', [script, ...run.args], {
       cwd: '/',
-      env: { ...process.env, ...run.env, RUNTIME: command },
+      env: { ...process.env, ...run.env, RUNTIME: runtime },
       stdio: ['ignore', 'pipe', 'inherit'],
     })
     const counts = { pass: 0, fail: 0, skip: 0 }
@@ -71,6 +80,7 @@ export async function runScript(run: ScriptRun, print: (line: string) => void): 
         verdict.why === '' ? '' : verdict.kind === 'skip' ? ` (${verdict.why})` : `: ${verdict.why}`
       print(`${verdict.kind.toUpperCase()} ${verdict.name}${after}`)
     }
+    if (planner) print(`# the planner's service made ${await planner.stop()} plans`)
     print(`${counts.pass} passed, ${counts.fail} failed, ${counts.skip} skipped`)
     return counts.fail > 0 || counts.pass === 0 ? 1 : 0
   } finally {

@@ -11,9 +11,11 @@ export async function buildCommand(folder: string): Promise<string> {
   await mkdir(join(folder, 'bin'), { recursive: true })
   await mkdir(join(folder, 'lib'), { recursive: true })
   await build({
-    entryPoints: [resolve(import.meta.dirname, '../main.ts')],
-    outfile: join(folder, 'lib/kiln-oci.mjs'),
+    entryPoints: { 'kiln-oci': resolve(import.meta.dirname, '../main.ts') },
+    outdir: join(folder, 'lib'),
+    outExtension: { '.js': '.mjs' },
     bundle: true,
+    splitting: true,
     minify: true,
     platform: 'node',
     target: 'node24',

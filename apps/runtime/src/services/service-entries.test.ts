@@ -48,6 +48,17 @@ test('a pod without ports of the machine is an instance at its own address, for 
   expect(recordOf({ ...pod, addresses })).toMatchObject({ address: '10.88.11.2', addresses: ['fd00::2'] })
 })
 
+test('a pod at an address that all machines reach is an instance for all of them', () => {
+  const pod = status({ ports: [{ port: 9, protocol: 'UDP' }], addresses: ['10.88.11.2', '10.244.1.5'] })
+  const reached = (address: string): boolean => address.startsWith('10.244.')
+  expect(serviceInstances([pod], machine, reached)[0]?.record).toEqual({
+    address: '10.244.1.5',
+    ready: true,
+    scope: 'cluster',
+    ports: [{ port: 9, protocol: 'UDP' }],
+  })
+})
+
 test('a pod that ended, has no ports, or no address that anybody reaches is none', () => {
   for (const phase of ['Succeeded', 'Failed', 'Stopped', 'Refused'] as const)
     expect(recordOf(status({ phase }))).toBeUndefined()

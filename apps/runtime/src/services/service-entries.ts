@@ -5,14 +5,15 @@ export type ServiceInstance = { service: string; machine: string; pod: string; r
 
 /**
  * The services that the pods of a machine are, ready or not. A pod is one while it runs, or is about to, and has ports: at the
- * machine's address and host ports, or, where it has none of these, at its own address, which only its machine reaches. Pure.
+ * machine's address and host ports, or, where it has none of these, at its own address, which only its machine reaches, unless it is of a network that all machines reach. Pure.
  */
 export function serviceInstances(
   statuses: PodStatus[],
   machine: { id: string; address: string | undefined },
+  reached: (address: string) => boolean = () => false,
 ): ServiceInstance[] {
   return statuses.flatMap((status) => {
-    const record = serviceRecord(status, machine.address)
+    const record = serviceRecord(status, machine.address, reached)
     return record ? [{ service: status.service, machine: machine.id, pod: status.name, record }] : []
   })
 }
@@ -43,7 +44,11 @@ export function readServiceEntry(key: string, text: string): ServiceInstance | u
   }
 }
 
-function serviceRecord(status: PodStatus, machineAddress: string | undefined): ServiceRecord | undefined {
+function serviceRecord(
+  status: PodStatus,
+  machineAddress: string | undefined,
+  reached: (address: string) => boolean,
+): ServiceRecord | undefined {
   if (status.phase !== 'Running' && status.phase !== 'Pending') return undefined
   const { ready } = status
   const outside = status.ports.filter(({ hostPort }) => hostPort !== undefined)
@@ -53,6 +58,9 @@ function serviceRecord(status: PodStatus, machineAddress: string | undefined): S
     return { address: machineAddress, ready, scope: 'cluster', ports }
   }
   if (status.address === undefined || status.ports.length === 0) return undefined
+  const everywhere = [status.address, ...(status.addresses ?? [])].find(reached)
+  if (everywhere !== undefined)
+    return { address: everywhere, ready, scope: 'cluster', ports: status.ports.map(portOf) }
   const addresses = status.addresses?.slice(1, 17) ?? []
   return {
     address: status.address,

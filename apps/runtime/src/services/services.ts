@@ -16,6 +16,8 @@ export type Services = {
   publish(statuses: PodStatus[]): void
   /** Publishes to a store and follows it, until `signal`. */
   connect(store: EtcdClient, signal: AbortSignal): void
+  /** Pods are to ask at other addresses of the machine. */
+  gatewaysMoved(): Promise<void>
   /** Resolves when the store says what was published, or did not take it. */
   settled(): Promise<void>
   close(): Promise<void>
@@ -25,8 +27,10 @@ export type Services = {
 export async function openServices(input: {
   settings: Pick<Settings, 'serviceDnsAddress' | 'serviceDnsPort' | 'serviceLeaseSeconds' | 'resolverFile'>
   machine: Machine
-  /** The machine's addresses in the pods' networks. */
-  podGateways: string[]
+  /** The machine's addresses in the pods' networks, as they are now. */
+  podGateways(): string[]
+  /** Whether other machines reach an address of a pod. */
+  reached(address: string): boolean
   run(command: string, args: string[]): Promise<unknown>
   log: Log
 }): Promise<Services> {
@@ -38,16 +42,18 @@ export async function openServices(input: {
     answer: (question) => answerQuestion(question, directory, Math.random),
     log,
   })
-  await pointResolver({
-    file: settings.resolverFile,
-    text: resolverDropIn({ ...at, podGateways: input.podGateways }),
-    run: input.run,
-    log,
-  })
+  const point = (): Promise<void> =>
+    pointResolver({
+      file: settings.resolverFile,
+      text: resolverDropIn({ ...at, podGateways: input.podGateways() }),
+      run: input.run,
+      log,
+    })
+  await point()
   let publisher: Publisher | undefined
   return {
     publish: (statuses) => {
-      const instances = serviceInstances(statuses, machine)
+      const instances = serviceInstances(statuses, machine, input.reached)
       directory.setOwn(instances)
       publisher?.publish(serviceEntries(instances))
     },
@@ -55,6 +61,7 @@ export async function openServices(input: {
       publisher = openPublisher({ store, leaseSeconds: settings.serviceLeaseSeconds, log })
       void followServices({ store, directory, log, signal })
     },
+    gatewaysMoved: point,
     settled: async () => await publisher?.settled(),
     close: async () => {
       publisher?.close()

@@ -1,4 +1,4 @@
-import { existsSync, mkdtempSync, readFileSync } from 'node:fs'
+import { existsSync, mkdtempSync, readdirSync, readFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -8,12 +8,14 @@ import { type PodManifest, type PodStatus, parsePod } from '@kiln/schemas'
 import { assert, createLog, systemClock } from '@kiln/service'
 import { afterEach, beforeAll, test } from 'vitest'
 import type { CniNetworks } from '../cni/pod-networks.ts'
+import { type EventLog, openEventLog } from '../events/event-log.ts'
 import { bootId } from '../host.ts'
-import { openImages } from '../images.ts'
+import { type Images, openImages } from '../images.ts'
+import { PodLife } from '../life/pod-life.ts'
 import { Manager } from '../manager.ts'
 import type { Network } from '../network.ts'
 import { podNetworkOf } from '../network-plan.ts'
-import { openKernel } from '../pod-kernel.ts'
+import { openKernel, type PodKernel } from '../pod-kernel.ts'
 import { openRecords } from '../pod-record.ts'
 
 // Pods on this host: root is enough, as limits (cgroup v2) and addresses are left out; those are proven in virtual machines.
@@ -24,7 +26,8 @@ export const onHost: (name: string, run: () => Promise<void>, timeoutMs?: number
 )
 
 const base = mkdtempSync(join(tmpdir(), 'kiln-runtime-'))
-const image = join(base, 'image.tar')
+/** An image with the machine's own programs, once `/usr` is mounted. */
+export const image = join(base, 'image.tar')
 let initPath = ''
 
 beforeAll(async () => {
@@ -48,7 +51,7 @@ beforeAll(async () => {
 const opened: Manager[] = []
 afterEach(async () => {
   for (const manager of opened.splice(0).reverse()) {
-    if (manager.statuses().length > 0) manager.remove('hello', 0)
+    for (const { name } of manager.statuses()) manager.remove(name, 0)
     for (let attempt = 0; manager.statuses().length > 0 && attempt < 100; attempt++) await sleep(50)
     await manager.leave()
   }
@@ -68,11 +71,27 @@ export async function letGo(manager: Manager): Promise<void> {
 const noNetwork: Network = {
   connect: async () => undefined,
   disconnect: async () => undefined,
+  refresh: async () => undefined,
   mapPorts: async () => undefined,
 }
 
 /** A runtime over a folder; another one over the same folder is the daemon after a restart. */
 export async function runtime(folder: string, cni?: CniNetworks): Promise<Manager> {
+  return (await openRuntime(folder, cni)).manager
+}
+
+/** The same with the life of its pods, their kernel, and what asks of them. */
+export async function openRuntime(
+  folder: string,
+  cni?: CniNetworks,
+): Promise<{
+  manager: Manager
+  life: PodLife
+  kernel: PodKernel
+  initPath: string
+  events: EventLog
+  images: Images
+}> {
   const log = createLog('test', 'silent')
   const stateDir = join(folder, 'state')
   const signal = new AbortController().signal
@@ -104,6 +123,8 @@ export async function runtime(folder: string, cni?: CniNetworks): Promise<Manage
     listImages: () => images.list(),
     place: undefined,
   })
+  const events = await openEventLog({ stateDir, fileBytesMax: 1 << 20, now: () => Date.now(), log })
+  let life: PodLife | undefined
   const manager = new Manager({
     kernel,
     images,
@@ -118,11 +139,27 @@ export async function runtime(folder: string, cni?: CniNetworks): Promise<Manage
     podNetwork: podNetworkOf('10.88', '10.77.0.11'),
     refusal: undefined,
     storePodsMayUseHost: false,
+    backOffFirstMs: 1000,
+    tell: (event) => events.add(event),
     changed: () => undefined,
+    over: (record) => life?.over(record),
   })
+  life = new PodLife({
+    stateDir,
+    bootId: bootId(),
+    images,
+    treeOf: (each) => images.treeOf(each),
+    listImages: () => images.list(),
+    manager,
+    journal: false,
+    tell: (event) => events.add(event),
+    now: () => Date.now(),
+    log,
+  })
+  await life.adopt()
   await manager.adopt()
   opened.push(manager)
-  return manager
+  return { manager, life, kernel, initPath, events, images }
 }
 
 export function shellPod(script: string, more: object = {}, inContainer: object = {}): PodManifest {
@@ -163,8 +200,14 @@ export async function until(
   throw new Error(`still ${JSON.stringify(manager.statuses())}`)
 }
 
+/** The folder of the one pod that runs. */
+export function podFolder(folder: string): string {
+  const run = join(folder, 'state/life/run')
+  return join(run, (existsSync(run) ? readdirSync(run)[0] : undefined) ?? 'none')
+}
+
 export function logOf(folder: string): string {
-  const file = join(folder, 'state/pods/hello/c-main/log')
+  const file = join(podFolder(folder), 'c-main/log')
   return existsSync(file) ? readFileSync(file, 'utf8') : ''
 }
 

@@ -2,6 +2,7 @@ import type { StoredImage } from '@kiln/oci'
 import { type PodManifest, parsePod } from '@kiln/schemas'
 import { assert, createLog, Fault } from '@kiln/service'
 import { VirtualClock } from '@kiln/simulation'
+import type { NewEvent } from '../events/event-log.ts'
 import { Pod } from '../pod.ts'
 import type { PodKernel } from '../pod-kernel.ts'
 import type { PodRecord } from '../pod-record.ts'
@@ -36,6 +37,7 @@ export function machine() {
   let onExec: (name: string, command: readonly string[]) => Promise<void> = async () => undefined
   let saved: string | undefined
   let removed = false
+  const events: NewEvent[] = []
   const exit = (code: number, signal = 0): Exit => ({
     code,
     signal,
@@ -108,7 +110,10 @@ export function machine() {
       bootId,
       freeAddress: () => '10.88.11.2',
       changed: () => undefined,
+      backOffFirstMs: 1000,
+      tell: (event) => events.push(event),
       removed: () => undefined,
+      over: () => undefined,
     })
   return {
     clock,
@@ -129,6 +134,11 @@ export function machine() {
     },
     saved: () => JSON.parse(saved ?? 'null') as PodRecord,
     removed: () => removed,
+    /** `reason container: message` of each event. */
+    events: () =>
+      events.map(
+        ({ reason, container, message }) => `${reason}${container ? ` ${container}` : ''}: ${message}`,
+      ),
   }
 }
 
