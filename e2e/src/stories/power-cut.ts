@@ -48,7 +48,7 @@ const looks: [command: string, answer: string][] = [
     '640 core /etc/story/once\n644 root /etc/story/appended',
   ],
   ['cat /etc/story/link /etc/story/appended', 'once\none\ntwo'],
-  ['getent passwd core', 'core:x:1234:1234::/home/core:/bin/bash'],
+  ['getent passwd core', 'core:x:1234:1000::/home/core:/bin/bash'],
   ['grep -c ^core: /etc/passwd /etc/shadow /etc/group', '/etc/passwd:1\n/etc/shadow:1\n/etc/group:1'],
   ['cat /home/core/.ssh/authorized_keys.d/ignition', key],
   ['systemctl is-enabled story.service', 'enabled'],
