@@ -202,7 +202,7 @@ async function fetchTftp(source: string, fetcher: Fetcher, settings: FetchSettin
   })
 }
 
-/** The headers of a resource as a request sends them. One without a value removes a parent's, and is gone after merging. */
+/** The headers of a resource as a request sends them. One without a value is there to remove a parent's in a merge. */
 export function headersOf(headers: NonNullable<IgnitionResource['httpHeaders']>): Record<string, string> {
   const sent: Record<string, string> = {}
   for (const { name, value } of headers) {

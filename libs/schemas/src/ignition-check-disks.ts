@@ -24,7 +24,7 @@ export function checkDisks(config: IgnitionConfig, report: Report): void {
     const path = ['storage', 'disks', index]
     const problem = disk.device === '' ? 'disk device is required' : pathProblem(disk.device)
     if (problem) report('error', [...path, 'device'], problem)
-    checkPartitionSet(disk, [...path, 'partitions'], report)
+    if (disk.device !== '') checkPartitionSet(disk, [...path, 'partitions'], report)
     for (const [at, partition] of (disk.partitions ?? []).entries()) {
       checkPartition(partition, [...path, 'partitions', at], report)
     }
@@ -181,8 +181,9 @@ function checkLuks(config: IgnitionConfig, report: Report): void {
 function checkClevis(luks: IgnitionLuks, path: IgnitionPath, version: string, report: Report): void {
   const { custom, tang: servers, tpm2, threshold } = luks.clevis ?? {}
   const others = servers?.length || tpm2 || threshold
-  if (luks.cex?.enabled === true && (others || custom?.pin || luks.keyFile?.source)) {
-    report('error', [...path, 'cex'], 'cex cannot be combined with clevis or a key file')
+  if (luks.cex?.enabled === true) {
+    if (others || custom?.pin) report('error', [...path, 'cex'], 'cex cannot be combined with clevis')
+    if (luks.keyFile?.source) report('error', [...path, 'cex'], 'cex cannot be combined with a key file')
   }
   // In 3.2 an empty custom part counted as one.
   if ((version < '3.3.0' ? custom : custom?.pin) && others) {

@@ -52,10 +52,16 @@ export function checkResource(
       report('error', [...path, 'httpHeaders', index, 'value'], 'HTTP header value cannot be empty')
     }
   }
-  if (httpHeaders && httpHeaders.length > 0 && !/^https?:/i.test(source ?? '')) {
-    const text = source ? 'cannot use HTTP headers with this source type' : 'HTTP headers need a source'
-    report('error', [...path, 'httpHeaders'], text)
+  if (httpHeaders && httpHeaders.length > 0) {
+    const problem = headersProblem(source)
+    if (problem) report('error', [...path, 'httpHeaders'], problem)
   }
+}
+
+function headersProblem(source: string | undefined): string | undefined {
+  if (!source) return 'HTTP headers need a source'
+  if (!isParsable(source)) return 'unable to parse url'
+  return /^https?:/i.test(source) ? undefined : 'cannot use HTTP headers with this source type'
 }
 
 /** Why a source cannot be fetched from, by its form alone. */
@@ -69,9 +75,13 @@ export function sourceProblem(source: string, version: string): string | undefin
   return scheme === 's3' ? versionIdProblem(source) : undefined
 }
 
-/** What Go's parser of URLs, which the specification follows, refuses: bad escapes, ports and host names. */
+/**
+ * What Go's parser of URLs, which the specification follows, refuses: bad escapes (those of a query do not count),
+ * ports and host names.
+ */
 export function isParsable(source: string): boolean {
-  if (/%(?![0-9a-f]{2})/i.test(source.replace(/[?#].*$/s, '')) || source.startsWith(':')) return false
+  const withoutQuery = source.replace(/\?[^#]*/s, '')
+  if (/%(?![0-9a-f]{2})/i.test(withoutQuery) || source.startsWith(':')) return false
   if (/[\u0000-\u001f\u007f]/.test(source)) return false
   const host = /^[a-z][a-z0-9+.-]*:\/\/(?:[^/?#]*@)?([^/?#]*)/i.exec(source)?.[1]
   if (host === undefined) return true
@@ -103,5 +113,5 @@ function hashProblem(hash: string, version: string): string | undefined {
     return 'unrecognized hash function'
   }
   const sum = hash.slice(dash + 1)
-  return sum.length === length && /^[0-9a-f]*$/i.test(sum) ? undefined : 'incorrect size for hash sum'
+  return Buffer.byteLength(sum) === length ? undefined : 'incorrect size for hash sum'
 }

@@ -1,5 +1,5 @@
-import { parseUnitName, templateOf, unitExtensions } from '@kiln/units'
-import type { IgnitionConfig, IgnitionResource } from './ignition.ts'
+import { parseUnitName, unitExtensions } from '@kiln/units'
+import type { IgnitionConfig, IgnitionResource, IgnitionUnit } from './ignition.ts'
 import { checkDisks, checkFilesystems } from './ignition-check-disks.ts'
 import { checkResource, isParsable, sourceProblem } from './ignition-check-resource.ts'
 import { checkDuplicates } from './ignition-duplicates.ts'
@@ -91,7 +91,10 @@ function checkNodes(config: IgnitionConfig, report: Report): void {
   checkFiles(config, report)
   for (const [index, link] of (storage.links ?? []).entries()) {
     const path = ['storage', 'links', index]
-    if (version >= '3.3.0' && !link.target) report('error', [...path, 'target'], 'link target is required')
+    if (version >= '3.3.0' && !link.target) {
+      report('error', [...path, 'target'], 'link target is required')
+      continue
+    }
     if (link.hard !== true) continue
     const target = absoluteTarget(link.path, link.target ?? '')
     if (link.target && storage.directories?.some((directory) => directory.path === target)) {
@@ -166,14 +169,8 @@ function checkUnits(config: IgnitionConfig, report: Report): void {
     else if (unit.enabled === true && unit.contents && !parsed.sections.has('Install')) {
       const text = `unit "${unit.name}" is enabled, but has no install section so enable does nothing`
       report('warning', [...path, 'contents'], text)
-    } else if (unit.enabled === true && !unit.contents) {
-      const template = units.find((other) => other.name === templateOf(unit.name))
-      const body = readUnitContents(template?.contents ?? '')
-      if (template?.contents && body.ok && !body.sections.has('Install')) {
-        const text = `template unit "${template.name}" for "${unit.name}" doesn't have Install section`
-        report('warning', [...path, 'contents'], text)
-      }
     }
+    if (unit.enabled === true) checkTemplate(unit.name, units, [...path, 'contents'], report)
     for (const [at, dropin] of (unit.dropins ?? []).entries()) {
       const dropinPath = [...path, 'dropins', at]
       if (!dropin.name.endsWith('.conf')) {
@@ -182,5 +179,17 @@ function checkUnits(config: IgnitionConfig, report: Report): void {
       const body = readUnitContents(dropin.contents ?? '')
       if (!body.ok) report('error', [...dropinPath, 'contents'], `invalid unit content: ${body.reason}`)
     }
+  }
+}
+
+/** An enabled instance is enabled by its template, whatever contents of its own it has; services alone are told of. */
+function checkTemplate(instance: string, units: IgnitionUnit[], path: IgnitionPath, report: Report): void {
+  const stem = /^(.+?)@.+\.service$/.exec(instance)?.[1]
+  if (stem === undefined) return
+  const template = units.findLast((other) => other.name === `${stem}@.service`)
+  const body = readUnitContents(template?.contents ?? '')
+  if (template?.contents && body.ok && !body.sections.has('Install')) {
+    const text = `template unit "${template.name}" for "${instance}" doesn't have Install section`
+    report('warning', path, text)
   }
 }

@@ -2,7 +2,7 @@ import type { IgnitionConfig } from './ignition.ts'
 
 /**
  * Key of the entries of each keyed list, by the list's path without indices (Ignition, "config merging"). Lists that
- * are not here are concatenated, except those of `replacedLists`.
+ * are neither here nor in `valueLists` are concatenated.
  */
 const listKeys: Record<string, (entry: Record<string, unknown>) => string> = {
   'ignition.config.merge': (entry) => text(entry['source']),
@@ -27,18 +27,16 @@ const listKeys: Record<string, (entry: Record<string, unknown>) => string> = {
   'passwd.groups': (entry) => text(entry['name']),
 }
 
-/** Lists of plain strings that hold a value at most once. */
+/** Lists of plain strings that hold a value at most once: the string is the key. */
 const valueLists = new Set([
   'passwd.users.sshAuthorizedKeys',
   'passwd.users.groups',
   'kernelArguments.shouldExist',
   'kernelArguments.shouldNotExist',
   'storage.raid.devices',
+  'storage.luks.openOptions',
   'ignition.proxy.noProxy',
 ])
-
-/** Merged as a whole, the child's instead of the parent's. */
-const replacedLists = new Set(['ignition.proxy.noProxy'])
 
 /** Lists that share one key space: an entry of the child removes the parent's entry of the same key in the others. */
 const sharedKeys: string[][] = [
@@ -86,13 +84,14 @@ function mergeValue(parent: unknown, child: unknown, path: string): unknown {
 }
 
 function mergeList(parent: unknown[], child: unknown[], path: string): unknown[] {
-  if (replacedLists.has(path)) return child
   if (child.length === 0) return parent
   if (entryKey(path, child[0]) === undefined) return [...parent, ...child]
   const merged = new Map<string, unknown>(parent.map((entry) => [entryKey(path, entry)!, entry]))
   for (const entry of child) {
     const key = entryKey(path, entry)!
-    if (path.endsWith('.httpHeaders') && (entry as { value?: string }).value === undefined) {
+    // Where the parent has no such header, the deletion stays: the config may itself be merged into another.
+    const deletes = path.endsWith('.httpHeaders') && (entry as { value?: string }).value === undefined
+    if (deletes && merged.has(key)) {
       merged.delete(key)
     } else {
       merged.set(key, merged.has(key) ? mergeValue(merged.get(key), entry, path) : entry)

@@ -31,6 +31,24 @@ test('a hard link is warned about each part of an owner', () => {
   ])
 })
 
+test('a hard link without target is told of that alone, from 3.3 on', () => {
+  const links = [link({ user: { id: 0 } })]
+  expect(findings({ links })).toEqual(['error links.0.target'])
+  expect(findings({ links }, '3.2.0')).toEqual(['warning links.0.user.id'])
+})
+
+test('a disk without device is told of that alone, its partitions each of their own', () => {
+  const partitions = [
+    { number: 1, startMiB: 1, sizeMiB: 9 },
+    { number: 2, startMiB: 2, sizeMiB: 9 },
+    { number: 3, guid: 'x' },
+  ]
+  expect(findings({ disks: [{ partitions }] })).toEqual([
+    'error disks.0.device',
+    'error disks.0.partitions.2.guid',
+  ])
+})
+
 test('a path below two links has a finding for each', () => {
   const links = [
     { path: '/a', target: '/x' },
@@ -95,7 +113,58 @@ test.each<[object, string[]]>([
   )
 })
 
+test.each<[string, string[]]>([
+  ['http://h/', []],
+  ['HTTPS://h/', []],
+  ['tftp://h/', ['httpHeaders']],
+  ['', ['httpHeaders']],
+  ['http://h:x/', ['httpHeaders', 'source']],
+  ['http://h/#%zz', ['httpHeaders', 'source']],
+  ['http://h/?%zz', []],
+])('headers with the source %j', (source, expected) => {
+  const contents = { source, httpHeaders: [{ name: 'A', value: 'b' }] }
+  expect(findings({ files: [{ path: '/a', contents }] })).toEqual(
+    expected.map((part) => `error files.0.contents.${part}`),
+  )
+})
+
+test.each<[string, string[]]>([
+  [`sha256-${'0'.repeat(64)}`, []],
+  [`sha256-${'x'.repeat(64)}`, []],
+  [`sha256-${'0'.repeat(63)}`, ['error files.0.contents.verification.hash']],
+  [`SHA256-${'0'.repeat(64)}`, ['error files.0.contents.verification.hash']],
+  ['sha256', ['error files.0.contents.verification.hash']],
+])('of the hash %s the function and the length count', (hash, expected) => {
+  expect(
+    findings({ files: [{ path: '/a', contents: { source: 'data:,', verification: { hash } } }] }),
+  ).toEqual(expected)
+})
+
 test.each<[string, object, string[]]>([
+  ['a@b.service', { enabled: true }, ['1']],
+  ['a@b.service', { enabled: false }, []],
+  ['a@b.service', { enabled: true, contents: '[Install]\nAlias=x.service\n' }, ['1']],
+  ['a@b.service', { enabled: true, contents: '[Unit]\nA=b\n' }, ['1', '1']],
+  ['a@b@c.service', { enabled: true }, ['1']],
+  ['a@b.socket', { enabled: true }, []],
+  ['a@.service', { enabled: true }, []],
+])('the instance %s, %j, of a template that installs nothing', (name, unit, expected) => {
+  const contents = '[Service]\nExecStart=/x\n'
+  const templates = ['service', 'socket'].map((extension) => ({ name: `a@.${extension}`, contents }))
+  const units = [templates[0], { name, ...unit }, templates[1]]
+  const text = JSON.stringify({ ignition: { version: '3.6.0' }, systemd: { units } })
+  const warnings = parseIgnition(text).problems.filter(({ severity }) => severity === 'warning')
+  expect(warnings.map(({ path }) => path)).toEqual(expected.map((at) => `$.systemd.units.${at}.contents`))
+})
+
+test.each<[string, object, string[]]>([
+  [
+    '3.5.0',
+    { cex: { enabled: true }, clevis: { tpm2: true }, keyFile: { source: 'data:,' } },
+    ['cex', 'cex'],
+  ],
+  ['3.5.0', { cex: { enabled: true }, keyFile: { source: 'data:,' } }, ['cex']],
+  ['3.5.0', { cex: { enabled: false }, keyFile: { source: 'data:,' } }, []],
   ['3.2.0', { keyFile: { source: 'x:y' } }, ['keyFile.source', 'keys']],
   ['3.6.0', { keyFile: { source: 'http://h/k' } }, []],
   ['3.6.0', { name: 'a/b' }, ['name']],

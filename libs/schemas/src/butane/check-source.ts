@@ -192,9 +192,16 @@ function checkBootDevice(value: Decoded, path: ConfigPath, spec: Spec, report: R
       report('error', [...path, 'luks'], 'cannot use cex with clevis')
     }
   }
-  const method = luks['cex']?.enabled === true || luks['tpm2'] === true || (luks['tang'] ?? []).length > 0
+  // An entry of Tang that says nothing is no method.
+  const tang = ((luks['tang'] ?? []) as Decoded[]).some((server) =>
+    [server['advertisement'], server['thumbprint'], server['url'] || undefined].some(
+      (each) => each !== undefined,
+    ),
+  )
+  const method = luks['cex']?.enabled === true || luks['tpm2'] === true || tang
   if (rules.methodRequired && luks['device'] && !method) {
-    report('error', [...path, 'luks'], 'no method specified for luks')
+    // The reference names the section twice.
+    report('error', [...path, 'luks', 'luks'], 'no method specified for luks')
   }
   if (mirrored && layout === undefined) {
     const message = 'boot_device.layout should be specified when boot_device.mirror is specified'
@@ -240,7 +247,9 @@ function checkLayout(
 /** Rules across sections. */
 function checkConfig(source: Decoded, spec: Spec, report: Reporter): void {
   const storage = (source['storage'] ?? {}) as Decoded
-  if (spec.checks.reuseByLabel) checkReuse(storage, report)
+  if (spec.checks.reuseByLabel) {
+    checkReuse(storage, source['boot_device']?.mirror?.devices ?? [], report)
+  }
   if (spec.checks.mountPoints) {
     for (const [index, filesystem] of ((storage['filesystems'] ?? []) as Decoded[]).entries()) {
       const path = filesystem['path'] as string | undefined
@@ -261,10 +270,12 @@ function checkConfig(source: Decoded, spec: Spec, report: Reporter): void {
   }
 }
 
-function checkReuse(storage: Decoded, report: Reporter): void {
+/** A mirrored disk is wiped, so nothing on it is reused. */
+function checkReuse(storage: Decoded, mirrored: string[], report: Reporter): void {
   const message = `partitions cannot be reused by label; number must be specified except on boot disk (${bootDisk}) or when wipe_table is true`
   for (const [index, disk] of ((storage['disks'] ?? []) as Decoded[]).entries()) {
     if (disk['device'] === bootDisk || disk['wipe_table'] === true) continue
+    if (mirrored.includes(disk['device'])) continue
     for (const [at, partition] of ((disk['partitions'] ?? []) as Decoded[]).entries()) {
       if (!partition['number'] && partition['label'] !== undefined) {
         report('warning', ['storage', 'disks', index, 'partitions', at, 'number'], message)

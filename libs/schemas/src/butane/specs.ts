@@ -117,8 +117,9 @@ function openshift([version, generation, ignition]: Line): Spec {
     },
     grub,
     checks: {
-      mountPoints: minor >= 14,
-      reuseByLabel: minor >= 14,
+      // The rules of fcos for the whole config do not count here: openshift has its own in their place.
+      mountPoints: false,
+      reuseByLabel: false,
       partitionNumbers: true,
       rootSize: experimental,
     },

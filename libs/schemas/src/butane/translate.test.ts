@@ -165,6 +165,39 @@ test('keys of local files become one a line', () => {
   ])
 })
 
+test('a partition of a mirrored disk is not reused by its label', () => {
+  const warnings = (mirrored: string): string[] =>
+    translate(
+      fcos(`boot_device: {layout: x86_64, mirror: {devices: [${mirrored}, /dev/b]}}
+storage: {disks: [{device: /dev/a, partitions: [{label: own}]}]}`),
+    ).lines.filter((line) => line.includes('reused by label'))
+  expect(warnings('/dev/a')).toEqual([])
+  expect(warnings('/dev/c')).toEqual([
+    expect.stringMatching(/^warning at \$\.storage\.disks\.0\.partitions\.0\.number, line 4 /),
+  ])
+})
+
+test.each<[string, boolean]>([
+  ['tang: [{}]', false],
+  ["tang: [{url: ''}]", false],
+  ['tang: [{url: "http://t", thumbprint: x}]', true],
+  ['tpm2: true', true],
+  ['tpm2: false', false],
+])('a boot disk of LUKS that is unlocked by %s', (method, good) => {
+  const { lines } = translate(fcos(`boot_device: {luks: {device: /dev/a, ${method}}}`))
+  expect(lines.filter((line) => line.includes('no method'))).toEqual(
+    good ? [] : [expect.stringMatching(/^error at \$\.boot_device\.luks\.luks, line 3 col /)],
+  )
+})
+
+test.each(['4.14.0', '4.19.0', '4.22.0'])('openshift %s has no rule where a mount unit mounts', (version) => {
+  const text = `variant: openshift
+version: ${version}
+metadata: {name: a, labels: {machineconfiguration.openshift.io/role: worker}}
+storage: {filesystems: [{device: /dev/a, format: ext4, path: /srv, with_mount_unit: true}]}`
+  expect(translate(text).lines.filter((line) => line.startsWith('error'))).toEqual([])
+})
+
 test('a mirrored boot disk without a layout was a warning and is an error', () => {
   const mirror = 'boot_device: {mirror: {devices: [/dev/vda, /dev/vdb]}}'
   expect(translate(fcos(mirror, '1.6.0')).lines).toEqual([
