@@ -55,7 +55,7 @@ const looks: [command: string, answer: string][] = [
   ['systemctl is-active story.service', 'active'],
   ['ls /etc/.ignition-journal /var/lib/kiln/installing 2>/dev/null', ''],
   [
-    'ls -d /etc/.ignition-result.json /var/lib/kiln/installed',
+    'ls -1d /etc/.ignition-result.json /var/lib/kiln/installed',
     '/etc/.ignition-result.json\n/var/lib/kiln/installed',
   ],
   ['sfdisk -d /dev/vda | sed -n \'s/.* name="\\([^"]*\\)".*/\\1/p\'', 'EFI\nUSR-A\nUSR-B\nROOT'],
