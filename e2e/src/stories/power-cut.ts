@@ -60,7 +60,10 @@ const looks: [command: string, answer: string][] = [
   ],
   ['sfdisk -d /dev/vda | sed -n \'s/.* name="\\([^"]*\\)".*/\\1/p\'', 'EFI\nUSR-A\nUSR-B\nROOT'],
   ['blkid -o value -s TYPE /dev/vda1 /dev/vda4', 'vfat\next4'],
-  [`journalctl -q --no-pager -o cat MESSAGE_ID=${configFetchedId} IGNITION_CONFIG_TYPE=user | wc -l`, '1'],
+  [
+    `journalctl -q --no-pager -o cat MESSAGE_ID=${configFetchedId} IGNITION_CONFIG_TYPE=user IGNITION_CONFIG_REFERENCED=false | wc -l`,
+    '1',
+  ],
   [
     `journalctl -q --no-pager -o cat MESSAGE_ID=${keysWrittenId} IGNITION_USER_NAME=core`,
     'wrote ssh authorized keys file for user: core',
