@@ -6,7 +6,7 @@ import { expect, until } from '../waiting.ts'
 export const podService: Story = {
   name: 'pod-service',
   summary: "a pod's service is in the store and answers other machines",
-  budgetSeconds: 240,
+  budgetSeconds: 420,
   timeoutSeconds: 900,
   needs: ['vms'],
   fixture: 'three-machines',
@@ -90,7 +90,7 @@ async function podsReachEachOther(cluster: Cluster, context: StoryContext): Prom
   const inner = { machine: 'node1', pod: withoutHostPort }
   const plugged = { machine: 'node2', pod: withPlugins }
   const running = (at: { machine: string; pod: string }): Promise<PodStatus> =>
-    until(`${at.pod} runs at ${at.machine}`, { timeoutMs: 60_000, signal }, async () => {
+    until(`${at.pod} runs at ${at.machine}`, { timeoutMs: 200_000, signal }, async () => {
       const entry = await store.get(storeKeys.podStatus(at))
       const status = entry && PodStatus.parse(JSON.parse(entry.text))
       return status?.phase === 'Running' && status.address !== undefined ? status : undefined
@@ -104,7 +104,7 @@ async function podsReachEachOther(cluster: Cluster, context: StoryContext): Prom
     const { address } = await running(inner)
     const served = await until(
       'the pod without a host port is told to all',
-      { timeoutMs: 30_000, signal },
+      { timeoutMs: 60_000, signal },
       async () => {
         const entry = await store.get(storeKeys.service({ service: inner.pod, ...inner }))
         const record = entry && ServiceRecord.parse(JSON.parse(entry.text))
@@ -118,7 +118,7 @@ async function podsReachEachOther(cluster: Cluster, context: StoryContext): Prom
     for (const host of [address!, `${inner.pod}.svc.kiln`]) {
       const { output } = await until(
         `a pod of node2 reaches ${host}`,
-        { timeoutMs: 60_000, signal },
+        { timeoutMs: 120_000, signal },
         async () => {
           const answer = await cluster.shell('node2', ask(host), { signal })
           return answer.output.includes('"machine":"node1"') ? answer : undefined
@@ -135,7 +135,7 @@ async function podsReachEachOther(cluster: Cluster, context: StoryContext): Prom
       addresses?.some((each) => each.includes(':')),
       `${plugged.pod} has IPv6 too: ${addresses}`,
     )
-    const answer = await until('the pod of the plug-ins answers', { timeoutMs: 60_000, signal }, async () => {
+    const answer = await until('the pod of the plug-ins answers', { timeoutMs: 120_000, signal }, async () => {
       const { output } = await cluster.shell('node2', httpGet(own!, 8000), { signal })
       return output.includes('200 OK') ? output : undefined
     })
