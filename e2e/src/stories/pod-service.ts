@@ -135,10 +135,14 @@ async function podsReachEachOther(cluster: Cluster, context: StoryContext): Prom
       addresses?.some((each) => each.includes(':')),
       `${plugged.pod} has IPv6 too: ${addresses}`,
     )
-    const answer = await until('the pod of the plug-ins answers', { timeoutMs: 120_000, signal }, async () => {
-      const { output } = await cluster.shell('node2', httpGet(own!, 8000), { signal })
-      return output.includes('200 OK') ? output : undefined
-    })
+    const answer = await until(
+      'the pod of the plug-ins answers',
+      { timeoutMs: 120_000, signal },
+      async () => {
+        const { output } = await cluster.shell('node2', httpGet(own!, 8000), { signal })
+        return output.includes('200 OK') ? output : undefined
+      },
+    )
     expect(answer.includes('node2'), 'the pod of the plug-ins says where it runs')
   } finally {
     await store.delete(storeKeys.pod(inner))
