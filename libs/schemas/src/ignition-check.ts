@@ -65,7 +65,9 @@ function checkProxy(config: IgnitionConfig, report: Report): void {
 function checkNodes(config: IgnitionConfig, report: Report): void {
   const { version } = config.ignition
   const storage = config.storage ?? {}
-  const links = (storage.links ?? []).map((link) => link.path)
+  const links = new Map<string, number>()
+  for (const { path } of storage.links ?? []) if (path !== '/') links.set(path, (links.get(path) ?? 0) + 1)
+  const directories = new Set((storage.directories ?? []).map(({ path }) => path))
   const unitPaths = pathsOfUnits(config)
   for (const list of ['files', 'directories', 'links'] as const) {
     for (const [index, node] of (storage[list] ?? []).entries()) {
@@ -73,8 +75,8 @@ function checkNodes(config: IgnitionConfig, report: Report): void {
       const problem = pathProblem(node.path)
       if (problem) report('error', [...path, 'path'], problem)
       // One finding for each link above it.
-      for (const _ of links.filter((link) => link !== '/' && node.path.startsWith(`${link}/`))) {
-        const noun = list === 'directories' ? 'directory' : list.slice(0, -1)
+      const noun = list === 'directories' ? 'directory' : list.slice(0, -1)
+      for (let above = linksAbove(node.path, links); above > 0; above--) {
         report('error', path, `${noun} path includes link in config`)
       }
       if (unitPaths.has(node.path)) {
@@ -97,7 +99,7 @@ function checkNodes(config: IgnitionConfig, report: Report): void {
     }
     if (link.hard !== true) continue
     const target = absoluteTarget(link.path, link.target ?? '')
-    if (link.target && storage.directories?.some((directory) => directory.path === target)) {
+    if (link.target && directories.has(target)) {
       report('error', path, 'hard link target is a directory')
     }
     for (const owner of ['user', 'group'] as const) {
@@ -145,6 +147,14 @@ function checkFiles(config: IgnitionConfig, report: Report): void {
   }
 }
 
+/** How many links are at a path's folders. */
+function linksAbove(path: string, links: ReadonlyMap<string, number>): number {
+  let count = 0
+  for (let at = path.indexOf('/'); at >= 0 && links.size > 0; at = path.indexOf('/', at + 1))
+    count += links.get(path.slice(0, at)) ?? 0
+  return count
+}
+
 function pathsOfUnits(config: IgnitionConfig): Set<string> {
   const paths = new Set<string>()
   for (const unit of config.systemd?.units ?? []) {
@@ -158,6 +168,7 @@ function pathsOfUnits(config: IgnitionConfig): Set<string> {
 
 function checkUnits(config: IgnitionConfig, report: Report): void {
   const units = config.systemd?.units ?? []
+  const missing = templatesWithoutInstall(units)
   for (const [index, unit] of units.entries()) {
     const path = ['systemd', 'units', index]
     const extension = parseUnitName(unit.name).extension
@@ -170,7 +181,13 @@ function checkUnits(config: IgnitionConfig, report: Report): void {
       const text = `unit "${unit.name}" is enabled, but has no install section so enable does nothing`
       report('warning', [...path, 'contents'], text)
     }
-    if (unit.enabled === true) checkTemplate(unit.name, units, [...path, 'contents'], report)
+    // An instance is enabled by its template, whatever contents of its own it has; services alone are told of.
+    const stem = unit.enabled === true ? /^(.+?)@.+\.service$/.exec(unit.name)?.[1] : undefined
+    const template = `${stem}@.service`
+    if (stem !== undefined && missing.has(template)) {
+      const text = `template unit "${template}" for "${unit.name}" doesn't have Install section`
+      report('warning', [...path, 'contents'], text)
+    }
     for (const [at, dropin] of (unit.dropins ?? []).entries()) {
       const dropinPath = [...path, 'dropins', at]
       if (!dropin.name.endsWith('.conf')) {
@@ -182,14 +199,14 @@ function checkUnits(config: IgnitionConfig, report: Report): void {
   }
 }
 
-/** An enabled instance is enabled by its template, whatever contents of its own it has; services alone are told of. */
-function checkTemplate(instance: string, units: IgnitionUnit[], path: IgnitionPath, report: Report): void {
-  const stem = /^(.+?)@.+\.service$/.exec(instance)?.[1]
-  if (stem === undefined) return
-  const template = units.findLast((other) => other.name === `${stem}@.service`)
-  const body = readUnitContents(template?.contents ?? '')
-  if (template?.contents && body.ok && !body.sections.has('Install')) {
-    const text = `template unit "${template.name}" for "${instance}" doesn't have Install section`
-    report('warning', path, text)
+/** Names of templates that have contents, and no [Install] in them; of two of a name the last counts. */
+function templatesWithoutInstall(units: readonly IgnitionUnit[]): Set<string> {
+  const names = new Set<string>()
+  for (const { name, contents } of units) {
+    if (!name.endsWith('@.service')) continue
+    const body = readUnitContents(contents ?? '')
+    if (contents && body.ok && !body.sections.has('Install')) names.add(name)
+    else names.delete(name)
   }
+  return names
 }

@@ -1,5 +1,5 @@
 import { spawnSync } from 'node:child_process'
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { parseArgs } from 'node:util'
@@ -144,6 +144,9 @@ async function copyOf(given: string, copy: string): Promise<SimulatedDisk> {
   const equals = given.indexOf('=')
   const image = given.slice(equals + 1)
   if (!existsSync(image)) throw new Fault('USAGE', `there is no image ${image}`)
+  const kind = statSync(image)
+  if (!kind.isFile() && !kind.isBlockDevice())
+    throw new Fault('USAGE', `${image} is neither a file nor a disk`)
   const copied = spawnSync('cp', ['--reflink=auto', '--sparse=always', image, copy], { encoding: 'utf8' })
   if (copied.status !== 0)
     throw new Fault('COMMAND_FAILED', `${image} cannot be copied: ${copied.stderr.trim()}`)

@@ -82,6 +82,13 @@ function checksOf(spec: Spec, parse: ParseIgnition): Record<string, Check> {
       if (!['', 'default', 'realtime'].includes(value['kernel_type'] ?? '')) {
         report('error', [...path, 'kernel_type'], 'must be empty, "default", or "realtime"')
       }
+      for (const list of ['kernel_arguments', 'extensions']) {
+        const seen = new Set<unknown>()
+        for (const [index, entry] of ((value[list] ?? []) as unknown[]).entries()) {
+          if (seen.has(entry)) report('error', [...path, list, index], 'duplicate entry defined')
+          seen.add(entry)
+        }
+      }
     },
   }
 }

@@ -68,7 +68,7 @@ function fcos([version, generation, ignition]: Line): Spec {
       mountPoints: minor >= 6,
       reuseByLabel: minor >= 6,
       partitionNumbers: true,
-      rootSize: minor >= 7,
+      rootSize: minor >= 3,
     },
     filters: {},
     openshift: undefined,
@@ -121,7 +121,7 @@ function openshift([version, generation, ignition]: Line): Spec {
       mountPoints: false,
       reuseByLabel: false,
       partitionNumbers: true,
-      rootSize: experimental,
+      rootSize: true,
     },
     filters: {
       kernelArguments:

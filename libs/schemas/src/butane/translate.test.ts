@@ -190,6 +190,22 @@ test.each<[string, boolean]>([
   )
 })
 
+test.each(['extensions', 'kernel_arguments'])('what openshift lists in %s is there once', (list) => {
+  const text = `variant: openshift
+version: 4.14.0
+metadata: {name: a, labels: {machineconfiguration.openshift.io/role: worker}}
+openshift: {${list}: [a, b, a]}`
+  expect(translate(text).lines).toEqual([
+    expect.stringMatching(new RegExp(`^error at \\$\\.openshift\\.${list}\\.2, line 4 col \\d+: duplicate`)),
+  ])
+})
+
+test.each(['1.3.0', '1.6.0'])('fcos %s tells of a root partition that is too small', (version) => {
+  const body =
+    'storage:\n  disks:\n    - device: /dev/a\n      partitions: [{label: root, number: 4, size_mib: 100}]\n'
+  expect(translate(fcos(body, version)).lines.join()).toContain('root should have 8GiB')
+})
+
 test.each(['4.14.0', '4.19.0', '4.22.0'])('openshift %s has no rule where a mount unit mounts', (version) => {
   const text = `variant: openshift
 version: ${version}
