@@ -10,6 +10,7 @@ import type { ImageUser } from '../image-service.ts'
 import type { Images } from '../images.ts'
 import type { Manager } from '../manager.ts'
 import { newRecord, type PodRecord, readRecord, writeRecord } from '../pod-record.ts'
+import { created } from '../restart-policy.ts'
 import {
   bear,
   inState,
@@ -86,14 +87,7 @@ export class PodLife {
       for (const { name, image, imagePullPolicy } of containersOf(manifest)) {
         const stored = await unlessGivenUp(images.acquire(image, imagePullPolicy), signal)
         record.containers[name] = {
-          state: {
-            kind: 'waiting',
-            waiting: { reason: 'Creating' },
-            dueMs: 0,
-            attempt: 0,
-            failures: 0,
-            restarts: 0,
-          },
+          state: created,
           imageId: stored.configDigest,
           chainId: stored.chainId,
         }
