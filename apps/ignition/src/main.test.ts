@@ -35,6 +35,14 @@ test('validate says what is wrong where, and its exit code whether', () => {
 test('a wrong command line is told from a failed stage', () => {
   expect(agent('--stage', 'all').status).toBe(2)
   expect(agent('validate').status).toBe(2)
+  expect(agent('validate', '--strict', 'x.ign')).toMatchObject({
+    status: 2,
+    stderr: expect.stringContaining('validate has no flag --strict'),
+  })
+  expect(agent('validate', '--help')).toMatchObject({
+    status: 0,
+    stdout: expect.stringContaining('validate FILE'),
+  })
   const failed = agent('-platform', 'file', '-stage', 'disks', '-config-cache', '/nonexistent/cache')
   expect(failed.status).toBe(1)
   expect(failed.stderr.trimEnd().split('\n').at(-1)).toMatch(

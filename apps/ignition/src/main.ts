@@ -9,12 +9,16 @@ import type { Run } from './run.ts'
 import { createRun } from './run-of-machine.ts'
 import { validateFiles } from './validate.ts'
 
+const isHelp = (arg: string): boolean => /^--?help$|^-h$/.test(arg)
+
 /** Exit codes of Ignition: 0 done, 1 a stage failed, 2 the command line is wrong, 3 no stage could begin. */
 export async function main(argv: string[], env: Record<string, string | undefined>): Promise<number> {
   const say = (line: string): void => {
     writeSync(1, `${line}\n`)
   }
-  if (argv[0] === 'validate') {
+  if (argv[0] === 'validate' && !argv.some(isHelp)) {
+    const flag = argv.slice(1).find((arg) => /^-./.test(arg))
+    if (flag !== undefined) return usageProblem(`validate has no flag ${flag}`)
     if (argv.length < 2) return usageProblem('validate needs a file, or - for standard input')
     return validateFiles(argv.slice(1), say) ? 0 : 1
   }
@@ -48,7 +52,7 @@ export async function main(argv: string[], env: Record<string, string | undefine
     const { runConfig } = await import('./config-build/command.ts')
     return await runConfig(argv.slice(1))
   }
-  if (argv.some((arg) => /^--?help$|^-h$/.test(arg))) {
+  if (argv.some(isHelp)) {
     writeSync(1, usage)
     return 0
   }
