@@ -164,10 +164,13 @@ export function parseOptions(argv: string[], env: Record<string, string | undefi
   }
 }
 
+/** Flags may have one dash, as Go's have. */
+export const withTwoDashes = (argv: string[]): string[] =>
+  argv.map((arg) => (/^-[a-z][a-z-]+(=|$)/.test(arg) ? `-${arg}` : arg))
+
 function parse(argv: string[]) {
   try {
-    const args = argv.map((arg) => (/^-[a-z][a-z-]+(=|$)/.test(arg) ? `-${arg}` : arg))
-    return parseArgs({ args, options: flags, strict: true, allowPositionals: false })
+    return parseArgs({ args: withTwoDashes(argv), options: flags, strict: true, allowPositionals: false })
   } catch (cause) {
     throw new Fault('USAGE', (cause as Error).message)
   }

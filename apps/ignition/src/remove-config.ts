@@ -1,6 +1,7 @@
 import { parseArgs } from 'node:util'
 import { version } from '@kiln/service'
 import type { RunCommand } from './commands.ts'
+import { withTwoDashes } from './options.ts'
 
 const usage = `usage: ignition-rmcfg --platform NAME
        kiln-ignition rmcfg --platform NAME
@@ -30,7 +31,7 @@ export async function removeConfig(
   let values: { platform?: string; 'log-to-stdout'?: boolean; version?: boolean; help?: boolean }
   try {
     values = parseArgs({
-      args: argv.map((arg) => (/^-[a-z][a-z-]+(=|$)/.test(arg) ? `-${arg}` : arg)),
+      args: withTwoDashes(argv),
       options: {
         platform: { type: 'string' },
         'log-to-stdout': { type: 'boolean' },
