@@ -13,6 +13,7 @@ import { startPeerProbe } from './consensus/peer-probe.ts'
 import type { PeerTls } from './consensus/peer-tls.ts'
 import { refuseMixedReads, startStoreUpgrade } from './consensus/store-upgrade.ts'
 import { startTcpTransport } from './consensus/tcp-transport.ts'
+import { startTimeMarking } from './consensus/time-marking.ts'
 import type { Consensus, Member } from './consensus/types.ts'
 import { lockDataDir } from './data-dir.ts'
 import { firstMembers } from './first-members.ts'
@@ -188,6 +189,7 @@ export async function startNode(options: NodeOptions): Promise<RunningNode> {
     log,
     settleMs: settings.storeUpgradeDelayMs,
   })
+  const stopMarking = startTimeMarking({ state, consensus, clock, wallClock: Date.now, log })
   const stopDisarming = settings.autoDisarm ? startDisarming(context) : () => undefined
   const stopProbe = startPeerProbe({
     self: identity.memberId,
@@ -236,6 +238,7 @@ export async function startNode(options: NodeOptions): Promise<RunningNode> {
       stopDisarming()
       stopProbe()
       stopUpgrade()
+      stopMarking()
       await handOver(consensus, { clock, log })
       await served.close()
       await auth.stop()

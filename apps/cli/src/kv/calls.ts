@@ -115,6 +115,7 @@ export const calls = {
   deletedKeys: api(`${past}Deleted`, history.DeletedRequest, history.DeletedResponse, 'read'),
   diff: api(`${past}Diff`, history.DiffRequest, history.DiffResponse, 'read'),
   restore: api(`${past}Restore`, history.RestoreRequest, history.RestoreResponse, 'write'),
+  revisionAt: api(`${past}RevisionAt`, history.RevisionAtRequest, history.RevisionAtResponse, 'read'),
   lock: api('/v3lockpb.Lock/Lock', LockRequest, LockResponse, 'write'),
   campaign: api('/v3electionpb.Election/Campaign', CampaignRequest, CampaignResponse, 'write'),
 }

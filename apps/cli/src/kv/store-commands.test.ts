@@ -4,6 +4,7 @@ import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { Readable } from 'node:stream'
+import { setTimeout } from 'node:timers/promises'
 import { Fault } from '@kiln/service'
 import { Command, CommanderError } from 'commander'
 import { afterAll, beforeAll, expect, test } from 'vitest'
@@ -118,6 +119,23 @@ test('a transaction does one branch, and a line that is none is refused', async 
   const refused = await kv('txn', { input: 'mood("x") = "1"\n' })
   expect(refused.code).toBe(2)
   expect(refused.notes).toContain('mood("x")')
+})
+
+test('a watch begins at a time, and one that is none is refused', async () => {
+  await kv('put s/1 a')
+  await kv('put s/1 b')
+  const all = await kv('watch s/ --prefix --since 1h --events 2')
+  expect(all).toMatchObject({ code: 0, out: 'PUT\ns/1\na\nPUT\ns/1\nb\n' })
+  // What came before is not told again once the member has noted the time.
+  await until(async () => {
+    const since = new Date().toISOString()
+    await kv('put s/1 c')
+    const { out } = await kv(`watch s/ --prefix --since ${since} --events 1`)
+    return out === 'PUT\ns/1\nc\n'
+  })
+  expect((await kv('watch s/ --since yesterday')).notes).toContain('yesterday is not a duration')
+  expect((await kv('watch s/ --since 2026-13-01T00:00:00Z')).notes).toContain('no date of any calendar')
+  expect((await kv('watch s/ --since 1m --rev 3')).notes).toContain('--rev and --since')
 })
 
 test('a watch begins where it is told, ends after its events and runs a command for each', async () => {
@@ -378,7 +396,7 @@ async function kv(line: string | string[], options: RunOptions = {}): Promise<Ra
 }
 
 async function until(holds: () => Promise<boolean>): Promise<void> {
-  while (!(await holds())) await new Promise((resolve) => setTimeout(resolve, 20))
+  while (!(await holds())) await setTimeout(20)
 }
 
 function freePort(): Promise<number> {

@@ -2,12 +2,20 @@ import { spawn } from 'node:child_process'
 import type { StoreEntry, WatchEvent } from '@kiln/etcd-api'
 import { Fault } from '@kiln/service'
 import type { Command } from 'commander'
+import { calls } from './calls.ts'
 import { line, type RangeFlags, rangeOf } from './keys.ts'
 import type { KvPorts } from './ports.ts'
 import { leaf, type Session } from './session.ts'
+import { milliseconds } from './settings.ts'
 import { base64, hex, safeText, wholeBigint } from './text.ts'
 
-type WatchFlags = RangeFlags & { rev?: string; prevKv?: boolean; events?: string; exec?: string }
+type WatchFlags = RangeFlags & {
+  rev?: string
+  since?: string
+  prevKv?: boolean
+  events?: string
+  exec?: string
+}
 
 /** `kiln kv watch`. */
 export function addWatchCommand(kv: Command, ports: KvPorts): void {
@@ -20,6 +28,10 @@ export function addWatchCommand(kv: Command, ports: KvPorts): void {
       .option('--prefix', 'all keys that begin with it')
       .option('--from-key', 'all keys from it on')
       .option('--rev <n>', 'the first revision wanted; without, what happens from now on')
+      .option(
+        '--since <time>',
+        'what happened since then, at most a second of it too much: 2026-11-26T12:00:00Z, or 10m ago (not with etcd)',
+      )
       .option('--prev-kv', 'print what was before, too')
       .option('--events <n>', 'end after so many')
       .option('--exec <command>', 'run this for each event, with ETCD_WATCH_* of etcdctl in its environment'),
@@ -32,9 +44,10 @@ async function watch(session: Session, args: string[], flags: WatchFlags): Promi
   const { ports, store } = session
   const { key, rangeEnd } = rangeOf(session, args, flags)
   let left = flags.events === undefined ? Number.POSITIVE_INFINITY : Number(wholeBigint(flags.events))
+  const startRevision = await firstRevision(session, flags)
   const outcomes = store.watch(key, {
     ...(rangeEnd.length === 0 ? { exact: true } : { rangeEnd }),
-    ...(flags.rev === undefined ? {} : { startRevision: wholeBigint(flags.rev) }),
+    ...(startRevision === undefined ? {} : { startRevision }),
     previous: flags.prevKv === true,
     signal: ports.signal,
     onTrouble: (fault) => ports.note(`${fault.message}; going on`),
@@ -55,6 +68,23 @@ async function watch(session: Session, args: string[], flags: WatchFlags): Promi
     if (flags.exec !== undefined) for (const event of events) await run(flags.exec, event, ports)
     if (left <= 0) return
   }
+}
+
+async function firstRevision(session: Session, { rev, since }: WatchFlags): Promise<bigint | undefined> {
+  if (since === undefined) return rev === undefined ? undefined : wholeBigint(rev)
+  if (rev !== undefined)
+    throw new Fault('USAGE', '--rev and --since both say where to begin', { remedy: 'give one of them' })
+  const request = { timeMs: BigInt(sinceMs(since, Date.now())) }
+  const answer = await session.call(calls.revisionAt, request, `find the revision of ${since}`)
+  return answer.revision + 1n
+}
+
+/** Milliseconds since 1970 of a date with its time zone, or of a duration before `now`. */
+export function sinceMs(text: string, now: number): number {
+  const isDate = /^\d{4}-\d\d-\d\dT\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:\d\d)$/.test(text)
+  const time = isDate ? Date.parse(text) : now - milliseconds(text)
+  if (Number.isNaN(time)) throw new Fault('USAGE', `${text} is no date of any calendar`)
+  return Math.max(0, Math.round(time))
 }
 
 function printEvent(session: Session, event: WatchEvent): void {

@@ -34,6 +34,8 @@ export const statuses = {
   downgradeUnderWay: error(9, 'cluster has a downgrade job in progress'),
   noDowngrade: error(9, 'no inflight downgrade job'),
   restoreUnknown: error(9, 'history: not all members run a version that can restore'),
+  timeUnknown: error(9, 'history: not all members run a version that knows times'),
+  timeNotSeen: error(11, 'history: the store knows no times before its first mark'),
   /** Raw texts of etcd's auth package, which it does not map. */
   noPasswordUser: {
     code: 2,

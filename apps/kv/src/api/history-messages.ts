@@ -7,6 +7,7 @@ import type {
   DiffRequest,
   RevisionsRequest,
 } from '@kiln/mvcc'
+import type { TimeMark } from '../state/time-marks.ts'
 import type { ResponseHeader } from './context.ts'
 import { decode } from './requests.ts'
 import { toHeader, toKeyValue } from './responses.ts'
@@ -98,5 +99,20 @@ export function encodeRestore(
     header: toHeader(header),
     put: BigInt(put),
     deleted: BigInt(deleted),
+  }).finish()
+}
+
+export const decodeRevisionAt = (bytes: Uint8Array): number =>
+  Number(decode(messages.RevisionAtRequest, bytes).timeMs)
+
+export function encodeRevisionAt(
+  header: ResponseHeader,
+  { mark, compactRevision }: { mark: TimeMark; compactRevision: number },
+): Uint8Array {
+  return messages.RevisionAtResponse.encode({
+    header: toHeader(header),
+    revision: BigInt(mark.revision),
+    seenMs: BigInt(mark.timeMs),
+    compactRevision: BigInt(Math.max(compactRevision, 0)),
   }).finish()
 }

@@ -10,7 +10,7 @@ import {
 import type { CallInfo } from '@kiln/wire'
 import { restoreDemand } from '../state/permission.ts'
 import { runSlices } from '../state/slices.ts'
-import { restoreStoreVersion } from '../state/store-version.ts'
+import { restoreStoreVersion, timeStoreVersion } from '../state/store-version.ts'
 import {
   acceptedValue,
   checkServing,
@@ -25,10 +25,12 @@ import {
   decodeDeleted,
   decodeDiff,
   decodeRestore,
+  decodeRevisionAt,
   decodeRevisions,
   encodeDeleted,
   encodeDiff,
   encodeRestore,
+  encodeRevisionAt,
   encodeRevisions,
 } from './history-messages.ts'
 import type { MethodRegistry } from './method-table.ts'
@@ -102,5 +104,13 @@ export function serveHistory(server: MethodRegistry, context: ServiceContext): v
     const { outcome } = await propose(context, command, who)
     const restored = acceptedValue(outcome)
     return encodeRestore(headerOf(context, restored.revision), restored)
+  })
+  unary(server, '/kiln.history.v1.History/RevisionAt', async (bytes, call) => {
+    checkServing(context, call)
+    await readIndex(context, call)
+    await auth.admit(call, { kind: 'login' }, 'local')
+    if (state.version < timeStoreVersion) fail(statuses.timeUnknown)
+    const mark = state.times.at(decodeRevisionAt(bytes)) ?? fail(statuses.timeNotSeen)
+    return encodeRevisionAt(headerOf(context), { mark, compactRevision: store.compactRevision })
   })
 }

@@ -2,7 +2,7 @@ import { Permission_Type } from '@kiln/etcd-api/auth'
 import * as history from '@kiln/etcd-api/history'
 import { afterEach, expect, test } from 'vitest'
 import { decodeCommand, encodeCommand } from '../state/command.ts'
-import { firstStoreVersion, storeVersion } from '../state/store-version.ts'
+import { firstStoreVersion, restoreStoreVersion, storeVersion } from '../state/store-version.ts'
 import { authCalls, enableAuth, outcomeOf } from '../testing/auth-calls.ts'
 import { grpcCall } from '../testing/grpc-call.ts'
 import { type LoneServer, startLoneServer } from '../testing/lone-server.ts'
@@ -32,6 +32,48 @@ const restoreOf = (revision: number, more: object = {}): Uint8Array =>
   ).finish()
 const restore = async (url: string, revision: number, token?: string, more?: object): Promise<string> =>
   outcomeOf(await call(url, 'Restore', restoreOf(revision, more), token))
+
+const revisionAt = (url: string, timeMs: number, token?: string) =>
+  call(
+    url,
+    'RevisionAt',
+    history.RevisionAtRequest.encode(
+      history.RevisionAtRequest.fromPartial({ timeMs: BigInt(timeMs) }),
+    ).finish(),
+    token,
+  )
+
+const notSeen = '11 etcdserver: history: the store knows no times before its first mark'
+
+test('the revision of a time is told, of what the log says and not of a clock here', async () => {
+  const { url, context } = await start()
+  const mark = (timeMs: number) => context.consensus.propose(encodeCommand({ kind: 'mark-time', timeMs }))
+  const { put } = authCalls(url)
+  await mark(1_000)
+  await put('k/a', '1')
+  await put('k/a', '2')
+  await mark(2_000)
+  await put('k/a', '3')
+  // The next leader's clock is behind: times do not go back.
+  await mark(1_500)
+  const at = async (timeMs: number) =>
+    history.RevisionAtResponse.decode((await revisionAt(url, timeMs)).replies[0]!)
+  expect(outcomeOf(await revisionAt(url, 999))).toBe(notSeen)
+  expect(await at(1_999)).toMatchObject({ revision: 1n, seenMs: 1_000n })
+  expect(await at(2_000)).toMatchObject({ revision: 4n, seenMs: 2_000n })
+})
+
+test('a store that is older than its times says so, and an old cluster that it knows none', async () => {
+  const old = await start([], restoreStoreVersion)
+  expect(outcomeOf(await revisionAt(old.url, 5))).toBe(
+    '9 etcdserver: history: not all members run a version that knows times',
+  )
+  await authCalls(old.url).put('k/a', '1')
+  await old.context.consensus.propose(encodeCommand({ kind: 'raise-version', version: storeVersion }))
+  await old.context.consensus.propose(encodeCommand({ kind: 'mark-time', timeMs: 10_000 }))
+  expect(outcomeOf(await revisionAt(old.url, 9_999))).toBe(notSeen)
+  expect(outcomeOf(await revisionAt(old.url, 10_000))).toBe('0 ')
+})
 
 test('revisions, deleted keys and differences are told, and a range is restored', async () => {
   const { url, context } = await start()

@@ -83,7 +83,7 @@ export function startStoreUpgrade(ports: StoreUpgradePorts): () => void {
     readySince ??= clock.now()
     const isNew = own.isNew && announced.every((each) => each.isNew)
     if (clock.now() - readySince < (isNew ? 0 : settleMs)) return
-    await consensus.propose(encodeCommand({ kind: 'raise-version', version: own.storeVersion }))
+    await consensus.propose(encodeCommand({ kind: 'raise-version', version: own.storeVersion, isNew }))
     log.info({ storeVersion: own.storeVersion }, 'the version of the store was raised')
   }
   const plan = (): void => {

@@ -29,10 +29,12 @@ export type Command =
    * token of the user.
    */
   | { kind: 'authenticate'; name: string; authRevision: number; prefix: string }
-  /** From here on the log and the disks of all members may hold what came with this version of the store. */
-  | { kind: 'raise-version'; version: number }
+  /** Of a cluster in which every member began with an empty disk, `isNew`. From here on the log and the disks of all members may hold what came with this version of the store. */
+  | { kind: 'raise-version'; version: number; isNew?: boolean }
   /** A range becomes what it was as of a revision; what that changes is found when it is applied. */
   | { kind: 'restore'; request: Uint8Array; changesMax: number; bytesMax: number }
+  /** The leader's clock, in milliseconds since 1970: what is applied before was there by then. */
+  | { kind: 'mark-time'; timeMs: number }
 
 const kinds = [
   'put',
@@ -49,6 +51,7 @@ const kinds = [
   'authenticate',
   'raise-version',
   'restore',
+  'mark-time',
 ] as const
 
 const headBytes = 2
@@ -96,11 +99,15 @@ export function encodeCommand(command: Command): Uint8Array {
       break
     case 'raise-version':
       bytes.writeUInt32LE(command.version, 2)
+      bytes[6] = command.isNew ? 1 : 0
       break
     case 'restore':
       bytes.writeDoubleLE(command.changesMax, 2)
       bytes.writeDoubleLE(command.bytesMax, 10)
       bytes.set(command.request, 18)
+      break
+    case 'mark-time':
+      bytes.writeDoubleLE(command.timeMs, 2)
       break
   }
   return bytes
@@ -138,6 +145,7 @@ function bodyBytes(command: Exclude<Command, Rare>): number {
     case 'lease-grant':
       return 16
     case 'lease-revoke':
+    case 'mark-time':
       return 8
     case 'lease-expire':
       return 8 + command.ids.length * 8
@@ -148,7 +156,7 @@ function bodyBytes(command: Exclude<Command, Rare>): number {
     case 'downgrade':
       return 8
     case 'raise-version':
-      return 4
+      return 5
     case 'restore':
       return 16 + command.request.length
   }
@@ -194,11 +202,13 @@ export function decodeCommand(entry: Uint8Array): Command {
       return { kind, target: target.major > 0 ? target : undefined }
     }
     case 'raise-version':
-      return { kind, version: bytes.readUInt32LE(2) }
+      return { kind, version: bytes.readUInt32LE(2), isNew: bytes[6] === 1 }
     case 'restore': {
       const [changesMax, bytesMax] = [bytes.readDoubleLE(2), bytes.readDoubleLE(10)]
       return { kind, changesMax, bytesMax, request: bytes.subarray(18) }
     }
+    case 'mark-time':
+      return { kind, timeMs: bytes.readDoubleLE(2) }
     case 'auth':
     case 'authenticate':
       return { kind, ...JSON.parse(bytes.toString('utf8', headBytes)) } as Rare

@@ -58,6 +58,7 @@ export function refuseCommand(command: Command, refusal: Refusal): Applied {
     case 'alarm':
     case 'downgrade':
     case 'raise-version':
+    case 'mark-time':
       throw new Error(`assertion failed: nobody is refused a ${command.kind}`)
   }
 }

@@ -4,6 +4,7 @@ import type { Alarm } from './alarm-book.ts'
 import { decodeAuthState, encodeAuthState } from './auth-state.ts'
 import type { AlarmKind, MinorVersion } from './command.ts'
 import { firstStoreVersion, newerStore, storeVersion } from './store-version.ts'
+import type { TimeMark } from './time-marks.ts'
 
 const magic = Buffer.from('KKVS')
 /**
@@ -16,6 +17,9 @@ const alarmKinds: AlarmKind[] = ['nospace', 'corrupt']
 /** A downgrade that is under way stands among the alarms of a snapshot, its target in place of the member. */
 const downgradeRecord = 2
 const versionRecord = 3
+/** Two records for a time mark, this after the other: milliseconds and revision. */
+const timeRecord = 4
+const revisionRecord = 5
 const packVersion = ({ major, minor }: MinorVersion): bigint => (BigInt(major) << 32n) | BigInt(minor)
 const unpackVersion = (number: bigint): MinorVersion => ({
   major: Number(number >> 32n),
@@ -28,6 +32,7 @@ export type StateHead = {
   auth: AuthState
   downgrade: MinorVersion | undefined
   version: number
+  times: TimeMark[]
   bytes: number
 }
 
@@ -36,6 +41,7 @@ export function encodeStateHead(state: {
   auth: AuthState
   downgrade?: MinorVersion | undefined
   version?: number
+  times?: readonly TimeMark[]
 }): Buffer {
   const records = state.alarms.map(({ member, alarm }) => ({
     number: member,
@@ -45,6 +51,10 @@ export function encodeStateHead(state: {
   const { version = firstStoreVersion } = state
   const isRaised = version > firstStoreVersion
   if (isRaised) records.push({ number: BigInt(version), kind: versionRecord })
+  for (const { timeMs, revision } of state.times ?? []) {
+    records.push({ number: BigInt(timeMs), kind: timeRecord })
+    records.push({ number: BigInt(revision), kind: revisionRecord })
+  }
   const auth = encodeAuthState(state.auth, isRaised)
   const head = Buffer.alloc(headBytes + records.length * 9)
   magic.copy(head)
@@ -72,14 +82,18 @@ export function decodeStateHead(bytes: Buffer): StateHead | undefined {
   const alarms: Alarm[] = []
   let downgrade: MinorVersion | undefined
   let version = firstStoreVersion
+  let timeMs = 0
+  const times: TimeMark[] = []
   for (let record = 0; record < count; record++) {
     const number = bytes.readBigUInt64LE(headBytes + record * 9)
     const kind = bytes[headBytes + record * 9 + 8]!
     if (kind === downgradeRecord) downgrade = unpackVersion(number)
     else if (kind === versionRecord) version = Number(number)
+    else if (kind === timeRecord) timeMs = Number(number)
+    else if (kind === revisionRecord) times.push({ timeMs, revision: Number(number) })
     else alarms.push({ member: number, alarm: alarmKinds[kind]! })
   }
   if (version > storeVersion) throw newerStore(version)
   const auth = decodeAuthState(bytes, hasAuth ? authAt : undefined)
-  return { alarms, auth: auth.state, downgrade, version, bytes: authAt + auth.bytes }
+  return { alarms, auth: auth.state, downgrade, version, times, bytes: authAt + auth.bytes }
 }

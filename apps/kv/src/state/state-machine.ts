@@ -28,6 +28,7 @@ import { proposerOf } from './proposer.ts'
 import { nextTurn, runSlices } from './slices.ts'
 import { decodeStateHead, encodeStateHead, type StateHead } from './state-head.ts'
 import { firstStoreVersion, newerStore, storeVersion } from './store-version.ts'
+import { TimeMarks } from './time-marks.ts'
 
 /** What applying a command gave, on the member that proposed it. */
 export type Applied =
@@ -39,7 +40,7 @@ export type Applied =
   | { kind: 'lease-grant'; outcome: Outcome<{ id: bigint; ttl: number }> }
   | { kind: 'lease-expire' | 'lease-checkpoint' }
   | { kind: 'alarm'; alarms: Alarm[] }
-  | { kind: 'downgrade' | 'raise-version' }
+  | { kind: 'downgrade' | 'raise-version' | 'mark-time' }
   | { kind: 'auth'; outcome: Outcome<{ authRevision: number }> }
   | { kind: 'authenticate'; outcome: Outcome<{ token: string }> }
 
@@ -63,6 +64,7 @@ export class StoreState implements StateMachine<Applied> {
   readonly store = new MvccStore()
   readonly alarms = new AlarmBook()
   readonly auth = new AuthBook()
+  readonly times = new TimeMarks()
   #downgrade: MinorVersion | undefined
   #version = firstStoreVersion
   #listener: StoreListener = {}
@@ -116,6 +118,7 @@ export class StoreState implements StateMachine<Applied> {
       auth: this.auth.exportState(),
       downgrade: this.#downgrade,
       version: this.#version,
+      times: this.times.list(),
     })
     return withPauses(head, encodeSnapshot(this.store))
   }
@@ -141,6 +144,7 @@ export class StoreState implements StateMachine<Applied> {
     this.#downgrade = head.downgrade
     this.#version = head.version
     this.auth.replace(head.auth)
+    this.times.replace(head.times)
     this.#listener.onReplaced?.()
   }
 
@@ -183,8 +187,11 @@ export class StoreState implements StateMachine<Applied> {
         const outcome = isRefused ? refused(refusals.noSpace) : yield* store.txnSlices(request)
         return { kind: 'txn', outcome }
       }
-      case 'compact':
-        return { kind: 'compact', outcome: store.compact(decodeCompaction(command.request).revision) }
+      case 'compact': {
+        const outcome = store.compact(decodeCompaction(command.request).revision)
+        if (outcome.ok) this.times.compact(store.compactRevision)
+        return { kind: 'compact', outcome }
+      }
       case 'restore': {
         if (this.alarms.has('nospace')) return { kind: 'restore', outcome: refused(refusals.noSpace) }
         const { changesMax, bytesMax } = command
@@ -226,7 +233,11 @@ export class StoreState implements StateMachine<Applied> {
       case 'raise-version':
         if (command.version > storeVersion) throw newerStore(command.version)
         this.#version = Math.max(this.#version, command.version)
+        if (command.isNew) this.times.begin()
         return { kind: 'raise-version' }
+      case 'mark-time':
+        this.times.add({ timeMs: command.timeMs, revision: store.revision })
+        return { kind: 'mark-time' }
       case 'auth': {
         const refusal = this.auth.apply(command.change)
         if (refusal) return { kind: 'auth', outcome: refused(refusal) }
@@ -277,6 +288,7 @@ function whileCorrupt({ kind }: Command): Applied | undefined {
     case 'auth':
     case 'authenticate':
     case 'raise-version':
+    case 'mark-time':
       return undefined
   }
 }

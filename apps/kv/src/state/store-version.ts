@@ -7,10 +7,13 @@ import { Fault } from '@kiln/service'
  * next one (`store-upgrade.ts`).
  *
  * 1: everything up to users and roles. 2: nothing but the entry itself. 3: the entry that restores a range.
+ * 4: entries with the time, and what they leave in snapshots.
  */
-export const storeVersion = 3
+export const storeVersion = 4
 /** From this one on the log may have an entry that restores a range. */
 export const restoreStoreVersion = 3
+/** From this one on the log may have entries with the time. */
+export const timeStoreVersion = 4
 export const firstStoreVersion = 1
 
 /** A member of an older program must stop: going on would make it differ from the others. */

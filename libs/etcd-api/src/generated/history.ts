@@ -113,6 +113,22 @@ export interface RestoreResponse {
   deleted: bigint;
 }
 
+export interface RevisionAtRequest {
+  /** Milliseconds since 1970, by the clock of the leader of then. */
+  timeMs: bigint;
+}
+
+export interface RevisionAtResponse {
+  header:
+    | ResponseHeader
+    | undefined;
+  /** Whatever came after that time has a higher revision; so may have what came in the second before. */
+  revision: bigint;
+  /** When the store was seen at this revision; 0: it was empty, and not there yet. */
+  seenMs: bigint;
+  compactRevision: bigint;
+}
+
 function createBaseRevisionsRequest(): RevisionsRequest {
   return { key: new Uint8Array(0), limit: 0n, before: 0n, keysOnly: false };
 }
@@ -1103,6 +1119,168 @@ export const RestoreResponse: MessageFns<RestoreResponse> = {
       : undefined;
     message.put = (object.put !== undefined && object.put !== null) ? BigInt(object.put) : 0n;
     message.deleted = (object.deleted !== undefined && object.deleted !== null) ? BigInt(object.deleted) : 0n;
+    return message;
+  },
+};
+
+function createBaseRevisionAtRequest(): RevisionAtRequest {
+  return { timeMs: 0n };
+}
+
+export const RevisionAtRequest: MessageFns<RevisionAtRequest> = {
+  encode(message: RevisionAtRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.timeMs !== 0n) {
+      if (BigInt.asIntN(64, message.timeMs) !== message.timeMs) {
+        throw new globalThis.Error("value provided for field message.timeMs of type int64 too large");
+      }
+      writer.uint32(8).int64(message.timeMs);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): RevisionAtRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRevisionAtRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.timeMs = reader.int64() as bigint;
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<RevisionAtRequest>): RevisionAtRequest {
+    return RevisionAtRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<RevisionAtRequest>): RevisionAtRequest {
+    const message = createBaseRevisionAtRequest();
+    message.timeMs = (object.timeMs !== undefined && object.timeMs !== null) ? BigInt(object.timeMs) : 0n;
+    return message;
+  },
+};
+
+function createBaseRevisionAtResponse(): RevisionAtResponse {
+  return { header: undefined, revision: 0n, seenMs: 0n, compactRevision: 0n };
+}
+
+export const RevisionAtResponse: MessageFns<RevisionAtResponse> = {
+  encode(message: RevisionAtResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.header !== undefined) {
+      ResponseHeader.encode(message.header, writer.uint32(10).fork()).join();
+    }
+    if (message.revision !== 0n) {
+      if (BigInt.asIntN(64, message.revision) !== message.revision) {
+        throw new globalThis.Error("value provided for field message.revision of type int64 too large");
+      }
+      writer.uint32(16).int64(message.revision);
+    }
+    if (message.seenMs !== 0n) {
+      if (BigInt.asIntN(64, message.seenMs) !== message.seenMs) {
+        throw new globalThis.Error("value provided for field message.seenMs of type int64 too large");
+      }
+      writer.uint32(24).int64(message.seenMs);
+    }
+    if (message.compactRevision !== 0n) {
+      if (BigInt.asIntN(64, message.compactRevision) !== message.compactRevision) {
+        throw new globalThis.Error("value provided for field message.compactRevision of type int64 too large");
+      }
+      writer.uint32(32).int64(message.compactRevision);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): RevisionAtResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRevisionAtResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.header = ResponseHeader.decode(reader, reader.uint32());
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.revision = reader.int64() as bigint;
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.seenMs = reader.int64() as bigint;
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.compactRevision = reader.int64() as bigint;
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<RevisionAtResponse>): RevisionAtResponse {
+    return RevisionAtResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<RevisionAtResponse>): RevisionAtResponse {
+    const message = createBaseRevisionAtResponse();
+    message.header = (object.header !== undefined && object.header !== null)
+      ? ResponseHeader.fromPartial(object.header)
+      : undefined;
+    message.revision = (object.revision !== undefined && object.revision !== null) ? BigInt(object.revision) : 0n;
+    message.seenMs = (object.seenMs !== undefined && object.seenMs !== null) ? BigInt(object.seenMs) : 0n;
+    message.compactRevision = (object.compactRevision !== undefined && object.compactRevision !== null)
+      ? BigInt(object.compactRevision)
+      : 0n;
     return message;
   },
 };
