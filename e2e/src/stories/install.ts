@@ -1,3 +1,4 @@
+import { parseMark } from '@kiln/vm'
 import type { Story } from '../story.ts'
 import { expect, until } from '../waiting.ts'
 
@@ -22,6 +23,7 @@ export const install: Story = {
       )
     }
     figure('install', `${readySeconds(first)} s after the kernel`)
+    figure('agent and stages but the image, CPU in the guest', `${stagesCpu(first).toFixed(1)} s`)
     figure('install CPU', `${Math.round(await cluster.cpuSeconds(machine.name))} s`)
 
     const before = await cluster.store.put('/e2e/install', 'written before the reboot')
@@ -55,4 +57,16 @@ export const install: Story = {
 function readySeconds(lines: readonly string[]): number {
   const line = lines.find((one) => one.includes('MARK:ready '))
   return Math.round(Number(/uptime=([\d.]+)/.exec(line ?? '')?.[1] ?? 0))
+}
+
+/** Processor time in seconds of the Ignition agent, its start included, without the stage that writes the image. */
+function stagesCpu(lines: readonly string[]): number {
+  const spent = (stage: string): number => {
+    const done = lines
+      .map(parseMark)
+      .find((mark) => mark?.stage === stage && mark.fields['status'] === 'done')
+    expect(done?.fields['cpu'], `the agent tells its processor time after the stage ${stage}`)
+    return Number(done.fields['cpu'])
+  }
+  return spent('disks') + spent('files') - spent('image')
 }
