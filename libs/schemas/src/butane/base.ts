@@ -119,7 +119,7 @@ function addContents(
   for (const field of ['local', 'inline'] as const) {
     if (value[field] === undefined) continue
     const at = [...from, field]
-    let bytes: Uint8Array = Buffer.from(field === 'inline' ? value[field] : '', 'utf8')
+    let bytes: Uint8Array = field === 'inline' ? value[field] : new Uint8Array()
     if (field === 'local') {
       const read = readLocal(how.files, value[field])
       if (!read.ok) {

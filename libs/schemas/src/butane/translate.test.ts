@@ -267,6 +267,10 @@ test('anchors and merge keys are followed, and bounded', () => {
   )
   expect(config.storage.files[1]).toEqual({ path: '/b', mode: 0o600 })
   expect(lines).toEqual(['warning at $.storage.files.1.<<, line 6 col 7: unused key <<'])
+  // In quotes it is a key like others; an anchor may not contain itself, where it is looked at.
+  expect(translate(fcos('"<<": {storage: {files: [{path: /a}]}}')).config.storage).toBeUndefined()
+  expect(translate(fcos('x: &a {b: *a}')).config).toEqual({ ignition: { version: '3.6.0' } })
+  expect(translate(fcos('storage: &a {<<: *a}')).failure).toContain('contains itself')
   const levels = Array.from({ length: 12 }, (_, level) =>
     level === 0
       ? 'a0: &a0 {path: /x}'
@@ -287,6 +291,10 @@ test('a config that is merged in is checked by the rules of its version, if that
   ])
   expect(merge('{"ignition":{"version":"3.6.0"},"storage":{"files":[{"path":"a"}]}}')).toEqual([
     'error at $.storage.files.0.path, line 1 col 1: path not absolute',
+  ])
+  expect(merge('{"ignition":{"version":"3.6.0"},"storage":[]}')).toEqual([
+    expect.stringMatching(/^error at line 1 col 1: .*\$\.storage must be an object/),
+    'error at $.ignition.config.merge.0.inline, line 3 col 38: config is not valid',
   ])
   expect(merge('{"ignition"')).toEqual([
     'error at line 1 col 1: unexpected end of JSON input',
