@@ -200,3 +200,22 @@ test.each<[string, string[]]>([
   const { problems } = parseIgnition(text)
   expect(problems.map(({ severity, path }) => `${severity} ${path}`)).toEqual(expected)
 })
+
+test('of two entries of a disk the last says whether a file system overwrites partitions', () => {
+  const disks = [{ device: '/d', partitions: [{ number: 1 }] }, { device: '/d' }]
+  const places = (list: object[]): string[] => {
+    const storage = { disks: list, filesystems: [{ device: '/d' }] }
+    const { problems } = parseIgnition(JSON.stringify({ ignition: { version: '3.6.0' }, storage }))
+    return problems.map(({ path }) => path)
+  }
+  expect(places(disks)).toEqual(['$.storage.disks.1'])
+  expect(places(disks.toReversed())).toEqual(['$.storage.disks.1', '$.storage.filesystems.0.device'])
+})
+
+test('before 3.3 a hard link without a target pointed to itself', () => {
+  const storage = { links: [{ path: '/a', hard: true }], directories: [{ path: '/a' }] }
+  const messages = (version: string): string[] =>
+    parseIgnition(JSON.stringify({ ignition: { version }, storage })).problems.map(({ message }) => message)
+  expect(messages('3.2.0')).toContain('hard link target is a directory')
+  expect(messages('3.3.0')).not.toContain('hard link target is a directory')
+})
