@@ -133,7 +133,7 @@ async function run(input: string, argv: string[]): Promise<{ code: number; stdou
 function placesOf(stderr: string): string[] {
   return stderr
     .split('\n')
-    .flatMap((line) => /^(error|warning|info) at (\$\S*, )?(line \d+ col \d+)/.exec(line)?.[0] ?? [])
+    .flatMap((line) => /^(error|warning|info) at (\$.*?, )?(line \d+ col \d+)/.exec(line)?.[0] ?? [])
     .toSorted()
 }
 
