@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
 import { nodeDifferences } from './blackbox-compare.ts'
+import { dataFile } from './case-result.ts'
 import { type IgnitionCounts, runIgnitionConformance } from './ignition.ts'
 import { type ReportCase, runReports } from './reports.ts'
 import { runUnitTables, type UnitRow } from './unit-tables.ts'
@@ -93,4 +94,12 @@ test('another name of a symbolic link is a hard link, another of the same target
   expect(nodeDifferences(root, { lengthSectors: 0, links: [link('other')] })).toEqual([
     'other is not a hard link to /bar',
   ])
+})
+
+test('data that cases refer to are their own, else those of the default folder', () => {
+  const [cases, fallback] = [1, 2].map(() => mkdtempSync(join(tmpdir(), 'kiln-cases-')))
+  writeFileSync(join(cases!, 'own.json'), '{}')
+  const path = (name: string) => dataFile(name, { cases: cases!, fallback: fallback! })
+  expect(path('own.json')).toBe(join(cases!, 'own.json'))
+  expect(path('other.json')).toBe(join(fallback!, 'other.json'))
 })
