@@ -25,7 +25,7 @@ export async function readConfigText(
 ): Promise<ConfigText | undefined> {
   const named = options.config ?? kernel.configUrl
   if (named !== undefined) {
-    const source = /^[a-z][a-z0-9+.-]*:/i.test(named) ? named : pathToFileURL(resolve(named)).href
+    const source = isUrl(named) ? named : pathToFileURL(resolve(named)).href
     const limited = { ...settings, totalTimeoutMs: options.fetchTimeoutMs }
     const bytes = await fetchResource({ source }, fetcher, limited, configHeaders)
     return nonEmpty(bytes.toString('utf8'), source)
@@ -52,6 +52,9 @@ export async function readConfigText(
     }
   }
 }
+
+/** Whether the name of a config is a URL; any other is a path. */
+export const isUrl = (named: string): boolean => /^[a-z][a-z0-9+.-]*:/i.test(named)
 
 /** A source that gives nothing counts as having no config. */
 function nonEmpty(text: string, source: string): ConfigText | undefined {

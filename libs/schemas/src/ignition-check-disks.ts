@@ -103,7 +103,7 @@ export function checkFilesystems(config: IgnitionConfig, report: Report): void {
     const device = pathProblem(filesystem.device)
     if (device) report('error', [...path, 'device'], device)
     checkFormat(filesystem, path, config.ignition.version, report)
-    const disk = config.storage?.disks?.find((each) => each.device === filesystem.device)
+    const disk = config.storage?.disks?.findLast((each) => each.device === filesystem.device)
     if (disk?.partitions?.length) {
       report('warning', [...path, 'device'], 'filesystem overwrites partitioned device')
     } else if (disk?.wipeTable === true && filesystem.wipeFilesystem !== true) {

@@ -99,7 +99,7 @@ function checkNodes(config: IgnitionConfig, report: Report): void {
     }
     if (link.hard !== true) continue
     const target = absoluteTarget(link.path, link.target ?? '')
-    if (link.target && directories.has(target)) {
+    if (directories.has(target)) {
       report('error', path, 'hard link target is a directory')
     }
     for (const owner of ['user', 'group'] as const) {
@@ -114,6 +114,8 @@ function checkNodes(config: IgnitionConfig, report: Report): void {
 /** Where a hard link points to: its target without detours, seen from the path of the link itself. */
 function absoluteTarget(path: string, target: string): string {
   const parts: string[] = []
+  // What is seen from a path that is not absolute is not either.
+  if (!target.startsWith('/') && !path.startsWith('/')) return `${path}/${target}`
   for (const part of (target.startsWith('/') ? target : `${path}/${target}`).split('/')) {
     if (part === '..') parts.pop()
     else if (part !== '' && part !== '.') parts.push(part)

@@ -1,56 +1,66 @@
 /** Where a value of a JSON text starts; both count from 1, columns in bytes. */
 export type Position = { line: number; column: number }
 
-/** A JSON text that does not parse. */
+/** A JSON text that does not parse. `at` is the place behind the character that cannot be there, as Go counts it. */
 export type JsonFault = { message: string; at: Position }
 
-/** A JSON text's value, with the place of every value and of every key. */
-export type ParsedJson = {
-  ok: true
-  value: unknown
-  positions: Map<string, Position>
-  keyPositions: Map<string, Position>
-  /** Paths of the numbers that are written with a fraction or an exponent, which are no integers to Ignition. */
-  fractions: string[]
-}
+/** A value with the places of its first character and of what follows it, as offsets into the text. */
+export type JsonNode = { start: number; end: number } & (
+  | { kind: 'object'; entries: JsonEntry[] }
+  | { kind: 'list'; items: JsonNode[] }
+  | { kind: 'string'; value: string }
+  | { kind: 'number'; text: string }
+  | { kind: 'bool'; value: boolean }
+  | { kind: 'null' }
+)
+export type JsonEntry = { key: string; keyStart: number; value: JsonNode }
 
-/** Nesting deeper than this is refused, so that no document can exhaust the stack. */
-const depthMax = 200
+/** A JSON text as it is written: with keys that are there twice, and numbers as their digits. */
+export type ParsedJson = { ok: true; root: JsonNode; positionOf: (offset: number) => Position }
 
-/**
- * Parses JSON (RFC 8259) and remembers where every value starts, keyed by its path as JSON pointer segments joined
- * with `.` (`storage.files.0.path`, '' for the whole). Objects and arrays are placed after their bracket, as
- * Ignition's reports have it.
- */
-export function parseJsonWithPositions(text: string): ParsedJson | { ok: false; fault: JsonFault } {
-  const scanner = new Scanner(text)
+/** The reference's own bound. */
+const depthMax = 10_000
+
+/** Parses JSON (RFC 8259) and keeps the place of everything in it. */
+export function parseJson(text: string): ParsedJson | { ok: false; fault: JsonFault } {
+  const places = new Places(text)
   try {
-    const value = scanner.document()
-    return {
-      ok: true,
-      value,
-      positions: scanner.positions,
-      keyPositions: scanner.keyPositions,
-      fractions: scanner.fractions,
-    }
+    const root = new Scanner(text).document()
+    return { ok: true, root, positionOf: (offset) => places.positionOf(offset) }
   } catch (error) {
     if (error instanceof ScanError) {
-      return { ok: false, fault: { message: error.message, at: scanner.positionOf(error.offset) } }
+      return { ok: false, fault: { message: error.message, at: places.positionBehind(error.offset) } }
     }
     throw error
   }
 }
 
-/** Position of a path, or of its nearest ancestor that the text has. */
-export function positionOfPath(
-  positions: Map<string, Position>,
-  path: readonly (string | number)[],
-): Position | undefined {
-  for (let length = path.length; length >= 0; length--) {
-    const found = positions.get(path.slice(0, length).join('.'))
-    if (found) return found
+/** The value of a key in an object; of a key that is there twice the last counts. */
+export function childOf(node: JsonNode, key: string | number): JsonNode | undefined {
+  if (node.kind === 'list') return typeof key === 'number' ? node.items[key] : undefined
+  if (node.kind !== 'object' || typeof key !== 'string') return undefined
+  return node.entries.findLast((entry) => entry.key === key)?.value
+}
+
+/**
+ * Offset that a finding about a path is placed at: of the value, or of its nearest ancestor that the text has. Objects
+ * and lists are placed behind their bracket, as Ignition's reports have it.
+ */
+export function offsetOfPath(root: JsonNode, path: readonly (string | number)[]): number {
+  let at = root
+  for (const key of path) {
+    const child = childOf(at, key)
+    if (!child) break
+    at = child
   }
-  return undefined
+  return at.kind === 'object' || at.kind === 'list' ? at.start + 1 : at.start
+}
+
+/** Offset of the last key of a path; undefined when the text does not have it. */
+export function offsetOfKey(root: JsonNode, path: readonly (string | number)[]): number | undefined {
+  let at: JsonNode | undefined = root
+  for (const key of path.slice(0, -1)) at = at && childOf(at, key)
+  return at?.kind === 'object' ? at.entries.findLast(({ key }) => key === path.at(-1))?.keyStart : undefined
 }
 
 class ScanError extends Error {
@@ -62,49 +72,17 @@ class ScanError extends Error {
   }
 }
 
-const numberPattern = /-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?/y
-const literals: [string, unknown][] = [
-  ['true', true],
-  ['false', false],
-  ['null', null],
-]
-
-function bytesBefore(text: string): Uint32Array {
-  const before = new Uint32Array(text.length + 1)
-  for (let at = 0; at < text.length; at++) {
-    const code = text.charCodeAt(at)
-    // Each half of a surrogate pair stands for two of its four bytes.
-    const bytes = code < 0x80 ? 1 : code < 0x800 || (code >= 0xd800 && code < 0xe000) ? 2 : 3
-    before[at + 1] = before[at]! + bytes
-  }
-  return before
-}
-
-/** One pass over one text. */
-class Scanner {
-  readonly positions = new Map<string, Position>()
-  readonly keyPositions = new Map<string, Position>()
-  readonly fractions: string[] = []
+/** Lines and columns of one text. */
+class Places {
   readonly #text: string
   readonly #lineStarts: number[] = [0]
   /** Bytes of UTF-8 before each character, as columns count bytes; absent when all are ASCII. */
   readonly #bytesBefore: Uint32Array | undefined
-  #offset = 0
 
   constructor(text: string) {
     this.#text = text
     this.#bytesBefore = Buffer.byteLength(text) === text.length ? undefined : bytesBefore(text)
     for (let at = text.indexOf('\n'); at >= 0; at = text.indexOf('\n', at + 1)) this.#lineStarts.push(at + 1)
-  }
-
-  document(): unknown {
-    this.#space()
-    const value = this.#value('', 0)
-    this.#space()
-    if (this.#offset < this.#text.length) {
-      this.#fail(`invalid character ${this.#here()} after top-level value`)
-    }
-    return value
   }
 
   positionOf(offset: number): Position {
@@ -120,99 +98,181 @@ class Scanner {
     return { line: low + 1, column: bytes + 1 }
   }
 
-  #value(path: string, depth: number): unknown {
-    if (depth > depthMax) this.#fail(`nesting is deeper than ${depthMax}`)
+  /** The place one byte on; at the end of the text there is no further one. */
+  positionBehind(offset: number): Position {
+    const { line, column } = this.positionOf(offset)
+    if (offset >= this.#text.length) return { line, column }
+    return this.#text[offset] === '\n' ? { line: line + 1, column: 1 } : { line, column: column + 1 }
+  }
+}
+
+function bytesBefore(text: string): Uint32Array {
+  const before = new Uint32Array(text.length + 1)
+  for (let at = 0; at < text.length; at++) {
+    const code = text.charCodeAt(at)
+    // Each half of a surrogate pair stands for two of its four bytes.
+    const bytes = code < 0x80 ? 1 : code < 0x800 || (code >= 0xd800 && code < 0xe000) ? 2 : 3
+    before[at + 1] = before[at]! + bytes
+  }
+  return before
+}
+
+type Container = Extract<JsonNode, { kind: 'object' | 'list' }>
+type OpenContainer = { node: Container; key: { key: string; keyStart: number } | undefined }
+
+/** One pass over one text, without recursion, so that no nesting exhausts the stack. */
+class Scanner {
+  readonly #text: string
+  readonly #open: OpenContainer[] = []
+  #offset = 0
+
+  constructor(text: string) {
+    this.#text = text
+  }
+
+  document(): JsonNode {
+    while (true) {
+      let value = this.#begin()
+      while (value) {
+        const container = this.#open.at(-1)
+        this.#space()
+        if (!container) {
+          if (this.#offset < this.#text.length) this.#refuse('after top-level value')
+          return value
+        }
+        this.#add(container, value)
+        if (this.#text[this.#offset] === ',') {
+          this.#offset++
+          if (container.node.kind === 'object') this.#key(container)
+          break
+        }
+        const isObject = container.node.kind === 'object'
+        if (this.#text[this.#offset] !== (isObject ? '}' : ']')) {
+          this.#refuse(isObject ? 'after object key:value pair' : 'after array element')
+        }
+        value = this.#close()
+      }
+    }
+  }
+
+  #add({ node, key }: OpenContainer, value: JsonNode): void {
+    if (node.kind === 'list') node.items.push(value)
+    else node.entries.push({ ...key!, value })
+  }
+
+  /** A whole value; or, having opened a container that is not empty, undefined, and a value of it is next. */
+  #begin(): JsonNode | undefined {
+    this.#space()
     const start = this.#offset
     const first = this.#text[start]
-    if (first === '{' || first === '[') {
-      this.positions.set(path, this.positionOf(start + 1))
-      this.#offset++
-      return first === '{' ? this.#object(path, depth) : this.#array(path, depth)
-    }
-    this.positions.set(path, this.positionOf(start))
-    if (first === '"') return this.#string()
-    for (const [word, value] of literals) {
-      if (this.#text.startsWith(word, start)) {
-        this.#offset += word.length
-        return value
-      }
-    }
-    numberPattern.lastIndex = start
-    const number = numberPattern.exec(this.#text)
-    if (!number) this.#fail(`invalid character ${this.#here()} looking for beginning of value`)
-    this.#offset += number![0].length
-    if (/[.eE]/.test(number![0])) this.fractions.push(path)
-    return Number(number![0])
+    if (first !== '{' && first !== '[') return this.#scalar(start)
+    if (this.#open.length >= depthMax) this.#refuse('exceeded max depth')
+    const node: Container =
+      first === '{'
+        ? { kind: 'object', entries: [], start, end: start }
+        : { kind: 'list', items: [], start, end: start }
+    const container: OpenContainer = { node, key: undefined }
+    this.#open.push(container)
+    this.#offset++
+    this.#space()
+    if (this.#text[this.#offset] === (first === '{' ? '}' : ']')) return this.#close()
+    if (first === '{') this.#key(container)
+    return undefined
   }
 
-  #object(path: string, depth: number): Record<string, unknown> {
-    const object: Record<string, unknown> = {}
+  #close(): JsonNode {
+    this.#offset++
+    const { node } = this.#open.pop()!
+    node.end = this.#offset
+    return node
+  }
+
+  #key(container: OpenContainer): void {
     this.#space()
-    if (this.#text[this.#offset] === '}') {
-      this.#offset++
-      return object
-    }
-    while (true) {
-      this.#space()
-      if (this.#text[this.#offset] !== '"') {
-        this.#fail(`invalid character ${this.#here()} looking for beginning of object key string`)
+    const keyStart = this.#offset
+    if (this.#text[keyStart] !== '"') this.#refuse('looking for beginning of object key string')
+    container.key = { key: this.#string(), keyStart }
+    this.#space()
+    if (this.#text[this.#offset] !== ':') this.#refuse('after object key')
+    this.#offset++
+  }
+
+  #scalar(start: number): JsonNode {
+    switch (this.#text[start]) {
+      case '"': {
+        const value = this.#string()
+        return { kind: 'string', value, start, end: this.#offset }
       }
-      const keyAt = this.#offset
-      const key = this.#string()
-      const keyPath = path === '' ? key : `${path}.${key}`
-      this.keyPositions.set(keyPath, this.positionOf(keyAt))
-      this.#space()
-      this.#expect(':', 'after object key')
-      this.#space()
-      const value = this.#value(keyPath, depth + 1)
-      Object.defineProperty(object, key, { value, enumerable: true, writable: true, configurable: true })
-      this.#space()
-      if (this.#text[this.#offset] === '}') {
-        this.#offset++
-        return object
+      case 't':
+      case 'f': {
+        const value = this.#text[start] === 't'
+        this.#word(String(value))
+        return { kind: 'bool', value, start, end: this.#offset }
       }
-      this.#expect(',', 'after object key:value pair')
+      case 'n':
+        this.#word('null')
+        return { kind: 'null', start, end: this.#offset }
+      default:
+        this.#number()
+        return { kind: 'number', text: this.#text.slice(start, this.#offset), start, end: this.#offset }
     }
   }
 
-  #array(path: string, depth: number): unknown[] {
-    const array: unknown[] = []
-    this.#space()
-    if (this.#text[this.#offset] === ']') {
+  #word(word: string): void {
+    for (const letter of word) {
+      if (this.#text[this.#offset] !== letter) this.#refuse(`in literal ${word} (expecting '${letter}')`)
       this.#offset++
-      return array
     }
-    while (true) {
-      this.#space()
-      array.push(this.#value(path === '' ? `${array.length}` : `${path}.${array.length}`, depth + 1))
-      this.#space()
-      if (this.#text[this.#offset] === ']') {
-        this.#offset++
-        return array
-      }
-      this.#expect(',', 'after array element')
+  }
+
+  #number(): void {
+    const negative = this.#text[this.#offset] === '-'
+    if (negative) this.#offset++
+    if (this.#text[this.#offset] === '0') this.#offset++
+    else this.#digits(negative ? 'in numeric literal' : 'looking for beginning of value')
+    if (this.#text[this.#offset] === '.') {
+      this.#offset++
+      this.#digits('after decimal point in numeric literal')
     }
+    if (!/[eE]/.test(this.#text[this.#offset] ?? '')) return
+    this.#offset++
+    if (/[+-]/.test(this.#text[this.#offset] ?? '')) this.#offset++
+    this.#digits('in exponent of numeric literal')
+  }
+
+  /** One digit at least. */
+  #digits(where: string): void {
+    const start = this.#offset
+    while (isDigit(this.#text.charCodeAt(this.#offset))) this.#offset++
+    if (this.#offset === start) this.#refuse(where)
   }
 
   #string(): string {
-    const start = this.#offset
-    let at = start + 1
-    while (at < this.#text.length && this.#text[at] !== '"') {
-      if (this.#text.charCodeAt(at) < 0x20) {
-        this.#offset = at
-        this.#fail(`invalid character ${this.#here()} in string literal`)
+    const start = this.#offset++
+    let escaped = false
+    while (this.#text[this.#offset] !== '"') {
+      const code = this.#text.charCodeAt(this.#offset)
+      if (Number.isNaN(code) || code < 0x20) this.#refuse('in string literal')
+      this.#offset++
+      if (code !== backslash) continue
+      escaped = true
+      this.#escape()
+    }
+    this.#offset++
+    if (!escaped) return this.#text.slice(start + 1, this.#offset - 1)
+    // Half a surrogate pair becomes a replacement character, as no file name or file could hold it.
+    return (JSON.parse(this.#text.slice(start, this.#offset)) as string).toWellFormed()
+  }
+
+  #escape(): void {
+    const letter = this.#text[this.#offset]
+    if (letter === undefined || !'bfnrt\\/"u'.includes(letter)) this.#refuse('in string escape code')
+    this.#offset++
+    for (let left = letter === 'u' ? 4 : 0; left > 0; left--) {
+      if (!/[0-9a-fA-F]/.test(this.#text[this.#offset] ?? '')) {
+        this.#refuse('in \\u hexadecimal character escape')
       }
-      at += this.#text[at] === '\\' ? 2 : 1
-    }
-    if (at >= this.#text.length) {
-      this.#offset = this.#text.length
-      this.#fail('unexpected end of JSON input')
-    }
-    this.#offset = at + 1
-    try {
-      return JSON.parse(this.#text.slice(start, at + 1)) as string
-    } catch {
-      throw new ScanError('invalid escape in string literal', start)
+      this.#offset++
     }
   }
 
@@ -220,18 +280,14 @@ class Scanner {
     while (' \t\n\r'.includes(this.#text[this.#offset] ?? 'x')) this.#offset++
   }
 
-  #expect(character: string, where: string): void {
-    if (this.#text[this.#offset] !== character) this.#fail(`invalid character ${this.#here()} ${where}`)
-    this.#offset++
-  }
-
-  #here(): string {
+  /** The character at hand cannot be there. */
+  #refuse(where: string): never {
     const character = this.#text[this.#offset]
-    if (character === undefined) this.#fail('unexpected end of JSON input')
-    return `'${character}'`
-  }
-
-  #fail(message: string): never {
+    const message =
+      character === undefined ? 'unexpected end of JSON input' : `invalid character '${character}' ${where}`
     throw new ScanError(message, this.#offset)
   }
 }
+
+const backslash = 0x5c
+const isDigit = (code: number): boolean => code >= 0x30 && code <= 0x39

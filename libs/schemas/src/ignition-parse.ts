@@ -1,8 +1,15 @@
 import type { IgnitionConfig } from './ignition.ts'
 import { checkIgnition } from './ignition-check.ts'
+import { decodeIgnition, decodeVersion, findUnusedKeys } from './ignition-decode.ts'
 import type { IgnitionFinding } from './ignition-finding.ts'
-import { type ParsedJson, parseJsonWithPositions, positionOfPath } from './ignition-json.ts'
-import { shapeIgnition } from './ignition-shape.ts'
+import {
+  type JsonNode,
+  offsetOfKey,
+  offsetOfPath,
+  type ParsedJson,
+  type Position,
+  parseJson,
+} from './ignition-json.ts'
 import { ignitionVersions, translateUp } from './ignition-versions.ts'
 
 /** One finding about a config. `path` starts with `$`; line and column count from 1, 0 when there is no position. */
@@ -21,28 +28,35 @@ export type IgnitionParsing = {
 }
 
 /**
- * Parses and checks one config text. All problems are collected; warnings leave the config usable. `versions` are the
- * spec versions taken, all by default.
+ * Parses and checks one config text. All problems are collected, but a value of a wrong type hides all others;
+ * warnings leave the config usable. `versions` are the spec versions taken, all by default.
  */
 export function parseIgnition(
   text: string,
   { versions = ignitionVersions }: { versions?: readonly string[] } = {},
 ): IgnitionParsing {
-  if (text.trim() === '') return unparsed('not a config (empty)')
-  const json = parseJsonWithPositions(text)
-  if (!json.ok) {
-    const { message, at } = json.fault
-    return { problems: [{ path: '$', severity: 'error', message, line: at.line, column: at.column }] }
-  }
-  const version = versionOf(json.value)
+  if (text === '') return unparsed('not a config (empty)')
+  const json = parseJson(text)
+  if (!json.ok) return failedAt(json.fault.at, json.fault.message)
+  const stub = decodeVersion(json.root)
+  if (!stub.ok) return failedAt(json.positionOf(stub.fault.offset), stub.fault.message)
+  const version = parseVersion(stub.version ?? '')
   if (version === undefined) return unparsed("invalid config version (couldn't parse)")
   if (!versions.includes(version)) {
     return unparsed(`unsupported config version ${version}; this agent reads ${versions.join(', ')}`)
   }
-  const { config, findings } = shapeIgnition(json.value, version)
-  if (config) findings.push(...checkFractions(config, json.fractions), ...checkIgnition(config))
-  const problems = findings.map((finding) => placed(finding, json))
-  return problems.some(({ severity }) => severity === 'error') || !config
+  const decoded = decodeIgnition(json.root, version)
+  if (!decoded.ok) return failedAt(json.positionOf(decoded.fault.offset), decoded.fault.message)
+  const { config } = decoded
+  config.ignition.version = version
+  // The reference reads places with a second decoder, which gives up at a number that no float can hold.
+  const placeless = hasHugeNumber(json.root)
+  const findings = [
+    ...checkIgnition(config),
+    ...(placeless ? [] : findUnusedKeys(config, json.root, version)),
+  ]
+  const problems = findings.map((finding) => placed(finding, placeless ? undefined : json))
+  return problems.some(({ severity }) => severity === 'error')
     ? { problems }
     : { config: translateUp(config), problems }
 }
@@ -62,33 +76,39 @@ export function describeIgnitionProblem(problem: IgnitionProblem): string {
     : `${severity} at ${path}, line ${line} col ${column}: ${message}`
 }
 
-/** Every number of the specification is an integer, and none is written as `420.0` or `1e2`. */
-function checkFractions(config: IgnitionConfig, paths: readonly string[]): IgnitionFinding[] {
-  return paths.flatMap((joined): IgnitionFinding[] => {
-    const path = joined.split('.').map((part) => (/^\d+$/.test(part) ? Number(part) : part))
-    const value = path.reduce<unknown>(
-      (at, part) => (at as Record<string, unknown> | undefined)?.[part],
-      config,
-    )
-    return typeof value === 'number' ? [{ path, severity: 'error', message: 'expected an integer' }] : []
-  })
-}
-
 function unparsed(message: string): IgnitionParsing {
-  return { problems: [{ path: '$', severity: 'error', message, line: 0, column: 0 }] }
+  return failedAt({ line: 0, column: 0 }, message)
 }
 
-function versionOf(value: unknown): string | undefined {
-  const ignition = (value as { ignition?: { version?: unknown } } | null)?.ignition
-  const version = ignition?.version
-  return typeof version === 'string' && /^\d+\.\d+\.\d+(-[\w.]+)?$/.test(version) ? version : undefined
+function failedAt({ line, column }: Position, message: string): IgnitionParsing {
+  return { problems: [{ path: '$', severity: 'error', message, line, column }] }
+}
+
+/** A version (semver.org) without the zeros that its numbers may start with here; undefined when it is none. */
+function parseVersion(text: string): string | undefined {
+  const match = /^(\d+)\.(\d+)\.(\d+)(-[0-9A-Za-z.-]*)?(\+[0-9A-Za-z.-]*)?$/.exec(text)
+  if (!match) return undefined
+  const [, major, minor, patch, preRelease = '', metadata = ''] = match
+  return `${Number(major)}.${Number(minor)}.${Number(patch)}${preRelease}${metadata}`
+}
+
+function hasHugeNumber(root: JsonNode): boolean {
+  const left: JsonNode[] = [root]
+  for (let node = left.pop(); node; node = left.pop()) {
+    if (node.kind === 'number' && !Number.isFinite(Number(node.text))) return true
+    if (node.kind === 'list') for (const item of node.items) left.push(item)
+    if (node.kind === 'object') for (const { value } of node.entries) left.push(value)
+  }
+  return false
 }
 
 /** A finding about a key that should not be is placed at the key, any other at the value. */
 function placed(finding: IgnitionFinding, json?: ParsedJson): IgnitionProblem {
-  const path = finding.path.join('.')
-  const position =
-    json && ((finding.atKey && json.keyPositions.get(path)) || positionOfPath(json.positions, finding.path))
+  const offset =
+    json &&
+    ((finding.atKey ? offsetOfKey(json.root, finding.path) : undefined) ??
+      offsetOfPath(json.root, finding.path))
+  const position = offset === undefined ? undefined : json?.positionOf(offset)
   return {
     path: ['$', ...finding.path].join('.'),
     severity: finding.severity,

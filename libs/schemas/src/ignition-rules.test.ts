@@ -192,11 +192,30 @@ test('a finding about what is not there is placed at the nearest parent', () => 
 
 test.each<[string, string[]]>([
   ['420', []],
-  ['420.0', ['error $.storage.files.0.mode']],
-  ['4.2e2', ['error $.storage.files.0.mode']],
+  ['420.0', ['error $']],
+  ['4.2e2', ['error $']],
   ['420, "unknown": 1.5', ['warning $.storage.files.0.unknown']],
 ])('the mode %s', (mode, expected) => {
   const text = `{"ignition": {"version": "3.6.0"}, "storage": {"files": [{"path": "/a", "mode": ${mode}}]}}`
   const { problems } = parseIgnition(text)
   expect(problems.map(({ severity, path }) => `${severity} ${path}`)).toEqual(expected)
+})
+
+test('of two entries of a disk the last says whether a file system overwrites partitions', () => {
+  const disks = [{ device: '/d', partitions: [{ number: 1 }] }, { device: '/d' }]
+  const places = (list: object[]): string[] => {
+    const storage = { disks: list, filesystems: [{ device: '/d' }] }
+    const { problems } = parseIgnition(JSON.stringify({ ignition: { version: '3.6.0' }, storage }))
+    return problems.map(({ path }) => path)
+  }
+  expect(places(disks)).toEqual(['$.storage.disks.1'])
+  expect(places(disks.toReversed())).toEqual(['$.storage.disks.1', '$.storage.filesystems.0.device'])
+})
+
+test('before 3.3 a hard link without a target pointed to itself', () => {
+  const storage = { links: [{ path: '/a', hard: true }], directories: [{ path: '/a' }] }
+  const messages = (version: string): string[] =>
+    parseIgnition(JSON.stringify({ ignition: { version }, storage })).problems.map(({ message }) => message)
+  expect(messages('3.2.0')).toContain('hard link target is a directory')
+  expect(messages('3.3.0')).not.toContain('hard link target is a directory')
 })

@@ -16,7 +16,7 @@ export {
 } from './ignition.ts'
 export { decodeDataUrl, encodeDataUrl } from './ignition-data-url.ts'
 export { duplicateEntries } from './ignition-duplicates.ts'
-export { type Position as JsonPosition, parseJsonWithPositions, positionOfPath } from './ignition-json.ts'
+export { offsetOfPath, parseJson } from './ignition-json.ts'
 export { mergeIgnition } from './ignition-merge.ts'
 export {
   checkMergedIgnition,

@@ -75,7 +75,8 @@ async function filesystemDifferences(
   return found
 }
 
-function nodeDifferences(root: string, partition: CasePartition): string[] {
+/** What of the files, folders and links below a root differs. */
+export function nodeDifferences(root: string, partition: CasePartition): string[] {
   const found: string[] = []
   const look = (node: CaseNode, kind: string, right: (stats: Stats) => boolean): string | undefined => {
     const path = `/${join(node.dir, node.name)}`
@@ -106,7 +107,8 @@ function nodeDifferences(root: string, partition: CasePartition): string[] {
   }
   for (const node of partition.directories ?? []) look(node, 'a directory', (stats) => stats.isDirectory())
   for (const node of partition.links ?? []) {
-    const place = look(node, 'a link', (stats) => stats.isSymbolicLink() !== (node.hard === true))
+    // Another name of a symbolic link is a hard link too.
+    const place = look(node, 'a link', (stats) => node.hard === true || stats.isSymbolicLink())
     if (place === undefined) continue
     if (node.hard) {
       const original = lstatSync(insideRoot(root, node.target ?? ''), { throwIfNoEntry: false })

@@ -8,6 +8,7 @@ import { Fault } from '@kiln/service'
 import { ignite } from '../ignite.ts'
 import { parseOptions, type StageName } from '../options.ts'
 import { createRun } from '../run-of-machine.ts'
+import type { BlackboxFile, BlackboxOptions } from './blackbox.ts'
 import {
   type Case,
   type CaseRun,
@@ -29,7 +30,7 @@ import {
   serveTftp,
 } from './fixtures.ts'
 
-type Order = { files: { name: string; cases: Case[] }[]; folder: string; full: boolean; scratch: string }
+type Order = BlackboxOptions & { files: BlackboxFile[]; scratch: string }
 
 /** Runs at the same time: two cores are enough for a run and the disks of the next. */
 const runsMax = 4
@@ -201,14 +202,14 @@ async function withinLimit(name: string, running: Promise<CaseResult>): Promise<
 let unended = 0
 const disksInUse = new Set<LoopDisk>()
 const order = JSON.parse(readFileSync(0, 'utf8')) as Order
-const readJson = (name: string): unknown => JSON.parse(readFileSync(join(order.folder, name), 'utf8'))
+const readJson = (path: string): unknown => JSON.parse(readFileSync(path, 'utf8'))
 await tool('ip', ['link', 'set', 'lo', 'up'])
 await tool('mount', ['--make-rprivate', '/'])
-const authority = await makeAuthority(readJson('served-fixtures.json') as Fixtures)
+const authority = await makeAuthority(readJson(order.data.served) as Fixtures)
 const servers = [await serve(fixtureListener(authority.routes), 8080), await serveTftp(authority.routes)]
 const around: Surroundings = {
   scratch: order.scratch,
-  images: readJson('fs-images.json') as Record<string, string>,
+  images: readJson(order.data.images) as Record<string, string>,
   authority,
   filesystems: kernelFilesystems(),
 }

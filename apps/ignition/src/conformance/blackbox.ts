@@ -26,8 +26,8 @@ export type BlackboxFile = { name: string; cases: Case[] }
 
 export type BlackboxOptions = {
   full: boolean
-  /** Folder with fs-images.json and served-fixtures.json. */
-  folder: string
+  /** Paths of fs-images.json and served-fixtures.json. */
+  data: { images: string; served: string }
 }
 
 /**

@@ -16,10 +16,11 @@ import { decodeDataUrl, parseIgnition, parsePod } from '@kiln/schemas'
 import { openFilesDirectory } from '@kiln/service'
 import { parse } from 'yaml'
 import { runButane } from '../butane/command.ts'
+import { dataFile } from './case-result.ts'
 
 const usage = `kiln conformance butane: translations of the real Butane against ours.
 
-  --cases DIR    the case files (default: the shared cases)
+  --cases DIR    the case files (default: the shared cases); without a files-dir.json the shared one counts
   --only REGEX   cases whose names match
 
 Ends with "N passed, M failed, K skipped"; exit 1 when one failed.
@@ -58,7 +59,7 @@ export async function runButaneCases(options: {
   }
   const folder = await mkdtemp(join(tmpdir(), 'kiln-butane-'))
   try {
-    await writeFiles(folder, join(casesDir, 'files-dir.json'))
+    await writeFiles(folder, dataFile('files-dir.json', { cases: casesDir, fallback: casesDefault }))
     for (const file of readdirSync(casesDir).toSorted()) {
       if (!file.endsWith('.json') || file === 'files-dir.json') continue
       for (const one of JSON.parse(readFileSync(join(casesDir, file), 'utf8')) as ButaneCase[]) {
@@ -133,7 +134,7 @@ async function run(input: string, argv: string[]): Promise<{ code: number; stdou
 function placesOf(stderr: string): string[] {
   return stderr
     .split('\n')
-    .flatMap((line) => /^(error|warning|info) at (\$\S*, )?(line \d+ col \d+)/.exec(line)?.[0] ?? [])
+    .flatMap((line) => /^(error|warning|info) at (\$.*?, )?(line \d+ col \d+)/.exec(line)?.[0] ?? [])
     .toSorted()
 }
 

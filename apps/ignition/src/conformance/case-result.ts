@@ -1,3 +1,6 @@
+import { existsSync } from 'node:fs'
+import { join } from 'node:path'
+
 /** What became of one case of the conformance data. */
 export type CaseResult = {
   name: string
@@ -11,4 +14,10 @@ export function resultOf(name: string, wrong: string[]): CaseResult {
   return wrong.length === 0
     ? { name, outcome: 'passed' }
     : { name, outcome: 'failed', detail: wrong.join('; ') }
+}
+
+/** Data that cases refer to by name: of their own folder, else of the default one, for cases that come without it. */
+export function dataFile(name: string, folders: { cases: string; fallback: string }): string {
+  const own = join(folders.cases, name)
+  return existsSync(own) ? own : join(folders.fallback, name)
 }

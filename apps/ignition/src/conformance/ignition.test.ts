@@ -1,7 +1,9 @@
-import { mkdtempSync, writeFileSync } from 'node:fs'
+import { linkSync, mkdtempSync, symlinkSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
+import { nodeDifferences } from './blackbox-compare.ts'
+import { dataFile } from './case-result.ts'
 import { type IgnitionCounts, runIgnitionConformance } from './ignition.ts'
 import { type ReportCase, runReports } from './reports.ts'
 import { runUnitTables, type UnitRow } from './unit-tables.ts'
@@ -79,4 +81,25 @@ describe('the runner', () => {
     expect(counts).toEqual({ passed: 0, failed: 0, skipped: 0 })
     expect(lines).toHaveLength(1)
   })
+})
+
+test('another name of a symbolic link is a hard link, another of the same target is none', () => {
+  const root = mkdtempSync(join(tmpdir(), 'kiln-compare-'))
+  symlinkSync('nowhere', join(root, 'bar'))
+  linkSync(join(root, 'bar'), join(root, 'foo'))
+  symlinkSync('nowhere', join(root, 'other'))
+  const owner = { uid: process.getuid!(), gid: process.getgid!() }
+  const link = (name: string) => ({ dir: '/', name, ...owner, target: '/bar', hard: true })
+  expect(nodeDifferences(root, { lengthSectors: 0, links: [link('foo')] })).toEqual([])
+  expect(nodeDifferences(root, { lengthSectors: 0, links: [link('other')] })).toEqual([
+    'other is not a hard link to /bar',
+  ])
+})
+
+test('data that cases refer to are their own, else those of the default folder', () => {
+  const [cases, fallback] = [1, 2].map(() => mkdtempSync(join(tmpdir(), 'kiln-cases-')))
+  writeFileSync(join(cases!, 'own.json'), '{}')
+  const path = (name: string) => dataFile(name, { cases: cases!, fallback: fallback! })
+  expect(path('own.json')).toBe(join(cases!, 'own.json'))
+  expect(path('other.json')).toBe(join(fallback!, 'other.json'))
 })

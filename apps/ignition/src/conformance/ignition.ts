@@ -11,7 +11,7 @@ import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { parseArgs } from 'node:util'
 import { type BlackboxFile, runBlackbox } from './blackbox.ts'
-import type { CaseResult } from './case-result.ts'
+import { type CaseResult, dataFile } from './case-result.ts'
 import { type ReportCase, runReports } from './reports.ts'
 import { runUnitTables, type UnitRow } from './unit-tables.ts'
 
@@ -19,7 +19,8 @@ const casesDefault = resolve(import.meta.dirname, '../../../../../shared/cases/i
 
 const usage = `kiln conformance ignition: case data of the real Ignition against ours.
 
-  --cases DIR   validate-reports*.json, unit-tables*.json and blackbox-*.json (default: the shared cases)
+  --cases DIR   validate-reports*.json, unit-tables*.json and blackbox-*.json (default: the shared cases); images and
+                served bodies are those of the shared cases where DIR has no fs-images.json or served-fixtures.json
   --full        black-box cases in every version they list, not only the lowest and the highest
 
 Ends with "N passed, M failed, K skipped"; exit 1 when one failed.
@@ -42,13 +43,18 @@ export async function runIgnitionConformance(options: IgnitionConformanceOptions
       .filter((name) => name.startsWith(prefix) && name.endsWith('.json'))
       .sort()
       .map((name) => ({ name, cases: JSON.parse(readFileSync(join(folder, name), 'utf8')) as unknown[] }))
+  const folders = { cases: folder, fallback: casesDefault }
+  const data = {
+    images: dataFile('fs-images.json', folders),
+    served: dataFile('served-fixtures.json', folders),
+  }
   const kinds: [string, AsyncIterable<CaseResult> | Iterable<CaseResult>][] = [
     [
       'reports',
       read('validate-reports').flatMap((file) => runReports(file.name, file.cases as ReportCase[])),
     ],
     ['unit tables', read('unit-tables').flatMap((file) => runUnitTables(file.name, file.cases as UnitRow[]))],
-    ['black box', runBlackbox(read('blackbox-') as BlackboxFile[], { full: options.full, folder })],
+    ['black box', runBlackbox(read('blackbox-') as BlackboxFile[], { full: options.full, data })],
   ]
   for (const [kind, results] of kinds) {
     const counts: IgnitionCounts = { passed: 0, failed: 0, skipped: 0 }

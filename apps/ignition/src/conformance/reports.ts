@@ -11,7 +11,7 @@ export type ReportCase = {
 }
 
 /** Level, path and place of a report's line; the wording is each validator's own. */
-const linePattern = /^(error|warning|info) at (?:(\$\S*?)(?:, | ?(?=:)))?(?:line (\d+) col (\d+))?:/
+const linePattern = /^(error|warning|info) at (?:(\$.*?)(?:, (?=line \d)|(?=:)))?(?:line (\d+) col (\d+))?:/
 const unparsed = "couldn't parse config:"
 
 /** Compares exit code and the level, path, line and column of every line, in any order. */

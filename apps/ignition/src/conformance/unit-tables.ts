@@ -5,9 +5,9 @@ import {
   type IgnitionProblem,
   ignitionVersions,
   mergeIgnition,
+  offsetOfPath,
   parseIgnition,
-  parseJsonWithPositions,
-  positionOfPath,
+  parseJson,
 } from '@kiln/schemas'
 import { headersOf } from '../fetch-resource.ts'
 import { type CaseResult, resultOf } from './case-result.ts'
@@ -127,15 +127,17 @@ function contextRow(row: Record<string, unknown>): string[] {
       : [],
   )
   const wrong: string[] = []
-  const json = parseJsonWithPositions((row['inRaw'] as string | undefined) || 'null')
+  const json = parseJson((row['inRaw'] as string | undefined) || 'null')
   if (!json.ok) return [json.fault.message]
   for (const { Context, Marker } of entries) {
     if (lists.length > 0 && !duplicates.includes(Context)) wrong.push(`no duplicate found at ${Context}`)
     if (!Marker?.StartP) continue
     const { Line, Column } = Marker.StartP
-    const place = positionOfPath(json.positions, Context.split('.').slice(1))
-    if (place?.line !== Line || place.column !== Column) {
-      wrong.push(`${Context} is placed at line ${place?.line} col ${place?.column}`)
+    const parts = Context.split('.').slice(1)
+    const path = parts.map((part) => (/^\d+$/.test(part) ? Number(part) : part))
+    const { line, column } = json.positionOf(offsetOfPath(json.root, path))
+    if (line !== Line || column !== Column) {
+      wrong.push(`${Context} is placed at line ${line} col ${column}`)
     }
   }
   if (entries.length === 0 && duplicates.length > 0) wrong.push(`duplicates at ${duplicates.join(', ')}`)

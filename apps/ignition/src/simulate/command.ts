@@ -5,6 +5,7 @@ import { join, resolve } from 'node:path'
 import { parseArgs } from 'node:util'
 import type { GptTable } from '@kiln/gpt'
 import { Fault } from '@kiln/service'
+import { isUrl } from '../config-source.ts'
 import { fileDisk } from '../file-disk.ts'
 import { parseKernelArguments } from '../kernel-arguments.ts'
 import { parseOptions } from '../options.ts'
@@ -22,7 +23,7 @@ Shows what applying CONFIG (a file or URL) would change, on copies: neither IMAG
   --cmdline FILE         with --install: kernel arguments, of which kiln.disk and kiln.reinstall count
   --json                 the report as JSON
   --offline              fetch nothing over the network; a config that needs it fails
-Exit codes: 0 it would apply, 1 it would fail, 7 the config is invalid.
+Exit codes: 0 it would apply, 1 it would fail or CONFIG cannot be read, 2 a flag is wrong, 7 the config is invalid.
 `
 
 const exitCodes: Record<SimulationReport['outcome'], number> = { applies: 0, fails: 1, invalid: 7 }
@@ -50,6 +51,7 @@ export async function simulateCommand(
     return 2
   }
   const config = positionals[0]!
+  requireConfig(config)
   const folder = env[overlayVariable]
   if (values.root !== undefined && folder === undefined) {
     const code = inNamespace(argv, env)
@@ -84,6 +86,18 @@ export async function simulateCommand(
   } finally {
     if (folder === undefined) rmSync(own, { recursive: true, force: true })
   }
+}
+
+/**
+ * A file that cannot be there on any machine says nothing of the config, so that there is nothing to simulate.
+ * @throws Fault `CONFIG_UNREADABLE`
+ */
+function requireConfig(config: string): void {
+  if (isUrl(config)) return
+  const found = statSync(config, { throwIfNoEntry: false })
+  if (!found) throw new Fault('CONFIG_UNREADABLE', `there is no config ${config}; name a file or a URL`)
+  if (found.isDirectory())
+    throw new Fault('CONFIG_UNREADABLE', `${config} is a folder; name the file of the config in it`)
 }
 
 function contradiction(given: {

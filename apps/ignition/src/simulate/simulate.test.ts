@@ -98,6 +98,16 @@ test('an invalid config is told apart, with 7 and all of its problems', async ()
   expect(report.steps.join('\n')).toContain('$.storage.disks.0.partitions.1')
 })
 
+test('a config that is missing is told of before anything is copied', async () => {
+  const { folder, image } = place()
+  const simulate = (config: string) => simulateCommand([config, '--disk', image], {}, () => undefined)
+  await expect(simulate(join(folder, 'missing.ign'))).rejects.toMatchObject({
+    code: 'CONFIG_UNREADABLE',
+    message: expect.stringMatching(/there is no config .*missing\.ign/),
+  })
+  await expect(simulate(folder)).rejects.toMatchObject({ code: 'CONFIG_UNREADABLE' })
+})
+
 test('RAID and LUKS are said to need device mapper, and the rest is shown', async () => {
   const { image, write } = place()
   const storage = {

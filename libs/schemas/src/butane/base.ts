@@ -24,7 +24,7 @@ export type Translation = {
 /** Fields that are only sugar and have no counterpart in Ignition. */
 const sugar = new Set(['inline', 'local', 'contents_local', 'ssh_authorized_keys_local', 'with_mount_unit'])
 
-/** Fields that Ignition wants even when they are empty. */
+/** Fields that are there even when they are empty, for the rules of Ignition to tell of. */
 const required: Record<string, string[]> = {
   directory: ['path'],
   file: ['path'],
@@ -37,6 +37,8 @@ const required: Record<string, string[]> = {
   dropin: ['name'],
   user: ['name'],
   group: ['name'],
+  tang: ['url'],
+  header: ['name'],
 }
 
 /** Before Ignition 3.3 these could not be left out. */
@@ -91,7 +93,10 @@ function carryStruct(
     if (!isEmpty(child)) carried[camel(name)] = child
   }
   const earlier = how.ignition < '3.3.0' ? (requiredEarlier[shape.name] ?? []) : []
-  for (const name of [...(required[shape.name] ?? []), ...earlier]) carried[name] ??= ''
+  for (const name of [...(required[shape.name] ?? []), ...earlier]) {
+    carried[name] ??= ''
+    addOrigin(how.origins, [...from, name], [...to, name])
+  }
   switch (shape.name) {
     case 'resource':
       addContents(carried, value, from, to, how)
@@ -119,7 +124,7 @@ function addContents(
   for (const field of ['local', 'inline'] as const) {
     if (value[field] === undefined) continue
     const at = [...from, field]
-    let bytes: Uint8Array = Buffer.from(field === 'inline' ? value[field] : '', 'utf8')
+    let bytes: Uint8Array = field === 'inline' ? value[field] : new Uint8Array()
     if (field === 'local') {
       const read = readLocal(how.files, value[field])
       if (!read.ok) {

@@ -3,6 +3,7 @@ import { knownLayouts, mainframeLayouts } from './boot-device.ts'
 import type { ConfigPath, Finding, Severity } from './config-path.ts'
 import type { Decoded, Shape } from './decode.ts'
 import { looksDecimal } from './file-mode.ts'
+import { swapUnitsSince } from './mount-units.ts'
 import { hasQuadletExtension, quadletTemplate } from './quadlets.ts'
 import type { Spec } from './specs.ts'
 
@@ -105,7 +106,8 @@ function checkResource(
     return
   }
   const nested = path[0] === 'ignition' && path[1] === 'config'
-  if (nested && given[0] === 'inline') checkNestedConfig(value['inline'], path, { spec, parse }, report)
+  if (!nested || given[0] !== 'inline') return
+  checkNestedConfig(Buffer.from(value['inline']).toString('utf8'), path, { spec, parse }, report)
 }
 
 /** A config that is merged into this one is checked by the same version's rules; another version's are not known. */
@@ -116,11 +118,14 @@ function checkNestedConfig(
   report: Reporter,
 ): void {
   let parsed: unknown
+  const [first] = parse(text).problems
+  // Neither bad JSON nor a wrong type has a path; both are told of a second time at the text.
+  const isUnreadable = first?.path === '$' && first.line > 0
   try {
     parsed = JSON.parse(text)
-  } catch {
-    const [problem] = parse(text).problems
-    report('error', [], problem?.message ?? 'not valid JSON')
+  } catch {}
+  if (parsed === undefined || isUnreadable) {
+    report('error', [], first?.message ?? 'not valid JSON')
     report('error', [...path, 'inline'], 'config is not valid')
     return
   }
@@ -147,11 +152,11 @@ function checkNestedConfig(
 
 function checkMountUnit(value: Decoded, path: ConfigPath, spec: Spec, report: Reporter): void {
   if (value['with_mount_unit'] !== true) return
-  const swap = value['format'] === 'swap' && spec.generation >= 4
+  const swap = value['format'] === 'swap' && spec.generation >= swapUnitsSince
   const noPath = 'path is required if with_mount_unit is true and format is not swap'
   const noFormat = 'format is required if with_mount_unit is true'
   if (!value['format']) report('error', [...path, 'format'], noFormat)
-  const both = spec.generation < 4
+  const both = spec.generation < swapUnitsSince
   if ((both || value['format']) && !swap && !value['path']) report('error', [...path, 'path'], noPath)
 }
 

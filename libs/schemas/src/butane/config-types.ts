@@ -21,6 +21,7 @@ export function machineConfigTypes(): string {
 function typeOf(shape: Shape, depth: number): string {
   switch (shape.kind) {
     case 'string':
+    case 'bytes':
       return 'string'
     case 'int':
       return 'number'

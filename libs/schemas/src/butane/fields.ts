@@ -1,6 +1,7 @@
 import type { Shape, Struct } from './decode.ts'
 
 const string: Shape = { kind: 'string' }
+const bytes: Shape = { kind: 'bytes' }
 const int: Shape = { kind: 'int' }
 const bool: Shape = { kind: 'bool' }
 const list = (of: Shape): Shape => ({ kind: 'list', of })
@@ -11,6 +12,10 @@ const struct = (name: string, fields: Record<string, Shape | undefined>): Struct
     Object.entries(fields).filter((field): field is [string, Shape] => field[1] !== undefined),
   ),
 })
+
+/** In some versions nothing in place of a section is none at all. */
+const nullableIf = (condition: boolean, section: Struct): Struct =>
+  condition ? { ...section, nullable: true } : section
 
 /**
  * Generations of the fields that all variants share, as Butane numbers them: 1 writes Ignition 3.0, 2 3.1, 3 3.2,
@@ -84,7 +89,7 @@ function resourceFields(generation: Generation): Struct {
     compression: string,
     http_headers: generation >= 2 ? list(struct('header', { name: string, value: string })) : undefined,
     source: string,
-    inline: string,
+    inline: bytes,
     local: generation >= 2 ? string : undefined,
     verification,
   })
@@ -155,12 +160,18 @@ function storageFields(generation: Generation, resource: Struct, tang: Struct): 
   })
   const luks = struct('luks', {
     cex: since(6, struct('cex', { enabled: bool })),
-    clevis: struct('clevis', {
-      custom: struct('custom', { config: string, needs_network: bool, pin: string }),
-      tang: list(tang),
-      threshold: int,
-      tpm2: bool,
-    }),
+    clevis: nullableIf(
+      generation === 3,
+      struct('clevis', {
+        custom: nullableIf(
+          generation === 3,
+          struct('custom', { config: string, needs_network: bool, pin: string }),
+        ),
+        tang: list(tang),
+        threshold: int,
+        tpm2: bool,
+      }),
+    ),
     device: string,
     discard: since(5, bool),
     key_file: resource,

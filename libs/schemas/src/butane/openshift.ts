@@ -61,7 +61,7 @@ export function checkOpenShift(config: Decoded, rules: OpenShift): Finding[] {
       const message = 'file contents source must be data URL in this spec version'
       fail(['storage', 'files', index, 'contents', 'source'], message)
     }
-    if (!rules.specialModes && ((file['mode'] ?? 0) & ~0o777) !== 0) {
+    if (!rules.specialModes && (Number(file['mode'] ?? 0) & ~0o777) !== 0) {
       const message = 'special mode bits are not supported in this spec version'
       fail(['storage', 'files', index, 'mode'], message)
     }

@@ -1,4 +1,14 @@
-import { isAlias, isMap, isPair, isScalar, isSeq, LineCounter, type Node, parseAllDocuments } from 'yaml'
+import {
+  isAlias,
+  isMap,
+  isPair,
+  isScalar,
+  isSeq,
+  LineCounter,
+  type Node,
+  type Pair,
+  parseAllDocuments,
+} from 'yaml'
 import type { ConfigPath } from './config-path.ts'
 
 /** Both count from 1; columns count characters. */
@@ -25,8 +35,10 @@ export function parseSource(text: string): Parsed {
     return { ok: false, message: `the source has more than ${sourceLengthMax} characters` }
   }
   const lineCounter = new LineCounter()
+  // The mark of the byte order is no character of the text.
+  const source = text.replace(/^\ufeff/, '')
   const options = { schema: 'failsafe', uniqueKeys: false, keepSourceTokens: true, lineCounter } as const
-  const parsed = parseAllDocuments(text, options)
+  const parsed = parseAllDocuments(source, options)
   const document = Array.isArray(parsed) ? parsed[0] : undefined
   if (!document) return { ok: true, root: undefined }
   const [problem] = document.errors
@@ -36,7 +48,7 @@ export function parseSource(text: string): Parsed {
     return { ok: false, message: line === undefined ? said : `line ${line}: ${said}` }
   }
   try {
-    const reader = new Reader(text, lineCounter)
+    const reader = new Reader(source, lineCounter)
     const root = document.contents === null ? undefined : reader.node(document.contents, undefined, 0)
     return { ok: true, root }
   } catch (error) {
@@ -88,34 +100,44 @@ class Reader {
       if (!target) throw new SourceProblem(`unknown anchor '${node.source}' referenced`)
       return { kind: 'alias', at, target }
     }
-    const read = this.#read(node, at, depth)
+    const read = emptyNode(node, at)
+    // What is within may name the whole.
     const anchor = (node as { anchor?: string } | null)?.anchor
     if (anchor !== undefined) this.#anchors.set(anchor, read)
+    if (isMap(node) && read.kind === 'map') {
+      const inFlow = node.srcToken?.type === 'flow-collection'
+      for (const pair of node.items.filter(isPair)) read.entries.push(this.#entry(pair, inFlow, depth))
+    }
+    if (isSeq(node) && read.kind === 'list') {
+      const tokens = (node.srcToken as { items?: { start?: Token[] }[] } | undefined)?.items ?? []
+      const aligned = tokens.length === node.items.length
+      for (const [index, item] of node.items.entries()) {
+        const start = aligned ? tokens[index]?.start : undefined
+        read.items.push(this.node(emptyAfter(item, start, 'seq-item-ind') ?? item, start, depth + 1))
+      }
+    }
     return read
   }
 
-  #read(node: unknown, at: Place, depth: number): SourceNode {
-    if (isMap(node)) {
-      const entries = node.items.filter(isPair).map((pair) => {
-        const token = pair.srcToken as { start?: Token[]; sep?: Token[] } | undefined
-        const key = this.node(pair.key, token?.start, depth + 1)
-        return { key, value: this.node(pair.value ?? emptyAfter(token?.sep), token?.sep, depth + 1) }
-      })
-      return { kind: 'map', at, entries }
-    }
-    if (isSeq(node)) {
-      const tokens = (node.srcToken as { items?: { start?: Token[] }[] } | undefined)?.items ?? []
-      const aligned = tokens.length === node.items.length
-      const items = node.items.map((item, index) =>
-        this.node(item, aligned ? tokens[index]?.start : undefined, depth + 1),
-      )
-      return { kind: 'list', at, items }
-    }
-    if (isScalar(node)) {
-      const plain = node.type === 'PLAIN'
-      return { kind: 'scalar', at, text: String(node.value ?? ''), plain, tag: node.tag }
-    }
-    return { kind: 'scalar', at, text: '', plain: true, tag: undefined }
+  #entry(pair: Pair, inFlow: boolean, depth: number): SourceEntry {
+    const token = pair.srcToken as { start?: Token[]; sep?: Token[] } | undefined
+    const key = this.node(
+      emptyAfter(pair.key, token?.start, 'explicit-key-ind') ?? pair.key,
+      token?.start,
+      depth + 1,
+    )
+    const value = inFlow ? undefined : emptyAfter(pair.value, token?.sep, 'map-value-ind')
+    const colon = token?.sep?.find(({ type }) => type === 'map-value-ind')
+    const end = colon ? colon.offset + 1 : (pair.key as Node | null)?.range?.[1]
+    const absent = isEmpty(pair.value) && end !== undefined ? { offset: this.#nextToken(end) } : pair.value
+    return { key, value: this.node(value ?? absent, token?.sep, depth + 1) }
+  }
+
+  /** Behind white space and comments. */
+  #nextToken(offset: number): number {
+    const rest = /(?:\s|#[^\n]*)*/y
+    rest.lastIndex = offset
+    return offset + (rest.exec(this.#text)?.[0].length ?? 0)
   }
 
   #place(offset: number): Place {
@@ -142,8 +164,31 @@ function startOf(node: unknown): number {
   return (node as Node | null)?.range?.[0] ?? offset ?? 0
 }
 
-/** A key without a value has it right behind its colon. */
-function emptyAfter(separators: readonly Token[] | undefined): unknown {
-  const colon = separators?.find(({ type }) => type === 'map-value-ind')
-  return colon ? { offset: colon.offset + 1 } : null
+/** What is not there is right behind the sign that announces it. */
+function emptyAfter(
+  node: unknown,
+  tokens: readonly Token[] | undefined,
+  sign: string,
+): { offset: number } | undefined {
+  const announced = isEmpty(node) && tokens?.find(({ type }) => type === sign)
+  return announced ? { offset: announced.offset + 1 } : undefined
+}
+
+/** Neither a value nor an anchor or a tag. */
+const isEmpty = (node: unknown): boolean =>
+  node === null ||
+  (isScalar(node) &&
+    (node.source ?? '') === '' &&
+    node.type === 'PLAIN' &&
+    node.anchor === undefined &&
+    node.tag === undefined)
+
+/** Without what is in it. */
+function emptyNode(node: unknown, at: Place): SourceNode {
+  if (isMap(node)) return { kind: 'map', at, entries: [] }
+  if (isSeq(node)) return { kind: 'list', at, items: [] }
+  if (!isScalar(node)) return { kind: 'scalar', at, text: '', plain: true, tag: undefined }
+  // The library has values of its own for some tags.
+  const text = node.source ?? String(node.value ?? '')
+  return { kind: 'scalar', at, text, plain: node.type === 'PLAIN', tag: node.tag }
 }

@@ -200,6 +200,22 @@ openshift: {${list}: [a, b, a]}`
   ])
 })
 
+test.each<[string, string]>([
+  ['passwd: {users: [{}]}', 'error at $.passwd.users.0.name, line 4 col 18'],
+  ['storage: {files: [{}]}', 'error at $.storage.files.0.path, line 4 col 19'],
+  [
+    'storage: {luks: [{name: a, device: /a, clevis: {tang: [{thumbprint: x}]}}]}',
+    'error at $.storage.luks.0.clevis.tang.0.url, line 4 col 56',
+  ],
+  ['passwd: {users: [{name: core, gecos: ""}]}', 'error at $.passwd.users.0.gecos, line 4 col 38'],
+])('what openshift lacks or refuses in %s is told of in the terms of the source', (body, place) => {
+  const text = `variant: openshift
+version: 4.14.0
+metadata: {name: a, labels: {machineconfiguration.openshift.io/role: worker}}
+${body}`
+  expect(translate(text).lines.map((line) => line.replace(/:.*/, ''))).toEqual([place])
+})
+
 test.each(['1.3.0', '1.6.0'])('fcos %s tells of a root partition that is too small', (version) => {
   const body =
     'storage:\n  disks:\n    - device: /dev/a\n      partitions: [{label: root, number: 4, size_mib: 100}]\n'
@@ -225,6 +241,18 @@ test('a mirrored boot disk without a layout was a warning and is an error', () =
 test('a Tang server of the boot device without an address is refused where it stands', () => {
   const { lines } = translate(fcos('boot_device:\n  luks:\n    tang:\n      - thumbprint: x\n', '1.4.0'))
   expect(lines).toEqual(['error at $.boot_device.luks.tang.0.url, line 6 col 9: invalid url scheme'])
+})
+
+test.each<[string, string]>([
+  ['storage: {luks: [{name: a, device: /a, clevis: {tang: [{thumbprint: x}]}}]}', 'tang.0.url'],
+  [
+    'storage: {files: [{path: /a, contents: {source: "http://x", http_headers: [{value: x}]}}]}',
+    'http_headers.0.name',
+  ],
+])('a key that is missing in %s is told of', (body, end) => {
+  expect(translate(fcos(body)).lines).toEqual([
+    expect.stringMatching(new RegExp(`^error at \\S*${end}, line 3 col`)),
+  ])
 })
 
 test('what machines of a variant cannot do is refused, each time at its own place', () => {
@@ -267,6 +295,10 @@ test('anchors and merge keys are followed, and bounded', () => {
   )
   expect(config.storage.files[1]).toEqual({ path: '/b', mode: 0o600 })
   expect(lines).toEqual(['warning at $.storage.files.1.<<, line 6 col 7: unused key <<'])
+  // In quotes it is a key like others; an anchor may not contain itself, where it is looked at.
+  expect(translate(fcos('"<<": {storage: {files: [{path: /a}]}}')).config.storage).toBeUndefined()
+  expect(translate(fcos('x: &a {b: *a}')).config).toEqual({ ignition: { version: '3.6.0' } })
+  expect(translate(fcos('storage: &a {<<: *a}')).failure).toContain('contains itself')
   const levels = Array.from({ length: 12 }, (_, level) =>
     level === 0
       ? 'a0: &a0 {path: /x}'
@@ -287,6 +319,10 @@ test('a config that is merged in is checked by the rules of its version, if that
   ])
   expect(merge('{"ignition":{"version":"3.6.0"},"storage":{"files":[{"path":"a"}]}}')).toEqual([
     'error at $.storage.files.0.path, line 1 col 1: path not absolute',
+  ])
+  expect(merge('{"ignition":{"version":"3.6.0"},"storage":[]}')).toEqual([
+    expect.stringMatching(/^error at line 1 col 1: .*\$\.storage must be an object/),
+    'error at $.ignition.config.merge.0.inline, line 3 col 38: config is not valid',
   ])
   expect(merge('{"ignition"')).toEqual([
     'error at line 1 col 1: unexpected end of JSON input',

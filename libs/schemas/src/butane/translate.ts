@@ -94,7 +94,7 @@ function translateSource(
 ): ButaneResult {
   const wrapped = spec.openshift !== undefined && options.raw !== true
   const findings = [
-    ...findUnusedKeys(root, spec.shape),
+    ...findUnusedKeys(root, spec.shape, source),
     ...checkSource(source, spec, options.documents.parseIgnition),
   ]
   let origins: Traced['origins'] = new Map()
@@ -109,7 +109,7 @@ function translateSource(
   if (isFatal(findings)) return ended(sourceInvalid)
   findings.push(...findFiltered(translated.config, spec.filters))
   if (isFatal(findings)) return ended(sourceInvalid)
-  const config = translated.config as unknown as IgnitionConfig
+  const config = withNumbers(translated.config) as unknown as IgnitionConfig
   for (const { severity, path, message } of checkIgnition(config)) {
     findings.push({ space: 'json', severity, path, message })
   }
@@ -117,7 +117,7 @@ function translateSource(
   const { problems } = ended('')
   const output = wrapped
     ? renderMachineConfig(machineConfig(source, translated.config))
-    : JSON.stringify(config, undefined, options.pretty ? 2 : undefined)
+    : JSON.stringify(translated.config, withDigits, options.pretty ? 2 : undefined)
   return { ok: true, config, output, problems }
 }
 
@@ -133,7 +133,7 @@ function desugar(source: Decoded, spec: Spec, options: ButaneOptions, findings: 
     findings,
   }
   let traced: Traced = { config: translateBase(source, spec.shape, how), origins: how.origins }
-  traced = addMountUnits(source, traced)
+  traced = addMountUnits(source, traced, spec.generation)
   how.origins = traced.origins
   addTrees(source, traced.config, how)
   addQuadlets(source, traced.config, how)
@@ -149,6 +149,19 @@ function desugar(source: Decoded, spec: Spec, options: ButaneOptions, findings: 
   if (options.raw) findings.push(...findElided(source))
   return traced
 }
+
+/** The checks know numbers alone; an integer that is none exactly is out of every range they have. */
+function withNumbers(value: unknown): unknown {
+  if (typeof value === 'bigint') return Number(value)
+  if (Array.isArray(value)) return value.map(withNumbers)
+  if (typeof value !== 'object' || value === null) return value
+  return Object.fromEntries(Object.entries(value).map(([key, child]) => [key, withNumbers(child)]))
+}
+
+/** What is written has every digit. */
+const withDigits = (_: string, value: unknown): unknown =>
+  typeof value === 'bigint' ? rawJson(String(value)) : value
+const rawJson = (JSON as unknown as { rawJSON(text: string): unknown }).rawJSON
 
 const isFatal = (findings: readonly Finding[]): boolean =>
   findings.some(({ severity }) => severity === 'error')
