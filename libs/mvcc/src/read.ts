@@ -72,19 +72,25 @@ export function* rangeSlices(
   request: RangeRequest,
 ): Generator<KeyValue[] | ValueFetch, Outcome<RangeResponse>> {
   const { records, count, more } = yield* withoutPairs(find(view, request))
-  const values = new ValueReader(view, records)
+  const { history, sliceRecords } = view
+  const keysOnly = request.keysOnly ?? false
+  let values: ValueReader | undefined
+  /** Whether values may have to be fetched, which only changes while others run. */
+  let isFetching = history.hasOut && !keysOnly
   let kvs: KeyValue[] = []
   let bytes = 0
   for (let at = 0; at < records.length; at++) {
-    const record = records[at]!
-    if (kvs.length >= view.sliceRecords || bytes >= sliceBytes) {
+    if (kvs.length >= sliceRecords || bytes >= sliceBytes) {
       yield kvs
       kvs = []
       bytes = 0
+      isFetching = history.hasOut && !keysOnly
     }
-    const isFetched = view.history.hasOut && !request.keysOnly
-    const kv = view.history.keyValue(record, request.keysOnly || isFetched)
-    if (isFetched) kv.value = values.take(at) ?? (yield* values.more(at))
+    const kv = history.keyValue(records[at]!, keysOnly || isFetching)
+    if (isFetching) {
+      values ??= new ValueReader(view, records)
+      kv.value = values.take(at) ?? (yield* values.more(at))
+    }
     kvs.push(kv)
     bytes += kv.value.length
   }
