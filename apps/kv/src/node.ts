@@ -28,6 +28,8 @@ import { CorruptCheck } from './state/corrupt-check.ts'
 import { Reclaimer } from './state/reclaimer.ts'
 import { type Applied, StoreState } from './state/state-machine.ts'
 import { storeVersion } from './state/store-version.ts'
+import { openScratchFile } from './values/scratch-file.ts'
+import { ValueKeeper } from './values/value-keeper.ts'
 import { nodeDisk } from './wal/node-disk.ts'
 
 const publishRetryMs = 500
@@ -74,6 +76,7 @@ export async function startNode(options: NodeOptions): Promise<RunningNode> {
     hasLog: (await disk.list()).length > 0,
   })
   const state = new StoreState()
+  const keeper = await startKeeper(state, settings, options)
   const leases = new LeaseKeeper({ state, clock, log, electionMs: settings.electionMs })
   const corruption = new CorruptCheck({ state, consensus: () => consensus, clock, log })
   let known: () => readonly Member[] = () => []
@@ -122,13 +125,15 @@ export async function startNode(options: NodeOptions): Promise<RunningNode> {
     },
   }).catch(async (error: unknown) => {
     await transport.stop()
+    await keeper?.stop()
     throw error
   })
   known = () => consensus.members()
 
+  measures.values = () => keeper?.counts
   measures.peers = () => transport.counters()
   const reclaimer = new Reclaimer({
-    store: state.store,
+    state,
     clock,
     batchRevisions: settings.compactionBatch,
     pauseMs: settings.compactionPauseMs,
@@ -201,6 +206,7 @@ export async function startNode(options: NodeOptions): Promise<RunningNode> {
   const served = await serveClients(context, watches).catch(async (error: unknown) => {
     await consensus.stop()
     await reclaimer.stop()
+    await keeper?.stop()
     throw error
   })
   const stopRenewal = watchCertificate(settings.clientTls?.certFile, clock, log, served.renewTls)
@@ -245,9 +251,23 @@ export async function startNode(options: NodeOptions): Promise<RunningNode> {
       await leases.stop()
       await consensus.stop()
       await reclaimer.stop()
+      await keeper?.stop()
       unlock()
     },
   }
+}
+
+/** Before anything is restored: what is restored may be more than memory takes. */
+async function startKeeper(
+  state: StoreState,
+  { dataDir, valueBytesMax: bytesMax }: Settings,
+  { clock, log, onFatal }: NodeOptions,
+): Promise<ValueKeeper | undefined> {
+  if (bytesMax === Number.POSITIVE_INFINITY) return undefined
+  const file = await openScratchFile(dataDir)
+  const keeper = new ValueKeeper({ memory: state.store.memory, file, bytesMax, clock, log, onFatal })
+  state.values = keeper
+  return keeper
 }
 
 /** A member that differs from the leader does not begin to serve. */

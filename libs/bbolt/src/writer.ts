@@ -14,8 +14,14 @@ import {
 /** An entry whose value is made only when its page is written: the sizing pass needs the length alone. */
 export type BucketEntry = { key: Uint8Array; valueBytes: number; value(): Uint8Array }
 
-/** A top-level bucket. `entries` is called once a pass and must give the same entries, in the order of their keys. */
-export type BucketSource = { name: string; entries(): Iterable<BucketEntry> }
+/**
+ * A top-level bucket. `entries` is called once a pass and must give the same entries, in the order of their keys. Before entries that are
+ * not to be had at once may come what to wait for, which the passes hand out.
+ */
+export type BucketSource<Wait extends object = never> = {
+  name: string
+  entries(): Iterable<BucketEntry | Wait>
+}
 
 /** What the sizing pass found: all that the writing pass needs to know ahead. */
 export type DatabasePlan = { pages: number; root: number; sizeBytes: number }
@@ -28,13 +34,19 @@ const freelistPage = 2
 const firstPage = 3
 
 /** The sizing pass, in slices: packs the pages as `writeDatabase` will and counts them. */
-export function* planDatabase(buckets: readonly BucketSource[]): Generator<void, DatabasePlan> {
+export function* planDatabase<Wait extends object = never>(
+  buckets: readonly BucketSource<Wait>[],
+): Generator<Wait | undefined, DatabasePlan> {
   const allocator = new Allocator()
   const roots: BucketEntry[] = []
   for (const bucket of sorted(buckets)) {
     const tree = new Tree(allocator, () => undefined)
     let left = sliceEntries
     for (const entry of bucket.entries()) {
+      if (!isEntry(entry)) {
+        yield entry
+        continue
+      }
       tree.add(entry, 0)
       if (--left > 0) continue
       left = sliceEntries
@@ -49,10 +61,10 @@ export function* planDatabase(buckets: readonly BucketSource[]): Generator<void,
 }
 
 /** The writing pass: the whole file from its first byte to its last, in pieces of about 64 KiB. */
-export function* writeDatabase(
-  buckets: readonly BucketSource[],
+export function* writeDatabase<Wait extends object = never>(
+  buckets: readonly BucketSource<Wait>[],
   plan: DatabasePlan,
-): Generator<Uint8Array, void> {
+): Generator<Uint8Array | Wait, void> {
   const allocator = new Allocator()
   let pages: Buffer[] = [headPages(plan)]
   let bytes = pages[0]!.length
@@ -71,6 +83,10 @@ export function* writeDatabase(
   for (const bucket of sorted(buckets)) {
     const tree = new Tree(allocator, emit)
     for (const entry of bucket.entries()) {
+      if (!isEntry(entry)) {
+        yield entry
+        continue
+      }
       tree.add(entry, 0)
       if (bytes >= pieceBytes) yield take()
     }
@@ -228,5 +244,8 @@ function bucketEntry(name: string, root: number): BucketEntry {
   return { key: Buffer.from(name), valueBytes: value.length, value: () => value }
 }
 
-const sorted = (buckets: readonly BucketSource[]): BucketSource[] =>
+const isEntry = <Wait extends object>(entry: BucketEntry | Wait): entry is BucketEntry =>
+  'valueBytes' in entry
+
+const sorted = <Wait extends object>(buckets: readonly BucketSource<Wait>[]): BucketSource<Wait>[] =>
   [...buckets].sort((a, b) => Buffer.compare(Buffer.from(a.name), Buffer.from(b.name)))

@@ -1,8 +1,9 @@
 import type { Key } from './key.ts'
 import type { KeyValue } from './requests.ts'
-import type { SlabWriter } from './slab.ts'
+import type { SlabWriter, ValueWriter } from './slab.ts'
+import { type Slab, ValueFetch } from './value-memory.ts'
 
-const noValue = new Uint8Array(0)
+const noValue = Buffer.alloc(0)
 
 /**
  * A run of versions in columns: some 60 bytes a version beside its key and value, and no object. Columns but `untils` never
@@ -21,14 +22,15 @@ export type Chunk = {
   readonly prevs: Float64Array
   /** Revision at which another version took the place of this one; infinite for the newest. */
   readonly untils: Float64Array
-  /** Where key and value are: slab (its place in `slabs`), first byte, length. */
+  /** Where key and value are: slab (its place in `keyBytes` or `values`), first byte, length. */
   readonly keyStarts: Uint32Array
   readonly keyLengths: Uint32Array
   readonly valueStarts: Uint32Array
   readonly valueLengths: Uint32Array
   readonly keySlabs: Uint16Array
   readonly valueSlabs: Uint16Array
-  readonly slabs: Buffer[]
+  readonly keyBytes: Buffer[]
+  readonly values: Slab[]
   /** Undefined while all are 0. */
   subs: Uint32Array | undefined
   leases: BigInt64Array | undefined
@@ -71,7 +73,8 @@ export function emptyChunk(first: number, capacity: number, sparse: boolean): Ch
     valueLengths: word(3),
     keySlabs: half(0),
     valueSlabs: half(1),
-    slabs: [],
+    keyBytes: [],
+    values: [],
     subs: undefined,
     leases: undefined,
   }
@@ -102,21 +105,54 @@ export function lowerBound(column: Float64Array, count: number, wanted: number):
 /** Views that stay valid: they must not be written to. */
 export function keyBytesAt(chunk: Chunk, slot: number): Buffer {
   const start = chunk.keyStarts[slot]!
-  return chunk.slabs[chunk.keySlabs[slot]!]!.subarray(start, start + chunk.keyLengths[slot]!)
+  return chunk.keyBytes[chunk.keySlabs[slot]!]!.subarray(start, start + chunk.keyLengths[slot]!)
 }
+/** The value, which must be in memory. */
 export function valueAt(chunk: Chunk, slot: number): Buffer {
   const start = chunk.valueStarts[slot]!
-  return chunk.slabs[chunk.valueSlabs[slot]!]!.subarray(start, start + chunk.valueLengths[slot]!)
+  const length = chunk.valueLengths[slot]!
+  return length === 0 ? noValue : bytesOf(slabOf(chunk, slot)).subarray(start, start + length)
+}
+
+export const slabOf = (chunk: Chunk, slot: number): Slab => chunk.values[chunk.valueSlabs[slot]!]!
+
+/** Whether the value has to be fetched. */
+export const isOutAt = (chunk: Chunk, slot: number): boolean =>
+  slabOf(chunk, slot).bytes === undefined && chunk.valueLengths[slot]! > 0
+
+function bytesOf(slab: Slab): Buffer {
+  if (slab.bytes) return slab.bytes
+  throw new Error('assertion failed: values on the disk are fetched before they are used')
+}
+
+/** Adds the value at a slot to what is fetched. */
+export function wantAt(fetch: ValueFetch, chunk: Chunk, slot: number): void {
+  const { values, wants } = fetch
+  if (!isOutAt(chunk, slot)) {
+    values.push(valueAt(chunk, slot))
+    return
+  }
+  const [start, length] = [chunk.valueStarts[slot]!, chunk.valueLengths[slot]!]
+  wants.push({ slab: slabOf(chunk, slot), start, length, at: values.length })
+  values.push(undefined)
+}
+
+/** The values of slots, of which those that are not in memory are fetched. */
+export function* valuesAt(chunk: Chunk, slots: readonly number[]): Generator<ValueFetch, Buffer[]> {
+  const fetch = new ValueFetch()
+  for (const slot of slots) wantAt(fetch, chunk, slot)
+  if (fetch.wants.length > 0) yield fetch
+  return fetch.complete
 }
 
 export function keyAt(chunk: Chunk, slot: number): Key {
   const start = chunk.keyStarts[slot]!
-  return chunk.slabs[chunk.keySlabs[slot]!]!.toString('latin1', start, start + chunk.keyLengths[slot]!)
+  return chunk.keyBytes[chunk.keySlabs[slot]!]!.toString('latin1', start, start + chunk.keyLengths[slot]!)
 }
 
 /** Order of a version's key and another key, as of `a - b`. */
 export function compareKeyAt(chunk: Chunk, slot: number, other: Key): number {
-  const bytes = chunk.slabs[chunk.keySlabs[slot]!]!
+  const bytes = chunk.keyBytes[chunk.keySlabs[slot]!]!
   const start = chunk.keyStarts[slot]!
   const length = chunk.keyLengths[slot]!
   const shared = Math.min(length, other.length)
@@ -132,13 +168,14 @@ const comparedHere = 32
 
 /** Order of the values of two versions. */
 export function compareValues(a: Chunk, slotA: number, b: Chunk, slotB: number): number {
-  const bytesA = a.slabs[a.valueSlabs[slotA]!]!
-  const bytesB = b.slabs[b.valueSlabs[slotB]!]!
   const startA = a.valueStarts[slotA]!
   const startB = b.valueStarts[slotB]!
   const lengthA = a.valueLengths[slotA]!
   const lengthB = b.valueLengths[slotB]!
   const shared = Math.min(lengthA, lengthB)
+  if (shared === 0) return lengthA - lengthB
+  const bytesA = bytesOf(slabOf(a, slotA))
+  const bytesB = bytesOf(slabOf(b, slotB))
   const here = Math.min(shared, comparedHere)
   for (let at = 0; at < here; at++) {
     const difference = bytesA[startA + at]! - bytesB[startB + at]!
@@ -185,7 +222,7 @@ export function isRetainedAt(chunk: Chunk, slot: number, compactRevision: number
 }
 
 /** Where bytes of new versions go. Keys and values apart, as keys are looked at far more often. */
-export type Slabs = { keys: SlabWriter; values: SlabWriter }
+export type Slabs = { keys: SlabWriter; values: ValueWriter }
 
 /** Adds a version; its number must be above those before. */
 export function appendTo(
@@ -203,14 +240,21 @@ export function appendTo(
   chunk.untils[slot] = Number.POSITIVE_INFINITY
   chunk.keyStarts[slot] = slabs.keys.addKey(fields.key)
   chunk.keyLengths[slot] = fields.key.length
-  chunk.keySlabs[slot] = placeOf(chunk, slabs.keys.slab)
+  chunk.keySlabs[slot] = placeOf(chunk.keyBytes, slabs.keys.slab)
   chunk.valueStarts[slot] = slabs.values.add(value)
   chunk.valueLengths[slot] = value.length
-  chunk.valueSlabs[slot] = placeOf(chunk, slabs.values.slab)
+  chunk.valueSlabs[slot] = placeOf(chunk.values, slabs.values.slab)
 }
 
-/** Copies a version with its bytes, so that what it leaves can be freed. */
-export function copyTo(chunk: Chunk, from: Chunk, at: number, slabs: Slabs): void {
+/**
+ * Copies a version with its bytes, so that what it leaves can be freed. A value that is not in memory stays where it is, unless it was
+ * fetched. True if the value was copied.
+ */
+export function copyTo(
+  chunk: Chunk,
+  { chunk: from, slot: at, value: fetched }: { chunk: Chunk; slot: number; value: Buffer | undefined },
+  slabs: Slabs,
+): boolean {
   const slot = appendNumbers(chunk, recordAtSlot(from, at), subAt(from, at), leaseAt(from, at))
   chunk.revisions[slot] = from.revisions[at]!
   chunk.creates[slot] = from.creates[at]!
@@ -219,10 +263,12 @@ export function copyTo(chunk: Chunk, from: Chunk, at: number, slabs: Slabs): voi
   chunk.untils[slot] = from.untils[at]!
   chunk.keyStarts[slot] = slabs.keys.add(keyBytesAt(from, at))
   chunk.keyLengths[slot] = from.keyLengths[at]!
-  chunk.keySlabs[slot] = placeOf(chunk, slabs.keys.slab)
-  chunk.valueStarts[slot] = slabs.values.add(valueAt(from, at))
+  chunk.keySlabs[slot] = placeOf(chunk.keyBytes, slabs.keys.slab)
   chunk.valueLengths[slot] = from.valueLengths[at]!
-  chunk.valueSlabs[slot] = placeOf(chunk, slabs.values.slab)
+  const isCopied = fetched !== undefined || !isOutAt(from, at)
+  chunk.valueStarts[slot] = isCopied ? slabs.values.add(fetched ?? valueAt(from, at)) : from.valueStarts[at]!
+  chunk.valueSlabs[slot] = placeOf(chunk.values, isCopied ? slabs.values.slab : slabOf(from, at))
+  return isCopied
 }
 
 function appendNumbers(chunk: Chunk, record: number, sub: number, lease: bigint): number {
@@ -240,8 +286,7 @@ function appendNumbers(chunk: Chunk, record: number, sub: number, lease: bigint)
 }
 
 /** The slab is nearly always one of the last two. */
-function placeOf(chunk: Chunk, slab: Buffer): number {
-  const { slabs } = chunk
+function placeOf<T>(slabs: T[], slab: T): number {
   const at = slabs.lastIndexOf(slab)
   return at >= 0 ? at : slabs.push(slab) - 1
 }

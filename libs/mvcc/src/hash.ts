@@ -1,7 +1,9 @@
 import { crc32c } from './castagnoli.ts'
 import { accepted, type Outcome, refused } from './errors.ts'
 import { checkRevision } from './read.ts'
+import type { Slices } from './slices.ts'
 import type { MvccStore } from './store.ts'
+import { ValueFetch } from './value-memory.ts'
 import { encodeKeyValue, pinStore, revisionKey } from './version.ts'
 
 export type StoreHash = { hash: number; compactRevision: number; hashRevision: number; revision: number }
@@ -15,7 +17,7 @@ const hashStart = crc32c(Buffer.from('key'))
  * a real etcd with the same history answers the same (kv.md section 7). A deletion that only the last compaction kept is
  * left out, as etcd's index has it no more. Yields between slices; the state hashed is that of the first call.
  */
-export function* hashSlices(store: MvccStore, revision: number): Generator<void, Outcome<StoreHash>> {
+export function* hashSlices(store: MvccStore, revision: number): Slices<Outcome<StoreHash>> {
   const refusal = checkRevision(store, revision)
   if (refusal) return refused(refusal)
   const { compactRevision } = store
@@ -24,6 +26,10 @@ export function* hashSlices(store: MvccStore, revision: number): Generator<void,
   let hash = hashStart
   let left = sliceRecords
   for (const version of pinStore(store).walks[0]!) {
+    if (version instanceof ValueFetch) {
+      yield version
+      continue
+    }
     if (version.revision > hashRevision) break
     if (version.version > 0 || version.revision > compactRevision) {
       hash = crc32c(encodeKeyValue(version), crc32c(revisionKey(version), hash))

@@ -3,6 +3,7 @@ import { type Key, type Span, toKey, toSpan } from './key.ts'
 import { checkRevision, recordAt, type View } from './read.ts'
 import type { KeyValue } from './requests.ts'
 import type { Slices } from './slices.ts'
+import { ValueReader } from './value-reader.ts'
 
 /** What one answer holds at most: entries, and bytes of values. */
 const entriesMax = 10_000
@@ -58,22 +59,41 @@ export function* readRevisions(
   request: RevisionsRequest,
 ): Slices<{ changes: Change[]; more: boolean; compactRevision: number }> {
   const { history } = view
-  const changes: Change[] = []
+  const found: number[] = []
   const room = page(request.limit)
+  let more = false
   let looked = 0
   for (let record = view.index.get(toKey(request.key)); record >= 0; record = history.prev(record)) {
     if (!isKnown(view, record)) break
     const revision = history.revision(record)
     if (revision <= view.revision && (request.before === 0 || revision < request.before)) {
-      const kv = history.keyValue(record, request.keysOnly)
-      if (!room.has(kv.value.length)) return { changes, more: true, compactRevision: view.compactRevision }
-      changes.push({ kind: history.version(record) > 0 ? 'put' : 'delete', kv })
+      if (!room.has(request.keysOnly ? 0 : history.valueBytesOf(record))) {
+        more = true
+        break
+      }
+      found.push(record)
     }
     // The first one at or below the compaction is the last that is known.
     if (revision <= view.compactRevision) break
     if (++looked % view.sliceRecords === 0) yield
   }
-  return { changes, more: false, compactRevision: view.compactRevision }
+  const changes: Change[] = []
+  for (const [at, kv] of (yield* pairsOf(view, found, request.keysOnly)).entries()) {
+    changes.push({ kind: history.version(found[at]!) > 0 ? 'put' : 'delete', kv })
+  }
+  return { changes, more, compactRevision: view.compactRevision }
+}
+
+/** Keys with their values, which are fetched where they are not in memory. */
+function* pairsOf(view: View, records: readonly number[], keysOnly: boolean): Slices<KeyValue[]> {
+  const values = new ValueReader(view, records)
+  const kvs: KeyValue[] = []
+  for (const [at, record] of records.entries()) {
+    const kv = view.history.keyValue(record, true)
+    if (!keysOnly) kv.value = values.take(at) ?? (yield* values.more(at))
+    kvs.push(kv)
+  }
+  return kvs
 }
 
 /** Keys of a range that were deleted, in order. A deletion is known until the next compaction. */
@@ -108,24 +128,29 @@ export function* readDiff(
 ): Slices<{ differences: Difference[]; more: boolean }> {
   const { history } = view
   const to = request.to > 0 ? request.to : view.revision
-  const differences: Difference[] = []
+  const found: { key: Uint8Array; earlier: number; later: number }[] = []
   const room = page(request.limit)
   let more = false
-  const pair = (record: number): KeyValue | undefined =>
-    record < 0 ? undefined : history.keyValue(record, request.keysOnly)
+  const bytesOf = (record: number): number =>
+    record < 0 || request.keysOnly ? 0 : history.valueBytesOf(record)
   yield* scanAll(view, toSpan(request.key, request.rangeEnd), (newest) => {
     const earlier = recordAt(history, newest, request.from)
     const later = recordAt(history, newest, to)
     if (earlier === later) return true
-    const before = pair(earlier)
-    const after = pair(later)
-    if (!room.has((before?.value.length ?? 0) + (after?.value.length ?? 0))) {
+    if (!room.has(bytesOf(earlier) + bytesOf(later))) {
       more = true
       return false
     }
-    differences.push({ key: history.keyBytes(newest), before, after })
+    found.push({ key: history.keyBytes(newest), earlier, later })
     return true
   })
+  const records = found.flatMap(({ earlier, later }) => [earlier, later]).filter((record) => record >= 0)
+  const kvs = (yield* pairsOf(view, records, request.keysOnly)).values()
+  const differences = found.map(({ key, earlier, later }) => ({
+    key,
+    before: earlier < 0 ? undefined : kvs.next().value,
+    after: later < 0 ? undefined : kvs.next().value,
+  }))
   return { differences, more }
 }
 
@@ -142,16 +167,41 @@ export function* planRestore(view: View, request: RestoreRequest): Slices<Outcom
   if (refusal) return refused(refusal)
   const plan: RestorePlan = []
   let bytes = 0
+  const add = (newest: number, from: number): boolean => {
+    const key = history.key(newest)
+    if (from >= 0) bytes += key.length + history.valueBytesOf(from)
+    plan.push({ key, from })
+    return plan.length <= request.changesMax && bytes <= request.bytesMax
+  }
+  /** Keys whose values then and now have to be compared, in order with those that are not. */
+  const found: { newest: number; then: number; now: number }[] = []
+  const hasOut = history.hasOut
   yield* scanAll(view, toSpan(request.key, request.rangeEnd), (newest) => {
     const then = recordAt(history, newest, request.revision)
     const now = recordAt(history, newest, view.revision)
     if (then === now) return true
+    if (hasOut) {
+      found.push({ newest, then, now })
+      return true
+    }
     if (then >= 0 && now >= 0 && history.compareValues(then, now) === 0) return true
-    const key = history.key(newest)
-    if (then >= 0) bytes += key.length + history.value(then).length
-    plan.push({ key, from: then })
-    return plan.length <= request.changesMax && bytes <= request.bytesMax
+    return add(newest, then)
   })
+  const compared = found.filter(({ then, now }) => then >= 0 && now >= 0)
+  const values = new ValueReader(
+    view,
+    compared.flatMap(({ then, now }) => [then, now]),
+  )
+  let at = 0
+  for (const { newest, then, now } of found) {
+    if (then >= 0 && now >= 0) {
+      const before: Buffer = values.take(at) ?? (yield* values.more(at))
+      const after: Buffer = values.take(at + 1) ?? (yield* values.more(at + 1))
+      at += 2
+      if (before.equals(after)) continue
+    }
+    if (!add(newest, then)) break
+  }
   if (plan.length > request.changesMax) return refused(historyRefusals.tooManyChanges)
   if (bytes > request.bytesMax) return refused(refusals.noSpace)
   return accepted(plan)

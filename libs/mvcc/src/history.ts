@@ -6,6 +6,7 @@ import {
   copyTo,
   emptyChunk,
   fieldsAt,
+  isOutAt,
   isRetainedAt,
   keyAt,
   keyBytesAt,
@@ -15,16 +16,24 @@ import {
   type RecordFields,
   recordAtSlot,
   type Slabs,
+  slabOf,
   slotOf,
   valueAt,
+  valuesAt,
+  wantAt,
 } from './chunk.ts'
 import type { Key } from './key.ts'
 import type { KeyValue } from './requests.ts'
 import { defaultSizes, type StoreSizes } from './sizes.ts'
-import { SlabWriter } from './slab.ts'
+import { SlabWriter, ValueWriter } from './slab.ts'
+import { ValueFetch, ValueMemory } from './value-memory.ts'
 
 /** A version as it is read in order. `keyBytes` and `value` are views that stay valid and must not be written to. */
 export type PinnedRecord = { fields: RecordFields; keyBytes: Buffer; value: Buffer }
+
+/** Values looked at together: records, and bytes. */
+const windowRecords = 512
+const windowBytes = 1 << 20
 
 /** All versions since the last compaction in the order they were written, numbered without reuse. */
 export class History {
@@ -37,15 +46,20 @@ export class History {
    */
   readonly #byRange = new Map<number, Chunk>()
   readonly #slabs: Slabs
+  readonly #memory: ValueMemory
   #next = 0
   #count = 0
   #dataBytes = 0
   /** Versions that only reads below this revision see are gone, though they may not be freed yet. */
   #compactRevision = -1
 
-  constructor(sizes: StoreSizes = defaultSizes) {
+  constructor(sizes: StoreSizes = defaultSizes, memory = new ValueMemory()) {
     this.#sizes = sizes
-    this.#slabs = { keys: new SlabWriter(sizes.slabBytes), values: new SlabWriter(sizes.slabBytes) }
+    this.#memory = memory
+    this.#slabs = {
+      keys: new SlabWriter(sizes.slabBytes),
+      values: new ValueWriter(memory, sizes.slabBytes),
+    }
   }
 
   /** Number that the next record will have. */
@@ -124,6 +138,38 @@ export class History {
     const slot = slotOf(chunk, record)
     return chunk.keyLengths[slot]! + chunk.valueLengths[slot]!
   }
+  /** Whether any value may have to be fetched. */
+  get hasOut(): boolean {
+    return this.#memory.outBytes > 0
+  }
+  /** Whether the value has to be fetched. */
+  isOut(record: number): boolean {
+    const chunk = this.#find(record)
+    return isOutAt(chunk, slotOf(chunk, record))
+  }
+  valueBytesOf(record: number): number {
+    const chunk = this.#find(record)
+    return chunk.valueLengths[slotOf(chunk, record)]!
+  }
+  /** Adds the value of a record to what is fetched. */
+  want(fetch: ValueFetch, record: number): void {
+    const chunk = this.#find(record)
+    wantAt(fetch, chunk, slotOf(chunk, record))
+  }
+  /**
+   * The values of the next records from `from` on, as many as one slice takes and at least one; those that are not in memory are
+   * fetched.
+   */
+  *values(records: readonly number[], from: number, max: { records: number; bytes: number }) {
+    const fetch = new ValueFetch()
+    let bytes = 0
+    for (let at = from; at < records.length && at - from < max.records && bytes < max.bytes; at++) {
+      this.want(fetch, records[at]!)
+      bytes += this.valueBytesOf(records[at]!)
+    }
+    if (fetch.wants.length > 0) yield fetch
+    return fetch.complete
+  }
   /** A view that stays valid: it must not be written to. */
   value(record: number): Buffer {
     const chunk = this.#find(record)
@@ -190,16 +236,24 @@ export class History {
    * The versions up to a revision that a store compacted as now has, as they are now, to be read in slices while writes and
    * compactions go on: chunks are replaced when memory is freed, never changed.
    */
-  pinned(revisionMax = Number.POSITIVE_INFINITY): Generator<PinnedRecord, void> {
+  pinned(revisionMax = Number.POSITIVE_INFINITY): Generator<PinnedRecord | ValueFetch, void> {
     const until = { record: this.#next, revision: revisionMax }
     return readPinned([...this.#chunks], until, this.#compactRevision)
   }
 
   /**
    * Frees what a store compacted at `revision` does not have, in the chunk of `from` or the next one there is; answers
-   * where to go on, -1 when all is done. `dropped` hears of each version that is still the newest of its key: a deletion.
+   * where to go on, -1 when all is done. `dropped` hears of each version that is still the newest of its key: a deletion. Values
+   * that are left over in a slab outside memory are fetched and written anew, so that its place can be used again.
    */
-  free(from: number, revision: number, dropped: (record: number, key: Key) => void): number {
+  *free(
+    from: number,
+    revision: number,
+    dropped: (record: number, key: Key) => void,
+  ): Generator<ValueFetch, number> {
+    const fetched = new Map<number, Buffer>()
+    // While something is fetched more can be written to the chunk, and leave memory.
+    while (this.hasOut && (yield* this.#fetchLeftOvers(from, revision, fetched)));
     const place = Math.max(0, this.#placeOf(from))
     const chunk = this.#chunks[place]
     if (!chunk || chunk.revisions[0]! > revision) return -1
@@ -211,17 +265,59 @@ export class History {
       }
       this.#count--
       this.#dataBytes -= chunk.keyLengths[slot]! + chunk.valueLengths[slot]!
+      this.#memory.release(slabOf(chunk, slot), chunk.valueLengths[slot]!)
       if (chunk.untils[slot] === Number.POSITIVE_INFINITY) {
         dropped(recordAtSlot(chunk, slot), keyAt(chunk, slot))
       }
     }
     const next = this.#chunks[place + 1]?.first ?? -1
-    if (kept.length < chunk.count) this.#replace(place, chunk, kept)
+    if (kept.length < chunk.count) this.#replace(place, kept, fetched)
     return next
   }
 
+  /** Fetches what is kept of a chunk in slabs of which less than half is; false if there is nothing of that. */
+  *#fetchLeftOvers(
+    from: number,
+    revision: number,
+    fetched: Map<number, Buffer>,
+  ): Generator<ValueFetch, boolean> {
+    const place = Math.max(0, this.#placeOf(from))
+    const chunk = this.#chunks[place]
+    if (!chunk || chunk.revisions[0]! > revision) return false
+    const kept: number[] = []
+    for (let slot = 0; slot < chunk.count; slot++) if (isRetainedAt(chunk, slot, revision)) kept.push(slot)
+    if (kept.length === chunk.count) return false
+    const before = this.#chunks[place - 1]
+    const joined = before && kept.length > 0 && this.#joins(before, kept.length) ? [before] : []
+    let isMore = false
+    for (const source of [...joined, chunk]) {
+      const slots = source === chunk ? kept : Array.from({ length: source.count }, (_, at) => at)
+      const left = slots.filter((slot) => {
+        const { live, size } = slabOf(source, slot)
+        return live * 2 < size && isOutAt(source, slot) && !fetched.has(recordAtSlot(source, slot))
+      })
+      if (left.length === 0) continue
+      isMore = true
+      const values = yield* valuesAt(source, left)
+      left.forEach((slot, at) => void fetched.set(recordAtSlot(source, slot), values[at]!))
+    }
+    return isMore
+  }
+
+  /** Whether what is kept of a chunk goes behind the one before it. */
+  #joins(before: Chunk, kept: number): boolean {
+    return before.numbers !== undefined && before.count + kept <= this.#sizes.chunkRecords
+  }
+
+  /** Gives up all values: another history takes the place of this one. */
+  dispose(): void {
+    this.#slabs.values.end()
+    for (const { values } of this.#chunks) for (const slab of values) this.#memory.drop(slab)
+  }
+
   /** Puts what is left of a chunk into one of the right size, or behind what is left of the chunk before it. */
-  #replace(place: number, chunk: Chunk, kept: number[]): void {
+  #replace(place: number, kept: number[], fetched: ReadonlyMap<number, Buffer>): void {
+    const chunk = this.#chunks[place]!
     // Numbers go on in a range of their own.
     const isTail = place === this.#chunks.length - 1
     const { chunkRecords } = this.#sizes
@@ -232,16 +328,21 @@ export class History {
       return
     }
     const before = this.#chunks[place - 1]
-    const joins = before?.numbers && before.count + kept.length <= chunkRecords
+    const joins = before !== undefined && this.#joins(before, kept.length)
     const sources = joins ? [before, chunk] : [chunk]
     const size = joins ? before.count + kept.length : kept.length
     const packed = emptyChunk(joins ? before.first : recordAtSlot(chunk, kept[0]!), size, true)
     const slabBytes = Math.min(this.#sizes.slabBytes, 16 * 1024)
-    const slabs = { keys: new SlabWriter(slabBytes), values: new SlabWriter(slabBytes) }
+    const slabs = { keys: new SlabWriter(slabBytes), values: new ValueWriter(this.#memory, slabBytes) }
     for (const source of sources) {
       const slots = source === chunk ? kept : Array.from({ length: source.count }, (_, at) => at)
-      for (const slot of slots) copyTo(packed, source, slot, slabs)
+      for (const slot of slots) {
+        const value = fetched.get(recordAtSlot(source, slot))
+        if (!copyTo(packed, { chunk: source, slot, value }, slabs)) continue
+        this.#memory.release(slabOf(source, slot), source.valueLengths[slot]!)
+      }
     }
+    slabs.values.end()
     if (joins) {
       this.#forget(before)
       this.#chunks.splice(place - 1, 2, packed)
@@ -294,16 +395,23 @@ function* readPinned(
   chunks: Chunk[],
   until: { record: number; revision: number },
   compactRevision: number,
-): Generator<PinnedRecord, void> {
+): Generator<PinnedRecord | ValueFetch, void> {
   for (const chunk of chunks) {
-    for (let slot = 0; slot < chunk.count; slot++) {
-      if (recordAtSlot(chunk, slot) >= until.record || chunk.revisions[slot]! > until.revision) return
-      if (!isRetainedAt(chunk, slot, compactRevision)) continue
-      yield {
-        fields: fieldsAt(chunk, slot),
-        keyBytes: keyBytesAt(chunk, slot),
-        value: valueAt(chunk, slot),
+    for (let slot = 0; slot < chunk.count; ) {
+      const slots: number[] = []
+      let bytes = 0
+      for (; slot < chunk.count && slots.length < windowRecords && bytes < windowBytes; slot++) {
+        if (recordAtSlot(chunk, slot) >= until.record || chunk.revisions[slot]! > until.revision) break
+        if (!isRetainedAt(chunk, slot, compactRevision)) continue
+        slots.push(slot)
+        bytes += chunk.valueLengths[slot]!
       }
+      const isEnd = slot < chunk.count && slots.length < windowRecords && bytes < windowBytes
+      const values = yield* valuesAt(chunk, slots)
+      for (const [at, each] of slots.entries()) {
+        yield { fields: fieldsAt(chunk, each), keyBytes: keyBytesAt(chunk, each), value: values[at]! }
+      }
+      if (isEnd) return
     }
   }
 }

@@ -38,6 +38,7 @@ export { defaultSizes, type StoreSizes } from './sizes.ts'
 export { inOnePiece, type Slices } from './slices.ts'
 export {
   encodeSnapshot,
+  encodeSnapshotSlices,
   restoreSlices,
   restoreSnapshot,
   SnapshotDecoder,
@@ -47,6 +48,7 @@ export {
 } from './snapshot.ts'
 export { MvccStore } from './store.ts'
 export { checkDelete, checkPut, checkRange, checkTxn, txnOpsMaxDefault } from './txn-check.ts'
+export { type Slab, ValueFetch, type ValueMemory, type Want } from './value-memory.ts'
 export {
   encodeKeyValue,
   keyValueBytes,
@@ -57,6 +59,7 @@ export {
   type Version,
 } from './version.ts'
 export { WatchHub } from './watch-hub.ts'
+export type { WatchFetch } from './watch-replayer.ts'
 export {
   defaultWatchLimits,
   type LongSink,

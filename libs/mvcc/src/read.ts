@@ -4,6 +4,8 @@ import { isSingle, type Key, type Span, toSpan } from './key.ts'
 import type { KeyIndex, Tally } from './key-index.ts'
 import type { KeyValue, RangeRequest, RangeResponse, SortTarget } from './requests.ts'
 import { type Slices, sortSlices } from './slices.ts'
+import { ValueFetch } from './value-memory.ts'
+import { sliceBytes, ValueReader } from './value-reader.ts'
 
 /** What a read needs to see of the store. */
 export type View = {
@@ -15,9 +17,6 @@ export type View = {
   /** Keys looked at before a slice ends. */
   sliceRecords: number
 }
-
-/** Bytes of values in one slice of an answer. */
-const sliceBytes = 1 << 20
 
 /** The key's record as of a revision, or -1 if it did not exist then. `newest` is where its chain begins. */
 export function recordAt(history: History, newest: number, revision: number): number {
@@ -71,17 +70,27 @@ type Found = { records: number[]; count: number; more: boolean }
 export function* rangeSlices(
   view: View,
   request: RangeRequest,
-): Generator<KeyValue[], Outcome<RangeResponse>> {
+): Generator<KeyValue[] | ValueFetch, Outcome<RangeResponse>> {
   const { records, count, more } = yield* withoutPairs(find(view, request))
+  const { history, sliceRecords } = view
+  const keysOnly = request.keysOnly ?? false
+  let values: ValueReader | undefined
+  /** Whether values may have to be fetched, which only changes while others run. */
+  let isFetching = history.hasOut && !keysOnly
   let kvs: KeyValue[] = []
   let bytes = 0
-  for (const record of records) {
-    if (kvs.length >= view.sliceRecords || bytes >= sliceBytes) {
+  for (let at = 0; at < records.length; at++) {
+    if (kvs.length >= sliceRecords || bytes >= sliceBytes) {
       yield kvs
       kvs = []
       bytes = 0
+      isFetching = history.hasOut && !keysOnly
     }
-    const kv = view.history.keyValue(record, request.keysOnly)
+    const kv = history.keyValue(records[at]!, keysOnly || isFetching)
+    if (isFetching) {
+      values ??= new ValueReader(view, records)
+      kv.value = values.take(at) ?? (yield* values.more(at))
+    }
     kvs.push(kv)
     bytes += kv.value.length
   }
@@ -95,8 +104,11 @@ export function* rangeWithin(view: View, request: RangeRequest): Slices<RangeRes
   for (;;) {
     const step = slices.next()
     if (!step.done) {
-      kvs.push(...step.value)
-      yield
+      if (step.value instanceof ValueFetch) yield step.value
+      else {
+        kvs.push(...step.value)
+        yield
+      }
     } else if (step.value.ok) {
       return {
         ...step.value.value,
@@ -106,11 +118,11 @@ export function* rangeWithin(view: View, request: RangeRequest): Slices<RangeRes
   }
 }
 
-function* withoutPairs<T>(slices: Slices<T>): Generator<KeyValue[], T> {
+function* withoutPairs<T>(slices: Slices<T>): Generator<KeyValue[] | ValueFetch, T> {
   for (;;) {
     const step = slices.next()
     if (step.done) return step.value
-    yield []
+    yield step.value ?? []
   }
 }
 
@@ -149,7 +161,9 @@ function* find(view: View, request: RangeRequest): Slices<Found> {
   yield* scanLive(view, toSpan(request.key, request.rangeEnd), revision, visit, add)
   if (request.countOnly) return { records: [], count, more: false }
   if (isSorted) {
-    if (target !== 'key')
+    if (target === 'value' && view.history.hasOut) {
+      records = yield* sortByValue(view, records, { isDescending: order === 'descend', limit })
+    } else if (target !== 'key')
       records = yield* sortRecords(view, records, { target, isDescending: order === 'descend' })
     // The scan was in key order already.
     else records.reverse()
@@ -167,6 +181,32 @@ function passesFilters(history: History, record: number, request: RangeRequest):
     (!request.minCreateRevision || createRevision >= request.minCreateRevision) &&
     (!request.maxCreateRevision || createRevision <= request.maxCreateRevision)
   )
+}
+
+/**
+ * Sorts by values that may not be in memory, as `sortRecords` does, and keeps no more of them than the answer has and a slice. What is
+ * behind the limit is of no order.
+ */
+function* sortByValue(
+  view: View,
+  records: number[],
+  { isDescending, limit }: { isDescending: boolean; limit: number },
+): Slices<number[]> {
+  const sign = isDescending ? -1 : 1
+  const compare = (a: { value: Buffer }, b: { value: Buffer }): number =>
+    sign * Buffer.compare(a.value, b.value)
+  const values = new ValueReader(view, records)
+  const rest: number[] = []
+  let kept: { record: number; value: Buffer }[] = []
+  const cut = Math.max(2 * limit, view.sliceRecords)
+  for (const [at, record] of records.entries()) {
+    kept.push({ record, value: values.take(at) ?? (yield* values.more(at)) })
+    if (kept.length < cut && at + 1 < records.length) continue
+    kept = yield* sortSlices(kept, compare, view.sliceRecords)
+    for (const { record: behind } of kept.slice(limit)) rest.push(behind)
+    kept = kept.slice(0, limit)
+  }
+  return [...kept.map(({ record }) => record), ...rest]
 }
 
 function sortRecords(

@@ -1,4 +1,5 @@
 import type { Key } from './key.ts'
+import type { Slab, ValueMemory } from './value-memory.ts'
 
 const firstBytes = 4096
 
@@ -13,6 +14,8 @@ export class SlabWriter {
   #current: Buffer = Buffer.alloc(0)
   #used = 0
   #nextBytes: number
+  /** Whether the last bytes added have a slab of their own. */
+  isAlone = false
 
   constructor(slabBytes: number) {
     this.#slabBytes = slabBytes
@@ -33,7 +36,8 @@ export class SlabWriter {
   }
 
   #reserve(length: number): number {
-    if (length > this.#slabBytes >> 2) {
+    this.isAlone = length > this.#slabBytes >> 2
+    if (this.isAlone) {
       this.slab = Buffer.allocUnsafeSlow(length)
       return 0
     }
@@ -46,5 +50,43 @@ export class SlabWriter {
     this.#used += length
     this.slab = this.#current
     return at
+  }
+}
+
+/** Values in slabs that may leave memory once they are full. */
+export class ValueWriter {
+  readonly #memory: ValueMemory
+  readonly #writer: SlabWriter
+  #open: Slab
+  /** Where the last value added is. */
+  slab: Slab
+
+  constructor(memory: ValueMemory, slabBytes: number) {
+    this.#memory = memory
+    this.#writer = new SlabWriter(slabBytes)
+    this.#open = memory.begin(Buffer.alloc(0))
+    this.slab = this.#open
+  }
+
+  /** Copies a value in and answers where it starts in `slab`. */
+  add(value: Uint8Array): number {
+    const at = this.#writer.add(value)
+    const bytes = this.#writer.slab
+    if (value.length === 0 || bytes === this.#open.bytes) this.slab = this.#open
+    else {
+      this.slab = this.#memory.begin(bytes)
+      if (!this.#writer.isAlone) {
+        this.#memory.full(this.#open)
+        this.#open = this.slab
+      }
+    }
+    this.slab.live += value.length
+    if (this.#writer.isAlone) this.#memory.full(this.slab)
+    return at
+  }
+
+  /** No more values come. */
+  end(): void {
+    this.#memory.full(this.#open)
   }
 }

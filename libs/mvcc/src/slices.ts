@@ -1,14 +1,18 @@
+import { ValueFetch } from './value-memory.ts'
+
 /**
  * Long operations are generators: each yield is a place where the caller may let others run. What they answer does not
  * depend on where those places are. An operation of ordinary size yields nowhere.
+ * One that yields a fetch goes on when its values are put.
  */
-export type Slices<T> = Generator<void, T>
+export type Slices<T> = Generator<ValueFetch | undefined, T>
 
-/** Runs an operation in one piece. */
+/** Runs an operation in one piece, which only one whose values are in memory can do. */
 export function inOnePiece<T>(slices: Generator<unknown, T>): T {
   for (;;) {
     const step = slices.next()
     if (step.done) return step.value
+    if (step.value instanceof ValueFetch) throw new Error('assertion failed: all values are in memory')
   }
 }
 

@@ -5,6 +5,7 @@ import { KeyIndex } from './key-index.ts'
 import { LeaseBook } from './lease-book.ts'
 import { inOnePiece, type Slices } from './slices.ts'
 import type { MvccStore } from './store.ts'
+import { ValueFetch } from './value-memory.ts'
 import { type PinnedStore, pinStore, type Version } from './version.ts'
 
 /** First bytes of a snapshot, and the version of what follows. */
@@ -30,6 +31,18 @@ export type SnapshotProblem = 'truncated' | 'not-a-snapshot' | 'newer-format' | 
  * u32, value length u32, revision f64, sub u32, create f64, version f64, lease i64, key, value; last the CRC-32 of all before.
  */
 export function encodeSnapshot(store: MvccStore): Generator<Uint8Array, void> {
+  return inMemory(encodeSnapshotSlices(store))
+}
+
+function* inMemory(pieces: Iterable<Uint8Array | ValueFetch>): Generator<Uint8Array, void> {
+  for (const piece of pieces) {
+    if (piece instanceof ValueFetch) throw new Error('assertion failed: all values are in memory')
+    yield piece
+  }
+}
+
+/** The same where values may not be in memory: a fetch comes before the pieces it is for. */
+export function encodeSnapshotSlices(store: MvccStore): Generator<Uint8Array | ValueFetch, void> {
   const { walks, ...state } = pinStore(store)
   return encodePinned(
     new SnapshotEncoder({ ...state, count: store.history.pinnedCount(store.revision) }),
@@ -37,9 +50,16 @@ export function encodeSnapshot(store: MvccStore): Generator<Uint8Array, void> {
   )
 }
 
-function* encodePinned(encoder: SnapshotEncoder, versions: Iterable<Version>): Generator<Uint8Array, void> {
+function* encodePinned(
+  encoder: SnapshotEncoder,
+  versions: Iterable<Version | ValueFetch>,
+): Generator<Uint8Array | ValueFetch, void> {
   yield encoder.head
   for (const version of versions) {
+    if (version instanceof ValueFetch) {
+      yield version
+      continue
+    }
     const piece = encoder.add(version)
     if (piece) yield piece
   }
@@ -155,7 +175,7 @@ export class SnapshotDecoder {
 
   constructor(store: MvccStore) {
     this.#store = store
-    this.#history = new History(store.sizes)
+    this.#history = new History(store.sizes, store.memory)
     this.#index = new KeyIndex(this.#history, store.sizes.leafKeys)
   }
 
@@ -172,15 +192,23 @@ export class SnapshotDecoder {
 
   /** Replaces the store's content; the store is untouched if the snapshot is not good or not complete. */
   end(): SnapshotProblem | undefined {
-    if (this.#problem) return this.#problem
-    if (!this.#head || this.#leasesLeft + this.#recordsLeft > 0 || this.#rest.length < 4) return 'truncated'
-    if (this.#rest.length > 4 || this.#rest.readUInt32LE(0) !== this.#crc) return 'checksum'
+    const problem = this.#problem ?? this.#problemOfEnd()
+    if (problem || !this.#head) {
+      this.#history.dispose()
+      return problem
+    }
     this.#store.replace({
       index: this.#index,
       history: this.#history,
       leases: this.#leases,
       ...this.#head,
     })
+    return undefined
+  }
+
+  #problemOfEnd(): SnapshotProblem | undefined {
+    if (!this.#head || this.#leasesLeft + this.#recordsLeft > 0 || this.#rest.length < 4) return 'truncated'
+    if (this.#rest.length > 4 || this.#rest.readUInt32LE(0) !== this.#crc) return 'checksum'
     return undefined
   }
 

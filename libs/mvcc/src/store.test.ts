@@ -112,7 +112,7 @@ test('what a read in slices looks at stays until it has ended', () => {
   while (store.reclaim(1));
   expect(store.isReclaimPending).toBe(true)
   for (let step = slices.next(); ; step = slices.next()) {
-    if (!step.done) found.push(...step.value)
+    if (!step.done) found.push(...(step.value as KeyValue[]))
     else {
       if (step.value.ok) found.push(...step.value.value.kvs)
       expect(step.value).toMatchObject({ ok: true, value: { count: 20, revision: 21 } })

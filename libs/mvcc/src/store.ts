@@ -21,6 +21,8 @@ import type {
 import { defaultSizes, type StoreSizes } from './sizes.ts'
 import { inOnePiece, type Slices, sortSlices } from './slices.ts'
 import { choosePath, isWriting, readPath, type TxnPath } from './txn-path.ts'
+import { ValueFetch, ValueMemory } from './value-memory.ts'
+import { ValueReader } from './value-reader.ts'
 
 /** What a record costs besides its key and value. */
 const recordOverheadBytes = 64
@@ -33,6 +35,8 @@ const nothing = new Uint8Array(0)
  */
 export class MvccStore {
   readonly sizes: StoreSizes
+  /** What of the values is in memory. */
+  readonly memory = new ValueMemory()
   #history: History
   #index: KeyIndex
   #leases = new LeaseBook()
@@ -47,7 +51,7 @@ export class MvccStore {
 
   constructor(sizes: Partial<StoreSizes> = {}) {
     this.sizes = { ...defaultSizes, ...sizes }
-    this.#history = new History(this.sizes)
+    this.#history = new History(this.sizes, this.memory)
     this.#index = new KeyIndex(this.#history, this.sizes.leafKeys)
   }
 
@@ -76,8 +80,10 @@ export class MvccStore {
     const slices = this.rangeSlices(request)
     for (;;) {
       const step = slices.next()
-      if (!step.done) kvs.push(...step.value)
-      else if (!step.value.ok || kvs.length === 0) return step.value
+      if (!step.done) {
+        if (step.value instanceof ValueFetch) throw new Error('assertion failed: all values are in memory')
+        kvs.push(...step.value)
+      } else if (!step.value.ok || kvs.length === 0) return step.value
       else return accepted({ ...step.value.value, kvs: [...kvs, ...step.value.value.kvs] })
     }
   }
@@ -86,7 +92,7 @@ export class MvccStore {
    * The same in slices, at the revision of the first one whatever is written meanwhile. Pairs come with the slices, in order;
    * the last ones with the answer. Must be run to its end or ended by `return`.
    */
-  *rangeSlices(request: RangeRequest): Generator<KeyValue[], Outcome<RangeResponse>> {
+  *rangeSlices(request: RangeRequest): Generator<KeyValue[] | ValueFetch, Outcome<RangeResponse>> {
     const view = this.#view()
     const refusal = checkRevision(view, request.revision ?? 0)
     if (refusal) return refused(refusal)
@@ -119,8 +125,8 @@ export class MvccStore {
     }
   }
 
-  /** The versions a compacted store has, in the order of their revisions, as of now; to be read in slices. */
-  versions(): Generator<PinnedRecord, void> {
+  /** The versions a compacted store has, in the order of their revisions, as of now; to be read in slices; a fetch comes before the versions it is for. */
+  versions(): Generator<PinnedRecord | ValueFetch, void> {
     return this.#history.pinned(this.#revision)
   }
 
@@ -135,6 +141,17 @@ export class MvccStore {
     if (refusal) return refused(refusal)
     this.#changes = 0
     const response = this.#put(request)
+    this.#finish()
+    return accepted(response)
+  }
+
+  /** The same for a put that may need the value before it. */
+  *putSlices(request: PutRequest): Slices<Outcome<PutResponse>> {
+    const refusal = this.#checkPut(request)
+    if (refusal) return refused(refusal)
+    const before = this.#isFetching(request) ? yield* this.#valueBefore(request) : undefined
+    this.#changes = 0
+    const response = this.#put(request, before)
     this.#finish()
     return accepted(response)
   }
@@ -199,6 +216,12 @@ export class MvccStore {
    * when all is done, nor when reads still look at the rest.
    */
   reclaim(recordsMax: number): boolean {
+    return inOnePiece(this.reclaimSlices(recordsMax))
+  }
+
+  /** The same where values may not be in memory. It must have ended before it is called again. */
+  *reclaimSlices(recordsMax: number): Slices<boolean> {
+    const history = this.#history
     let target = this.#compactRevision
     for (const revision of this.#pins.keys()) target = Math.min(target, revision)
     let { revision: goal, next: at } = this.#reclaiming
@@ -209,9 +232,11 @@ export class MvccStore {
       at = 0
     }
     for (let left = recordsMax; left > 0 && at >= 0; left -= this.sizes.chunkRecords) {
-      at = this.#history.free(at, goal, (record, key) => {
+      at = yield* history.free(at, goal, (record, key) => {
         if (this.#index.get(key) === record) this.#index.delete(key)
       })
+      // Another history came in its place meanwhile.
+      if (history !== this.#history) return this.isReclaimPending
     }
     this.#reclaiming = { revision: goal, next: at }
     return at >= 0 || goal < target
@@ -225,11 +250,14 @@ export class MvccStore {
     if (!planned.ok) return planned
     this.#changes = 0
     let put = 0
+    const records = planned.value.map(({ from }) => from).filter((from) => from >= 0)
+    const values = new ValueReader(this.#view(), records)
     for (const [at, { key, from }] of planned.value.entries()) {
       if (from < 0) this.#delete(key)
       else {
+        const value: Buffer = values.take(put) ?? (yield* values.more(put))
         put++
-        this.#put({ key: fromKey(key), value: this.#history.value(from) })
+        this.#put({ key: fromKey(key), value })
       }
       if ((at + 1) % this.sizes.sliceRecords === 0) yield
     }
@@ -272,6 +300,7 @@ export class MvccStore {
     revision: number
     compactRevision: number
   }): void {
+    this.#history.dispose()
     this.#index = state.index
     this.#history = state.history
     this.#leases = state.leases
@@ -341,7 +370,13 @@ export class MvccStore {
       case 'range':
         return { kind: 'range', response: yield* rangeWithin(this.#ownView(), op.request) }
       case 'put':
-        return { kind: 'put', response: this.#put(op.request) }
+        return {
+          kind: 'put',
+          response: this.#put(
+            op.request,
+            this.#isFetching(op.request) ? yield* this.#valueBefore(op.request) : undefined,
+          ),
+        }
       case 'delete':
         return { kind: 'delete', response: yield* this.#deleteRange(op.request) }
       case 'txn':
@@ -351,11 +386,27 @@ export class MvccStore {
     }
   }
 
-  #put(request: PutRequest): PutResponse {
+  /** Whether a put needs the value before it, which may not be in memory. */
+  #isFetching({ prevKv, ignoreValue }: PutRequest): boolean {
+    return this.#history.hasOut && !!(prevKv || ignoreValue)
+  }
+
+  *#valueBefore({ key }: PutRequest): Slices<Buffer | undefined> {
+    const before = this.#newest(toKey(key))
+    if (before < 0) return undefined
+    const fetch = new ValueFetch()
+    this.#history.want(fetch, before)
+    if (fetch.wants.length > 0) yield fetch
+    return fetch.complete[0]
+  }
+
+  /** `valueBefore` is the value before it, if that was fetched. */
+  #put(request: PutRequest, valueBefore?: Buffer): PutResponse {
     const key = toKey(request.key)
     const before = this.#newest(key)
-    const prevKv = request.prevKv && before >= 0 ? this.#history.keyValue(before) : undefined
-    const value = request.ignoreValue ? this.#history.value(before) : request.value
+    const prevKv = request.prevKv && before >= 0 ? this.#history.keyValue(before, !!valueBefore) : undefined
+    if (prevKv && valueBefore) prevKv.value = valueBefore
+    const value = request.ignoreValue ? (valueBefore ?? this.#history.value(before)) : request.value
     const leaseBefore = before < 0 ? 0n : this.#history.lease(before)
     const lease = request.ignoreLease ? leaseBefore : (request.lease ?? 0n)
     this.#append(key, value, before, lease)
@@ -375,8 +426,12 @@ export class MvccStore {
       return true
     })
     const prevKvs: KeyValue[] = []
+    const values = new ValueReader(view, request.prevKv ? records : [])
     for (const [at, record] of records.entries()) {
-      if (request.prevKv) prevKvs.push(this.#history.keyValue(record))
+      if (request.prevKv) {
+        const value: Buffer = values.take(at) ?? (yield* values.more(at))
+        prevKvs.push({ ...this.#history.keyValue(record, true), value })
+      }
       this.#delete(this.#history.key(record))
       if ((at + 1) % sliceRecords === 0 && at + 1 < records.length) yield
     }

@@ -2,6 +2,7 @@ import { toSpan } from './key.ts'
 import { rangeWithin, scanLive, type View } from './read.ts'
 import type { Compare, CompareResult, RequestOp, ResponseOp, TxnRequest, TxnResponse } from './requests.ts'
 import type { Slices } from './slices.ts'
+import { ValueReader } from './value-reader.ts'
 
 /** The way a transaction takes: its branch, and that of each transaction nested in it. */
 export type TxnPath = { succeeded: boolean; steps: { op: RequestOp; inner: TxnPath | undefined }[] }
@@ -41,6 +42,7 @@ export function* readPath(view: View, path: TxnPath): Slices<TxnResponse> {
  * all: a value compare is then false whatever its operator (kv.md section 3).
  */
 function* holds(view: View, compare: Compare): Slices<boolean> {
+  if (compare.target === 'value' && view.history.hasOut) return yield* holdsByValue(view, compare)
   let isFound = false
   let isHeld = true
   yield* scanLive(view, toSpan(compare.key, compare.rangeEnd), view.revision, (record) => {
@@ -51,6 +53,21 @@ function* holds(view: View, compare: Compare): Slices<boolean> {
   if (isFound) return isHeld
   if (compare.target === 'value') return false
   return meets(compare.result, sign(0n, BigInt(compare.wanted)))
+}
+
+/** The same for values that may not be in memory. */
+function* holdsByValue(view: View, compare: Compare & { target: 'value' }): Slices<boolean> {
+  const records: number[] = []
+  yield* scanLive(view, toSpan(compare.key, compare.rangeEnd), view.revision, (record) => {
+    records.push(record)
+    return true
+  })
+  const values = new ValueReader(view, records)
+  for (let at = 0; at < records.length; at++) {
+    const value: Buffer = values.take(at) ?? (yield* values.more(at))
+    if (!meets(compare.result, Buffer.compare(value, compare.wanted))) return false
+  }
+  return records.length > 0
 }
 
 function orderOf(view: View, record: number, compare: Compare): number {

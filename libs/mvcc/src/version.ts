@@ -1,5 +1,6 @@
 import type { PinnedRecord } from './history.ts'
 import type { MvccStore } from './store.ts'
+import { ValueFetch } from './value-memory.ts'
 
 /** One version of a key with its place in the history; `version` 0 is a deletion. */
 export type Version = {
@@ -18,8 +19,8 @@ export type PinnedStore = {
   revision: number
   compactRevision: number
   leases: { id: bigint; ttl: number; remainingTtl: number }[]
-  /** Every retained version in the order of revisions. Each of the walks can be taken once. */
-  walks: Generator<Version, void>[]
+  /** Every retained version in the order of revisions. Each of the walks can be taken once; a fetch comes before the versions it is for. */
+  walks: Generator<Version | ValueFetch, void>[]
 }
 
 /** Pins the store at this moment for `walks` walks. */
@@ -32,8 +33,13 @@ export function pinStore(store: MvccStore, walks = 1): PinnedStore {
   }
 }
 
-function* versionsOf(records: Generator<PinnedRecord, void>): Generator<Version, void> {
-  for (const { fields, keyBytes, value } of records) yield { ...fields, key: keyBytes, value }
+function* versionsOf(
+  records: Generator<PinnedRecord | ValueFetch, void>,
+): Generator<Version | ValueFetch, void> {
+  for (const record of records) {
+    if (record instanceof ValueFetch) yield record
+    else yield { ...record.fields, key: record.keyBytes, value: record.value }
+  }
 }
 
 export const revisionKeyBytes = 17

@@ -2,8 +2,8 @@ import { toSpan } from './key.ts'
 import type { StoreEvent } from './requests.ts'
 import { type SpanGroup, SpanIndex } from './span-index.ts'
 import type { MvccStore } from './store.ts'
-import { eventOf, fragments } from './watch-replay.ts'
-import { Replayer } from './watch-replayer.ts'
+import { eventOf, fragments, isReady } from './watch-replay.ts'
+import { Replayer, type WatchFetch } from './watch-replayer.ts'
 import {
   defaultWatchLimits,
   emptyMessage,
@@ -181,6 +181,14 @@ export class WatchHub {
     return isMore || this.#revision !== this.#store.revision
   }
 
+  /**
+   * What has to be fetched before some watchers can go on, since the last call: to be asked for after each `sync`, which goes on with
+   * them once it is there. Only to be had while values are not all in memory.
+   */
+  takeFetches(): WatchFetch[] {
+    return this.#replayer.takeFetches()
+  }
+
   /** Periodic: tells watchers that asked for it and heard nothing since the last time how far they are. */
   notifyProgress(): void {
     for (const stream of this.#streams) {
@@ -229,6 +237,7 @@ export class WatchHub {
   /** Watchers with the same records and options share one array of events, which is then encoded once. */
   #deliver(): void {
     const { replayEventsMax, replayBytesMax, advanceWatchersMax } = this.#limits
+    const { history } = this.#store
     const touched = this.#touched
     let left = advanceWatchersMax
     this.#touched = []
@@ -236,12 +245,17 @@ export class WatchHub {
     for (const group of touched) {
       const { pending, firstRevision } = group
       const isLarge = pending.length > replayEventsMax || group.pendingBytes > replayBytesMax
+      /** Values that are not in memory are fetched as for watchers that lag; by whether previous ones are wanted. */
+      const missing: (boolean | undefined)[] = []
+      const isMissing = (withPrevKv: boolean): boolean =>
+        (missing[Number(withPrevKv)] ??=
+          history.hasOut && !pending.every((record) => isReady(this.#store, record, withPrevKv)))
       group.pending = []
       group.pendingBytes = 0
       /** By options and first revision: most groups have one. */
       const variants = new Map<number, StoreEvent[]>()
       for (const watcher of group.watchers) {
-        if (isLarge || !isOpen(watcher.stream) || left === 0) {
+        if (isLarge || !isOpen(watcher.stream) || left === 0 || isMissing(watcher.options.prevKv)) {
           this.#fallBehind(watcher, Math.max(watcher.nextRevision, firstRevision))
           continue
         }

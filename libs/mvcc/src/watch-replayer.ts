@@ -1,5 +1,6 @@
 import type { StoreEvent } from './requests.ts'
 import type { MvccStore } from './store.ts'
+import type { ValueFetch } from './value-memory.ts'
 import { fragments, nextSlice, type ReplayPlace, type ReplaySlice } from './watch-replay.ts'
 import { emptyMessage, isOpen, type Watcher, type WatchLimits, type WatchStream } from './watcher.ts'
 
@@ -26,6 +27,15 @@ type LongRevision = {
   bytes: number
 }
 
+/** A slice whose values are being fetched for a watcher. */
+type Fetching = { name: string; slice: ReplaySlice; compactRevision: number; isDone: boolean }
+
+/** What has to be fetched before watchers can go on; `done` is called when all of it is put. */
+export type WatchFetch = { fetch: ValueFetch; done(): void }
+
+/** Slices being fetched at a time, and those fetched whose watchers do not read. */
+const fetchingMax = 4
+const fetchedMax = 16
 /** Slices kept for watchers that are at the same place. */
 const sharedMax = 8
 /** What sending a slice again costs, and looking at a record, in events built. */
@@ -40,7 +50,14 @@ export class Replayer {
   readonly #watchers = new Set<Watcher>()
   readonly #long = new Map<Watcher, LongRevision>()
   /** The newest slices: watchers that fell behind together go on together, and what they see is encoded once. */
-  readonly #shared = new Map<string, { slice: ReplaySlice; revisionNow: number; compactRevision: number }>()
+  readonly #shared = new Map<
+    string,
+    { slice: ReplaySlice; revisionNow: number; compactRevision: number; isFetched: boolean }
+  >()
+  readonly #fetching = new Map<Watcher, Fetching>()
+  /** Watchers that cannot go on before something is fetched. */
+  readonly #waiting = new Set<Watcher>()
+  #wanted: WatchFetch[] = []
 
   /** In this pass: others of its stream may go on. */
   #isStreamFreed = false
@@ -62,6 +79,15 @@ export class Replayer {
   remove(watcher: Watcher): void {
     this.#watchers.delete(watcher)
     this.#long.delete(watcher)
+    this.#fetching.delete(watcher)
+    this.#waiting.delete(watcher)
+  }
+
+  /** What has to be fetched since the last time it was asked for. */
+  takeFetches(): WatchFetch[] {
+    const wanted = this.#wanted
+    this.#wanted = []
+    return wanted
   }
 
   /** The history is another one. A message in the midst of a revision has no end any more. */
@@ -69,6 +95,8 @@ export class Replayer {
     for (const watcher of this.#long.keys()) if (watcher.stream.busy === watcher) this.#abort(watcher)
     this.#long.clear()
     this.#shared.clear()
+    this.#fetching.clear()
+    this.#waiting.clear()
   }
 
   /** A slice to each watcher that can take one, within the bounds of a pass. True if another pass has something to do at once. */
@@ -79,13 +107,13 @@ export class Replayer {
     this.#isStreamFreed = false
     for (const watcher of this.#watchers) {
       if (left-- === 0) break
-      if (!mayGo(watcher)) continue
+      if (!mayGo(watcher) || this.#waiting.has(watcher)) continue
       if (watchers-- === 0 || events <= 0) return true
       // Those before it have had their turn.
       this.#watchers.delete(watcher)
       this.#watchers.add(watcher)
       events -= this.#step(watcher)
-      if (this.#watchers.has(watcher) && mayGo(watcher)) isMore = true
+      if (this.#watchers.has(watcher) && mayGo(watcher) && !this.#waiting.has(watcher)) isMore = true
     }
     if (this.#watchers.size === 0) this.#shared.clear()
     return isMore || (this.#isStreamFreed && this.#watchers.size > 0)
@@ -107,7 +135,12 @@ export class Replayer {
         return 1
       }
     }
-    const { slice, cost } = this.#slice(watcher, long?.next ?? { revision: watcher.nextRevision, record: -1 })
+    const found = this.#slice(watcher, long?.next ?? { revision: watcher.nextRevision, record: -1 })
+    if (!found) {
+      this.#waiting.add(watcher)
+      return 1
+    }
+    const { slice, cost } = found
     if (long) this.#stepLong(watcher, long, slice)
     else if (slice.next.record >= 0) {
       // What came before that revision was looked at and has nothing to tell.
@@ -227,28 +260,79 @@ export class Replayer {
     watcher.stream.sink.long?.abort()
   }
 
-  #slice(watcher: Watcher, from: ReplayPlace): { slice: ReplaySlice; cost: number } {
+  /** Undefined if values of it have to be fetched first. */
+  #slice(watcher: Watcher, from: ReplayPlace): { slice: ReplaySlice; cost: number } | undefined {
     const { revision: revisionNow, compactRevision } = this.#store
     const { span, options } = watcher
     const flags = (options.prevKv ? 1 : 0) + (options.noPut ? 2 : 0) + (options.noDelete ? 4 : 0)
     const end = span.end ?? '\uffff'
     const name = `${flags},${from.revision},${from.record},${span.start.length},${span.start}${end}`
+    const own = this.#fetching.get(watcher)
+    if (own?.name === name && own.compactRevision === compactRevision) {
+      if (!own.isDone) return undefined
+      this.#fetching.delete(watcher)
+      this.#waiting.clear()
+      const { slice } = own
+      this.#share(name, { slice, revisionNow, compactRevision, isFetched: true })
+      return { slice, cost: 1 + slice.events.length }
+    }
+    this.#fetching.delete(watcher)
     const found = this.#shared.get(name)
     // Where it ended with the newest revision there may be more by now.
     const isTail = found && found.slice.next.revision > found.revisionNow
-    if (found?.compactRevision === compactRevision && (!isTail || found.revisionNow === revisionNow)) {
+    if (
+      found?.compactRevision === compactRevision &&
+      (!isTail || found.isFetched || found.revisionNow === revisionNow)
+    ) {
       return { slice: found.slice, cost: 1 + found.slice.events.length * sharedCost }
     }
+    if (this.#mustWait(name)) return undefined
     const slice = nextSlice({ store: this.#store, watcher, revisionNow, limits: this.#limits }, from)
+    if (!slice.missing.isEmpty) {
+      this.#fetch(watcher, { name, slice, compactRevision, isDone: false })
+      return undefined
+    }
+    this.#share(name, { slice, revisionNow, compactRevision, isFetched: false })
+    return { slice, cost: 1 + slice.events.length + slice.looked * lookCost }
+  }
+
+  /** Whether the slice is being fetched for another watcher, or as many others are as may be at a time. */
+  #mustWait(name: string): boolean {
+    let running = 0
+    for (const fetching of this.#fetching.values()) {
+      if (fetching.isDone) continue
+      if (fetching.name === name || ++running >= fetchingMax) return true
+    }
+    return false
+  }
+
+  #fetch(watcher: Watcher, fetching: Fetching): void {
+    for (const [other, { isDone }] of this.#fetching) {
+      if (this.#fetching.size < fetchedMax) break
+      if (isDone && !mayGo(other)) this.#fetching.delete(other)
+    }
+    this.#fetching.set(watcher, fetching)
+    const { missing } = fetching.slice
+    const done = (): void => {
+      missing.fill()
+      fetching.isDone = true
+      this.#waiting.clear()
+    }
+    this.#wanted.push({ fetch: missing.fetch, done })
+  }
+
+  #share(
+    name: string,
+    found: { slice: ReplaySlice; revisionNow: number; compactRevision: number; isFetched: boolean },
+  ): void {
     this.#shared.delete(name)
-    this.#shared.set(name, { slice, revisionNow, compactRevision })
+    this.#shared.set(name, found)
     if (this.#shared.size > sharedMax) {
       for (const oldest of this.#shared.keys()) {
         this.#shared.delete(oldest)
         break
       }
     }
-    return { slice, cost: 1 + slice.events.length + slice.looked * lookCost }
   }
 }
 

@@ -56,7 +56,7 @@ export function serveHistory(server: MethodRegistry, context: ServiceContext): v
     if (refusal) fail(refusal)
   }
   const look = <T>(oldest: number, read: Parameters<typeof store.lookSlices<T>>[1]): Promise<T> =>
-    runSlices(store.lookSlices(oldest, read) as Slices<T>)
+    runSlices(store.lookSlices(oldest, read) as Slices<T>, state.values)
 
   unary(server, '/kiln.history.v1.History/Revisions', async (bytes, call) => {
     const request = decodeRevisions(bytes)

@@ -103,7 +103,7 @@ export function serveKv(server: MethodRegistry, context: ServiceContext): void {
     if (isReadOnly(request)) {
       await readable(call, isSerializableTxn(bytes))
       await auth.admit(call, { kind: 'txn', request }, 'local')
-      const response = acceptedValue(await runSlices(store.txnSlices(request)))
+      const response = acceptedValue(await runSlices(store.txnSlices(request), state.values))
       return encodeTxn(headerOf(context, response.revision), response)
     }
     checkServing(context, call)

@@ -89,8 +89,7 @@ export function serveMaintenance(server: MethodRegistry, context: ServiceContext
     return encodeHeaderOnly(headerOf(context))
   })
 
-  const hash = async (revision: number): Promise<StoreHash> =>
-    acceptedValue(await hashStore(state.store, revision))
+  const hash = async (revision: number): Promise<StoreHash> => acceptedValue(await hashStore(state, revision))
   unary(server, '/etcdserverpb.Maintenance/HashKV', async (bytes, call) => {
     checkServing(context, call)
     await auth.admit(call, { kind: 'admin' }, 'local')

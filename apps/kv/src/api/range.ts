@@ -1,6 +1,6 @@
-import type { RangeRequest } from '@kiln/mvcc'
+import { type RangeRequest, ValueFetch } from '@kiln/mvcc'
 import type { CallInfo } from '@kiln/wire'
-import { nextTurn } from '../state/slices.ts'
+import { afterSlice, nextTurn } from '../state/slices.ts'
 import { acceptedValue, headerOf, type ServiceContext } from './context.ts'
 import { encodePairs, encodeRange } from './responses.ts'
 
@@ -26,8 +26,9 @@ export async function rangeInSlices(
         context.measures.slowCalls.note(call, 'collected', context.clock.now())
         return all
       }
-      if (step.value.length > 0) parts.push(encodePairs(step.value))
-      await nextTurn()
+      const fetch = step.value instanceof ValueFetch ? step.value : undefined
+      if (!(step.value instanceof ValueFetch) && step.value.length > 0) parts.push(encodePairs(step.value))
+      await afterSlice(context.state.values, fetch)
     }
   } finally {
     slices.return(undefined as never)

@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto'
 import { type BucketSource, planDatabase, writeDatabase } from '@kiln/bbolt'
 import * as rpc from '@kiln/etcd-api/rpc'
-import { pinStore } from '@kiln/mvcc'
+import { pinStore, ValueFetch } from '@kiln/mvcc'
 import { GrpcError, grpcCode, type StreamCall } from '@kiln/wire'
 import { databaseOf } from '../snapshot/database.ts'
 import { headerOf, type ServiceContext } from './context.ts'
@@ -60,11 +60,13 @@ async function send(
 ): Promise<void> {
   await context.auth.admit(call, { kind: 'admin' }, 'local')
   const began = performance.now()
+  const { values } = context.state
   const buckets = pinnedDatabase(context)
   const planning = planDatabase(buckets)
   let step = planning.next()
   while (!step.done) {
-    await turn()
+    if (step.value) await values.read(step.value)
+    else await turn()
     if (call.closed) return
     step = planning.next()
   }
@@ -82,6 +84,10 @@ async function send(
   const hash = createHash('sha256')
   let remaining = plan.sizeBytes
   for (const piece of writeDatabase(buckets, plan)) {
+    if (piece instanceof ValueFetch) {
+      await values.read(piece)
+      continue
+    }
     hash.update(piece)
     remaining -= piece.length
     if (reply(piece, remaining)) await turn()
@@ -95,7 +101,7 @@ async function send(
 }
 
 /** The database as of this moment, for a sizing and a writing pass. */
-function pinnedDatabase({ state, consensus }: ServiceContext): BucketSource[] {
+function pinnedDatabase({ state, consensus }: ServiceContext): BucketSource<ValueFetch>[] {
   const { appliedIndex, appliedTerm } = consensus.status()
   return databaseOf({
     store: pinStore(state.store, 2),

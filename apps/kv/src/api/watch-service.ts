@@ -46,7 +46,18 @@ export function createWatchService(
     setImmediate(() => {
       isScheduled = false
       if (isStopped) return
-      if (hub.sync()) pump()
+      const isMore = hub.sync()
+      for (const { fetch, done } of hub.takeFetches()) {
+        // A read that fails stops the member.
+        void state.values.read(fetch).then(
+          () => {
+            done()
+            pump()
+          },
+          () => undefined,
+        )
+      }
+      if (isMore) pump()
       else if (hub.hasWork) cancelRetry = clock.after(syncIntervalMs, pump)
     })
   }

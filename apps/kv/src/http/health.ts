@@ -10,7 +10,7 @@ export type Check = () => Promise<string | undefined>
 export function checksOf(context: ServiceContext): Record<'livez' | 'readyz', Record<string, Check>> {
   const { consensus, state } = context
   const serializableRead: Check = async () => {
-    state.store.range({ key: Buffer.from('health'), rangeEnd: new Uint8Array(0), limit: 1 })
+    state.store.range({ key: Buffer.from('health'), rangeEnd: new Uint8Array(0), limit: 1, keysOnly: true })
     return undefined
   }
   const linearizableRead: Check = async () => {

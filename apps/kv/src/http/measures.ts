@@ -1,4 +1,5 @@
 import type { StateMachine } from '../consensus/types.ts'
+import type { ValueKeeper } from '../values/value-keeper.ts'
 import type { Disk } from '../wal/disk.ts'
 import { doublingBounds, Histogram } from './histogram.ts'
 import { SlowCalls } from './slow-calls.ts'
@@ -22,6 +23,8 @@ export class Measures {
   slowReads = 0
   /** Where the transport's counts are read. */
   peers: () => PeerCounters[] = () => []
+  /** What was moved to the disk and read from there; undefined if all values are in memory. */
+  values: () => ValueKeeper['counts'] | undefined = () => undefined
 
   observeRoundTrip(peer: bigint, seconds: number): void {
     let histogram = this.roundTrips.get(peer)

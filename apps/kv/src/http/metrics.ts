@@ -192,6 +192,17 @@ export function metricsPage({ context, calls, watches, leaderChanges }: MetricsS
   gauge('kiln_kv_store_version', state.version)
   gauge('kiln_kv_leases', state.store.leases.size)
   gauge('kiln_kv_wal_bytes', status.walBytes)
+  const { memory } = state.store
+  gauge('kiln_kv_values_memory_bytes', memory.memoryBytes)
+  gauge('kiln_kv_values_disk_bytes', memory.outBytes)
+  const values = measures.values()
+  if (values) {
+    gauge('kiln_kv_values_file_bytes', values.fileBytes)
+    counter('kiln_kv_values_reads_total', values.reads)
+    counter('kiln_kv_values_read_bytes_total', values.readBytes)
+    counter('kiln_kv_values_moves_total', values.moves)
+    counter('kiln_kv_values_move_failures_total', values.failures)
+  }
   gauge('kiln_kv_disk_full', status.diskFull ? 1 : 0)
   gauge('process_resident_memory_bytes', process.memoryUsage.rss())
   gauge('process_open_fds', readdirSync('/proc/self/fd').length)

@@ -167,6 +167,12 @@ export const flags: Record<string, Flag> = {
     'kiln',
     'kiln, or grpc-js to cross-check the engine: gRPC alone on the client URLs',
   ),
+  'values-in-memory': used(
+    'kiln',
+    'string',
+    '0',
+    'memory for values, older ones go to a scratch file in data-dir: bytes, or with KiB, MiB, GiB; 0 is no bound',
+  ),
   'auto-disarm': used('kiln', 'flag', 'false', 'end the NOSPACE alarm when there is space again'),
   'accept-damage': used('kiln', 'flag', 'false', 'start a single member whose newest log record is damaged'),
 

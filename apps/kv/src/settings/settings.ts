@@ -97,6 +97,8 @@ export type Settings = {
   acceptDamage: boolean
   forceNewCluster: boolean
   leaseReads: boolean
+  /** Bytes of values in memory; infinite: all of them. */
+  valueBytesMax: number
   /** How long all members run a new program before what it writes may need it. */
   storeUpgradeDelayMs: number
   /** Whose gRPC server: ours, or that of @grpc/grpc-js. */
@@ -220,9 +222,22 @@ function checkSettings(raw: RawSettings): Settings {
     acceptDamage: truth('accept-damage'),
     forceNewCluster: truth('force-new-cluster'),
     leaseReads: truth('lease-reads'),
+    valueBytesMax: valueBytes(text('values-in-memory'), problems),
     storeUpgradeDelayMs: ms('store-upgrade-delay'),
     wire: wire === 'grpc-js' ? 'grpc-js' : 'kiln',
   }
+}
+
+const valueBytesMin = 1 << 20
+const units: Record<string, number> = { '': 1, KiB: 1 << 10, MiB: 1 << 20, GiB: 1 << 30 }
+
+function valueBytes(text: string, problems: string[]): number {
+  const [, digits, unit] = /^(\d+)(|KiB|MiB|GiB)$/.exec(text) ?? []
+  const bytes = Number(digits) * units[unit ?? '']!
+  if (bytes === 0) return Number.POSITIVE_INFINITY
+  if (!(bytes >= valueBytesMin))
+    problems.push(`--values-in-memory: '${text}' is not a size of at least 1 MiB`)
+  return bytes
 }
 
 const listOf = (text: string, whenEmpty?: string): string[] => {

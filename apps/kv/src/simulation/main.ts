@@ -10,7 +10,7 @@ import { runWatch } from './watch-run.ts'
 
 /**
  * Runs many seeds: `node apps/kv/src/simulation/main.ts --seeds 200 --ticks 5000`, or one that failed, with its log:
- * `--seed 17 --verbose`. `--core` runs the core alone, `--watch` stores and their watchers, a tick being one step. `--mutations` checks the checks: each of a list of bugs must be found. Ends with a line that counts.
+ * `--seed 17 --verbose`. `--core` runs the core alone, `--watch` stores and their watchers, a tick being one step; in even seeds values leave memory. `--mutations` checks the checks: each of a list of bugs must be found. Ends with a line that counts.
  */
 const { values } = parseArgs({
   options: {

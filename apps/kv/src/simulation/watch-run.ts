@@ -1,5 +1,13 @@
-import { encodeSnapshot, MvccStore, restoreSnapshot, type WatchCreate, WatchHub } from '@kiln/mvcc'
+import {
+  encodeSnapshotSlices,
+  MvccStore,
+  restoreSnapshot,
+  type WatchCreate,
+  type WatchFetch,
+  WatchHub,
+} from '@kiln/mvcc'
 import { Random } from '@kiln/simulation'
+import { moveOut, readOut, runOut } from './values-out.ts'
 import { type WatchedEvent, Watcher } from './watch-check.ts'
 
 const members = 3
@@ -14,7 +22,15 @@ type Command =
   | { kind: 'delete'; key: string; rangeEnd: string }
   | { kind: 'compact'; revision: number }
 
-type Member = { store: MvccStore; hub: WatchHub; applied: number }
+type Member = {
+  store: MvccStore
+  hub: WatchHub
+  applied: number
+  /** All values leave its memory as soon as they may. */
+  isBounded: boolean
+  /** What is being read for its watchers. */
+  reading: WatchFetch[]
+}
 
 /**
  * Stores and watch hubs of several members in random steps: each applies the same commands at its own pace, one is now and then replaced
@@ -23,7 +39,7 @@ type Member = { store: MvccStore; hub: WatchHub; applied: number }
  */
 export function runWatch({ seed, steps }: { seed: number; steps: number }): {
   breach: string | undefined
-  figures: { events: number; moves: number; cancelled: number }
+  figures: { events: number; moves: number; cancelled: number; fetches: number }
 } {
   const random = new Random(seed)
   const log: Command[] = []
@@ -32,8 +48,8 @@ export function runWatch({ seed, steps }: { seed: number; steps: number }): {
   const model = new Map<string, string>()
   let revision = 1
   let compacted = -1
-  const figures = { events: 0, moves: 0, cancelled: 0 }
-  const cluster = Array.from({ length: members }, startMember)
+  const figures = { events: 0, moves: 0, cancelled: 0, fetches: 0 }
+  const cluster = Array.from({ length: members }, (_, at) => startMember(seed % 2 === 0 && at > 0))
   const watchers: Watcher[] = []
 
   for (let step = 0; step < steps; step++) {
@@ -45,12 +61,12 @@ export function runWatch({ seed, steps }: { seed: number; steps: number }): {
   for (const watcher of watchers) watcher.writable = true
   for (const member of cluster) {
     while (member.applied < log.length) applyNext(member)
-    while (member.hub.sync());
+    while (sync(member));
   }
   // Those who were sent away for a compaction come back, and again if that was not the last one.
   for (let gone = watchers; gone.length > 0; gone = gone.filter((one) => one.cancelledAt !== undefined)) {
     for (const watcher of gone) if (watcher.cancelledAt !== undefined) reopen(watcher, cluster[0]!)
-    while (cluster[0]!.hub.sync());
+    while (sync(cluster[0]!));
   }
   for (const watcher of watchers) watcher.complete(truth)
   return { breach: breachOf(), figures: { ...figures, events: truth.length } }
@@ -64,7 +80,7 @@ export function runWatch({ seed, steps }: { seed: number; steps: number }): {
     const kind = random.next()
     if (kind < 0.25) agree()
     else if (kind < 0.6) applyNext(member)
-    else if (kind < 0.78) member.hub.sync()
+    else if (kind < 0.78) sync(member)
     else if (kind < 0.82) createWatcher(member)
     else if (watchers.length === 0) return
     else if (kind < 0.95) {
@@ -74,6 +90,19 @@ export function runWatch({ seed, steps }: { seed: number; steps: number }): {
       figures.moves++
       reopen(random.pick(watchers), member)
     } else install(member)
+  }
+
+  /** What is read is there at the next pass; much may happen before. */
+  function sync({ hub, reading }: Member): boolean {
+    for (const { fetch, done } of reading.splice(0)) {
+      readOut(fetch)
+      done()
+    }
+    const isMore = hub.sync()
+    const fetches = hub.takeFetches()
+    figures.fetches += fetches.length
+    reading.push(...fetches)
+    return isMore || reading.length > 0
   }
 
   function agree(): void {
@@ -127,9 +156,10 @@ export function runWatch({ seed, steps }: { seed: number; steps: number }): {
         break
       case 'compact':
         store.compact(command.revision)
-        store.reclaim(1000)
+        runOut(store.reclaimSlices(1000))
         break
     }
+    if (member.isBounded) moveOut(store)
     // Entries come in batches: the hub hears of several at once.
     if (random.chance(0.7)) member.hub.advance()
   }
@@ -175,16 +205,17 @@ export function runWatch({ seed, steps }: { seed: number; steps: number }): {
   function install(member: Member): void {
     const source = random.pick(cluster)
     if (source.applied <= member.applied) return
-    const snapshot = Buffer.concat([...encodeSnapshot(source.store)])
+    const snapshot = Buffer.concat(runOut(encodeSnapshotSlices(source.store)).pieces)
     const problem = restoreSnapshot(member.store, snapshot)
     if (problem !== undefined) throw new Error(`assertion failed: the snapshot of a member is ${problem}`)
     member.applied = source.applied
+    if (member.isBounded) moveOut(member.store)
     member.hub.reset()
   }
 }
 
-function startMember(): Member {
-  const store = new MvccStore()
+function startMember(isBounded: boolean): Member {
+  const store = new MvccStore(isBounded ? { slabBytes: 16, chunkRecords: 4 } : {})
   const hub = new WatchHub(store, {
     watchersPerPass: 2,
     eventsPerPass: 6,
@@ -193,5 +224,5 @@ function startMember(): Member {
     advanceRecordsMax: 4,
     advanceWatchersMax: 3,
   })
-  return { store, hub, applied: 0 }
+  return { store, hub, applied: 0, isBounded, reading: [] }
 }

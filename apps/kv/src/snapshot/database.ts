@@ -5,6 +5,7 @@ import {
   keyValueBytes,
   type PinnedStore,
   revisionKey,
+  ValueFetch,
   type Version,
 } from '@kiln/mvcc'
 import { assert } from '@kiln/service'
@@ -37,7 +38,7 @@ export type DatabaseContent = {
  * The store in etcd 3.5's schema. There is no storageVersion in it: that is 3.6's, which reads 3.5's by the term and the
  * confState beside the index.
  */
-export function databaseOf(content: DatabaseContent): BucketSource[] {
+export function databaseOf(content: DatabaseContent): BucketSource<ValueFetch>[] {
   const { store, members } = content
   const compacted = store.compactRevision > 0 ? store.compactRevision : undefined
   const revision =
@@ -74,9 +75,16 @@ export function databaseOf(content: DatabaseContent): BucketSource[] {
   })
 }
 
-function* keyEntries(versions: Iterable<Version>, store: PinnedStore): Generator<BucketEntry, void> {
+function* keyEntries(
+  versions: Iterable<Version | ValueFetch>,
+  store: PinnedStore,
+): Generator<BucketEntry | ValueFetch, void> {
   let last = 0
   for (const version of versions) {
+    if (version instanceof ValueFetch) {
+      yield version
+      continue
+    }
     last = version.revision
     yield {
       key: revisionKey(version),

@@ -41,7 +41,7 @@ test('users and roles go into a snapshot and come back with it, so that a restor
   const folder = await mkdtemp(join(tmpdir(), 'kiln-users-'))
   try {
     const path = join(folder, 'db')
-    await writeFile(path, Buffer.concat([...writeDatabase(buckets, step.value)]))
+    await writeFile(path, Buffer.concat([...writeDatabase(buckets, step.value)] as Uint8Array[]))
     const file = await openSnapshotFile(path, { skipHashCheck: true })
     try {
       const found = await readContent(file)

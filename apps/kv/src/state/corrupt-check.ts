@@ -40,7 +40,7 @@ export class CorruptCheck {
     if (question.length !== questionBytes || question[1] !== formatVersion) {
       throw new Fault('STORE_FORMAT_UNKNOWN', 'a member asked about the store in an unknown format')
     }
-    const outcome = await hashStore(this.#options.state.store, question.readDoubleLE(2))
+    const outcome = await hashStore(this.#options.state, question.readDoubleLE(2))
     const answer = Buffer.alloc(outcome.ok ? answerBytes : 2)
     answer[0] = questionMagic
     answer[1] = formatVersion
@@ -62,10 +62,7 @@ export class CorruptCheck {
     question[0] = questionMagic
     question[1] = formatVersion
     question.writeDoubleLE(revision, 2)
-    const [own, reply] = await Promise.all([
-      hashStore(state.store, revision),
-      consensus.requestLeader(question),
-    ])
+    const [own, reply] = await Promise.all([hashStore(state, revision), consensus.requestLeader(question)])
     const answer = Buffer.from(reply.buffer, reply.byteOffset, reply.byteLength)
     if (!own.ok || answer.length !== answerBytes || answer.readDoubleLE(6) !== own.value.compactRevision) {
       return 'not-comparable'

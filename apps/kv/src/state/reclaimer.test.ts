@@ -2,14 +2,19 @@ import { MvccStore } from '@kiln/mvcc'
 import { expect, test } from 'vitest'
 import { manualClock } from '../testing/manual-clock.ts'
 import { Reclaimer } from './reclaimer.ts'
-import { nextTurn } from './slices.ts'
+import { nextTurn, valuesInMemory } from './slices.ts'
 
 function setUp() {
   const store = new MvccStore({ chunkRecords: 10 })
   for (let at = 0; at < 100; at++) store.put({ key: Buffer.from('k'), value: Buffer.from(`${at}`) })
   store.put({ key: Buffer.from('x'), value: Buffer.alloc(0) })
   const clock = manualClock()
-  const reclaimer = new Reclaimer({ store, clock, batchRevisions: 20, pauseMs: 10 })
+  const reclaimer = new Reclaimer({
+    state: { store, values: valuesInMemory },
+    clock,
+    batchRevisions: 20,
+    pauseMs: 10,
+  })
   return { store, clock, reclaimer }
 }
 

@@ -1,11 +1,12 @@
 import type { MvccStore } from '@kiln/mvcc'
 import type { Clock } from '@kiln/service'
+import { runSlices, type ValueSource } from './slices.ts'
 
 /** A read that still looks at old versions holds up the rest: when to look again. */
 const heldUpMs = 100
 
 export type ReclaimerOptions = {
-  store: MvccStore
+  state: { store: MvccStore; values: ValueSource }
   clock: Clock
   /** Revisions freed in one turn, and the pause to the next. */
   batchRevisions: number
@@ -29,7 +30,7 @@ export class Reclaimer {
 
   /** To be called when something may have been compacted. */
   kick(): void {
-    if (this.#running || this.#isStopped || !this.#options.store.isReclaimPending) return
+    if (this.#running || this.#isStopped || !this.#options.state.store.isReclaimPending) return
     this.#running = this.#run().finally(() => {
       this.#running = undefined
     })
@@ -37,7 +38,7 @@ export class Reclaimer {
 
   /** Resolves when all that is compacted now is freed. `hurry` leaves the pauses out. */
   async done(hurry = false): Promise<void> {
-    this.#isHurried ||= hurry && this.#options.store.isReclaimPending
+    this.#isHurried ||= hurry && this.#options.state.store.isReclaimPending
     this.kick()
     await this.#running
   }
@@ -49,9 +50,10 @@ export class Reclaimer {
   }
 
   async #run(): Promise<void> {
-    const { store, clock, batchRevisions, pauseMs } = this.#options
+    const { state, clock, batchRevisions, pauseMs } = this.#options
+    const { store } = state
     while (store.isReclaimPending && !this.#isStopped) {
-      const isMore = store.reclaim(batchRevisions)
+      const isMore = await runSlices(store.reclaimSlices(batchRevisions), state.values)
       if (isMore && this.#isHurried) await new Promise<void>((resume) => setImmediate(resume))
       else if (store.isReclaimPending) {
         await new Promise<void>((resume) => void clock.after(isMore ? pauseMs : heldUpMs, resume))

@@ -6,7 +6,7 @@ import {
   authRefusals,
   type DeleteRangeResponse,
   type Demand,
-  encodeSnapshot,
+  encodeSnapshotSlices,
   MvccStore,
   type Outcome,
   type PutResponse,
@@ -16,6 +16,7 @@ import {
   SnapshotDecoder,
   type TxnRequest,
   type TxnResponse,
+  ValueFetch,
 } from '@kiln/mvcc'
 import { Fault } from '@kiln/service'
 import { decodeRestore } from '../api/history-messages.ts'
@@ -25,7 +26,7 @@ import { type Alarm, AlarmBook } from './alarm-book.ts'
 import { type Command, decodeCommand, type MinorVersion } from './command.ts'
 import { demandOf, refuseCommand } from './permission.ts'
 import { proposerOf } from './proposer.ts'
-import { nextTurn, runSlices } from './slices.ts'
+import { afterSlice, nextTurn, runSlices, type ValueSource, valuesInMemory } from './slices.ts'
 import { decodeStateHead, encodeStateHead, type StateHead } from './state-head.ts'
 import { firstStoreVersion, newerStore, storeVersion } from './store-version.ts'
 import { TimeMarks } from './time-marks.ts'
@@ -65,6 +66,8 @@ export class StoreState implements StateMachine<Applied> {
   readonly alarms = new AlarmBook()
   readonly auth = new AuthBook()
   readonly times = new TimeMarks()
+  /** Where values are that are not in memory. */
+  values: ValueSource = valuesInMemory
   #downgrade: MinorVersion | undefined
   #version = firstStoreVersion
   #listener: StoreListener = {}
@@ -86,11 +89,16 @@ export class StoreState implements StateMachine<Applied> {
 
   /** A command that touches very many keys takes several turns; whatever it does is seen when it is done. */
   apply(entries: readonly CommittedEntry[]): Applied[] | Promise<Applied[]> {
+    const room = this.values.room()
+    if (room) return room.then(() => this.apply(entries))
     const results: Applied[] = []
     for (const [at, entry] of entries.entries()) {
       const slices = this.#applyEntry(entry)
       const step = slices.next()
-      if (!step.done) return this.#applyInTurns({ entries: entries.slice(at + 1), results, slices })
+      if (!step.done) {
+        const first = afterSlice(this.values, step.value)
+        return this.#applyInTurns({ entries: entries.slice(at + 1), results, slices, first })
+      }
       results.push(step.value)
     }
     this.#listener.onApplied?.()
@@ -102,11 +110,13 @@ export class StoreState implements StateMachine<Applied> {
     entries: readonly CommittedEntry[]
     results: Applied[]
     slices: Slices<Applied>
+    /** What the command waits for. */
+    first: Promise<void>
   }): Promise<Applied[]> {
     // What came before is complete.
     this.#listener.onApplied?.()
-    await nextTurn()
-    const applied = await runSlices(rest.slices)
+    await rest.first
+    const applied = await runSlices(rest.slices, this.values)
     const more = rest.entries.length > 0 ? await this.apply(rest.entries) : []
     if (rest.entries.length === 0) this.#listener.onApplied?.()
     return [...rest.results, applied, ...more]
@@ -120,7 +130,7 @@ export class StoreState implements StateMachine<Applied> {
       version: this.#version,
       times: this.times.list(),
     })
-    return withPauses(head, encodeSnapshot(this.store))
+    return withPauses(head, encodeSnapshotSlices(this.store), this.values)
   }
 
   /** The bytes were checked as a whole before; they may come in pieces of any size. */
@@ -129,11 +139,12 @@ export class StoreState implements StateMachine<Applied> {
     let head: StateHead | undefined
     let begun = Buffer.alloc(0)
     for await (const piece of snapshot instanceof Uint8Array ? [snapshot] : snapshot) {
-      if (head) await runSlices(decoder.add(piece))
+      await this.values.room()
+      if (head) await runSlices(decoder.add(piece), this.values)
       else {
         begun = Buffer.concat([begun, piece])
         head = decodeStateHead(begun)
-        if (head) await runSlices(decoder.add(begun.subarray(head.bytes)))
+        if (head) await runSlices(decoder.add(begun.subarray(head.bytes)), this.values)
       }
     }
     const problem = head ? decoder.end() : 'truncated'
@@ -169,10 +180,9 @@ export class StoreState implements StateMachine<Applied> {
     switch (command.kind) {
       case 'put': {
         if (this.alarms.has('nospace')) return { kind: 'put', outcome: refused(refusals.noSpace) }
-        return {
-          kind: 'put',
-          outcome: store.put(demand?.kind === 'put' ? demand.request : decodePut(command.request)),
-        }
+        const request = demand?.kind === 'put' ? demand.request : decodePut(command.request)
+        const needsValue = request.prevKv || request.ignoreValue
+        return { kind: 'put', outcome: needsValue ? yield* store.putSlices(request) : store.put(request) }
       }
       case 'delete':
         return {
@@ -301,10 +311,18 @@ export function mayPut(request: TxnRequest): boolean {
 }
 
 /** Lets other work run between two pieces. */
-async function* withPauses(head: Uint8Array, pieces: Iterable<Uint8Array>): AsyncGenerator<Uint8Array> {
+async function* withPauses(
+  head: Uint8Array,
+  pieces: Iterable<Uint8Array | ValueFetch>,
+  values: ValueSource,
+): AsyncGenerator<Uint8Array> {
   yield head
   for (const piece of pieces) {
+    if (piece instanceof ValueFetch) {
+      await values.read(piece)
+      continue
+    }
     yield piece
-    await new Promise((resume) => setImmediate(resume))
+    await nextTurn()
   }
 }

@@ -1,11 +1,7 @@
-import { hashSlices, type MvccStore, type Outcome, type StoreHash } from '@kiln/mvcc'
+import { hashSlices, type Outcome, type StoreHash } from '@kiln/mvcc'
+import { runSlices } from './slices.ts'
+import type { StoreState } from './state-machine.ts'
 
 /** The hash of a store up to a revision, with pauses in which other work runs. */
-export async function hashStore(store: MvccStore, revision: number): Promise<Outcome<StoreHash>> {
-  const slices = hashSlices(store, revision)
-  for (;;) {
-    const step = slices.next()
-    if (step.done) return step.value
-    await new Promise((resume) => setImmediate(resume))
-  }
-}
+export const hashStore = (state: StoreState, revision: number): Promise<Outcome<StoreHash>> =>
+  runSlices(hashSlices(state.store, revision), state.values)

@@ -33,7 +33,7 @@ export async function startLoneServer(
   const lone = loneConsensus(state, clock, (body) => leases.onRequest(body))
   const consensus = { ...lone, ...change(lone) }
   const reclaimer = new Reclaimer({
-    store: state.store,
+    state,
     clock,
     batchRevisions: settings.compactionBatch,
     pauseMs: settings.compactionPauseMs,
