@@ -61,7 +61,7 @@ test('paths are taken from where the caller is, and the state repeats the docume
   })
 })
 
-test('a group without a path lies below the caller, an absolute one below the mount, in every hierarchy', () => {
+test('of v1 a group without a path lies below the caller, an absolute one below the mount, in every hierarchy', () => {
   expect(those('cgroupFolder', config())).toEqual([
     ['cpu,cpuacct', '/sys/fs/cgroup/cpu,cpuacct/c1', 0],
     ['memory', '/sys/fs/cgroup/memory/user/me/c1', 0],
@@ -78,6 +78,15 @@ test('a group without a path lies below the caller, an absolute one below the mo
     '/sys/fs/cgroup/memory/a.slice/a-b.slice/x-c1.scope',
     0,
   ])
+})
+
+test('of v2 a group without a path lies beside the caller, whose group cannot hand controllers down', () => {
+  const folder = (own: string, more: Document = {}) =>
+    those('cgroupFolder', config({}, more), { mountinfo: unified, cgroup: `0::${own}\n` })[0]?.[1]
+  expect(folder('/system.slice/a.service')).toBe('/sys/fs/cgroup/system.slice/c1')
+  expect(folder('/system.slice/a.service', { cgroupsPath: 'x/y' })).toBe('/sys/fs/cgroup/system.slice/x/y')
+  expect(folder('/system.slice/a.service', { cgroupsPath: '/x' })).toBe('/sys/fs/cgroup/x')
+  expect(folder('/')).toBe('/sys/fs/cgroup/c1')
 })
 
 test('limits become writes, for v1 and for v2 in their own numbers', () => {
