@@ -253,6 +253,27 @@ test('offsets of a new time namespace become lines for it, and need one', () => 
   expect(() => records(config({}, { timeOffsets }))).toThrow('without a new time namespace')
 })
 
+test('of v2 exec enters the group below that the first process went to', () => {
+  const own = { mountinfo: unified, cgroup: '0::/system.slice/a.service\n' }
+  const base = records(config(), own).find(([name]) => name === 'processJson')?.[1] as string
+  const group = (now: string, args: string[] = []) => {
+    const cgroup = `0::${now}\n`
+    const asked = {
+      ...request(''),
+      command: 'exec',
+      base,
+      args: [...args, 'c1', 'id'],
+      document: undefined,
+      cgroup,
+    }
+    return decodePlan(planExec(asked).plan).records.find(([name]) => name === 'cgroupFolder')?.[2]
+  }
+  expect(group('/system.slice/c1/init')).toBe('/sys/fs/cgroup/system.slice/c1/init')
+  expect(group('/system.slice/c1')).toBeUndefined()
+  expect(group('/system.slice/c1-other/init')).toBeUndefined()
+  expect(group('/system.slice/c1/init', ['--cgroup', '/sub'])).toBe('/sys/fs/cgroup/system.slice/c1/sub')
+})
+
 test('exec may choose a group below, where it runs and who is told of it', () => {
   const made = records(config({}, { personality: { domain: 'LINUX32' } }))
   const base = made.find(([name]) => name === 'processJson')?.[1] as string
