@@ -27,7 +27,7 @@ const skips: Readonly<Record<string, string>> = {
 export const ociV2: Story = {
   name: 'oci-v2',
   summary: "the image's kiln-oci does on cgroup v2 what oci-runtime.sh asks of groups and limits",
-  budgetSeconds: 360,
+  budgetSeconds: 400,
   timeoutSeconds: 1_200,
   needs: ['vms'],
   packages: guestToolPackages,
@@ -39,8 +39,8 @@ export const ociV2: Story = {
 export const ociV2Full: Story = {
   name: 'oci-v2-full',
   summary: "the image's kiln-oci passes all of oci-runtime.sh on cgroup v2, and all of it to the letter",
-  budgetSeconds: 3_600,
-  timeoutSeconds: 7_200,
+  budgetSeconds: 1_500,
+  timeoutSeconds: 5_400,
   needs: ['vms'],
   packages: guestToolPackages,
   besides: [script],
@@ -108,7 +108,7 @@ async function runScript(
   let lines = 0
   await until(
     'the script ends',
-    { timeoutMs: 7_200_000, signal, intervalMs: 5_000 },
+    { timeoutMs: 3_600_000, signal, intervalMs: 5_000 },
     async (): Promise<true | undefined> => {
       const { output } = await cluster.shell(machine, `tail -n +${lines + 1} ${outputPath}`, { signal })
       const fresh = output.split('\n').filter((line) => line !== '')
