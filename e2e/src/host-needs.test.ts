@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest'
-import { missingPackages } from './host-needs.ts'
+import { missingPackages, unmetNeed } from './host-needs.ts'
 import { MemoryShelf } from './memory-shelf.ts'
 
 const nothing = { root: false, searchPath: '/nonexistent', exists: () => false }
@@ -11,6 +11,24 @@ test('packages that are not there are missing, by program or by file', () => {
     'dnsmasq-base',
   ])
   expect(missingPackages({ needs: ['vms'] }, nothing)).toContain('qemu-system-x86')
+})
+
+test('a file beside the checkout that is not there is a reason', async () => {
+  const story = {
+    name: 's',
+    summary: 's',
+    budgetSeconds: 1,
+    timeoutSeconds: 1,
+    needs: [],
+    run: async () => undefined,
+  }
+  const besides = ['shared/script.sh']
+  expect(await unmetNeed({ ...story, besides }, nothing, () => undefined)).toBe(
+    'needs shared/script.sh beside the checkout',
+  )
+  expect(
+    await unmetNeed({ ...story, besides }, { ...nothing, exists: () => true }, () => undefined),
+  ).toBeUndefined()
 })
 
 test('memory is promised once and can be given back once', () => {

@@ -1,15 +1,19 @@
+import { join } from 'node:path'
 import { availableMemoryMiB, findProgram, missingMachinePackages } from '@kiln/vm'
-import { runCommand } from './kiln-command.ts'
+import { repositoryRoot, runCommand } from './kiln-command.ts'
 import type { Story } from './story.ts'
 
 /** What a package brings, to see whether it is there. */
 const programs: Record<string, string> = {
+  'busybox-static': 'busybox',
   'dnsmasq-base': 'dnsmasq',
+  gojq: 'gojq',
   iproute2: 'ip',
   swtpm: 'swtpm',
 }
 const files: Record<string, string> = {
   ipxe: '/usr/lib/ipxe/snponly.efi',
+  python3: '/usr/bin/python3',
   'tang-common': '/usr/libexec/tangd',
 }
 
@@ -38,6 +42,8 @@ export async function unmetNeed(
   say: (line: string) => void,
 ): Promise<string | undefined> {
   if (story.needs.includes('root') && !host.root) return 'needs root'
+  const absent = (story.besides ?? []).find((path) => !host.exists(join(repositoryRoot, '..', path)))
+  if (absent) return `needs ${absent} beside the checkout`
   const missing = missingPackages(story, host)
   if (missing.length === 0) return undefined
   if (!host.root || !findProgram('apt-get', host.searchPath)) return `needs the packages ${missing.join(' ')}`

@@ -17,7 +17,8 @@ const names = (plan: readonly Story[]): string[] => plan.map(({ name }) => name)
 
 test('the registered stories are sound', () => {
   checkStories(stories)
-  expect(names(planRun(stories, [])).sort()).toEqual(names(stories).sort())
+  const always = stories.filter(({ onlyByName }) => !onlyByName)
+  expect(names(planRun(stories, [])).sort()).toEqual(names(always).sort())
 })
 
 test('two stories of one name, and a budget beyond the timeout, are refused', () => {
@@ -37,6 +38,12 @@ test('only what is asked for runs, in the listed order; an unknown name is refus
   const all = [story('a'), story('b'), story('c')]
   expect(names(planRun(all, ['c', 'a']))).toEqual(['a', 'c'])
   expect(() => planRun(all, ['x'])).toThrow('there is no story x')
+})
+
+test('a story that runs only by name is no part of a run of all', () => {
+  const all = [story('a'), { ...story('b'), onlyByName: true }]
+  expect(names(planRun(all, []))).toEqual(['a'])
+  expect(names(planRun(all, ['b']))).toEqual(['b'])
 })
 
 test('stories of one machine have two lanes, those of three run after them', () => {

@@ -14,7 +14,7 @@ export function checkStories(stories: readonly Story[]): void {
   }
 }
 
-/** The stories that are asked for (all, if none is named), those that share machines in a row, else as listed. */
+/** The stories that are asked for (all but those that run only by name, if none is named), those that share machines in a row, else as listed. */
 export function planRun(stories: readonly Story[], asked: readonly string[]): Story[] {
   checkStories(stories)
   const unknown = asked.filter((name) => !stories.some((story) => story.name === name))
@@ -23,7 +23,10 @@ export function planRun(stories: readonly Story[], asked: readonly string[]): St
       remedy: `there are ${stories.map(({ name }) => name).join(', ')}`,
     })
   }
-  const chosen = asked.length === 0 ? stories : stories.filter(({ name }) => asked.includes(name))
+  const chosen =
+    asked.length === 0
+      ? stories.filter(({ onlyByName }) => !onlyByName)
+      : stories.filter(({ name }) => asked.includes(name))
   const placed = new Set<FixtureName>()
   return chosen.flatMap((story) => {
     const { fixture } = story

@@ -7,6 +7,7 @@ import { dataDisks } from './stories/data-disks.ts'
 import { dnsmasqTap } from './stories/dnsmasq-tap.ts'
 import { fullDisk } from './stories/full-disk.ts'
 import { install } from './stories/install.ts'
+import { ociV2, ociV2Full } from './stories/oci-v2.ts'
 import { podService } from './stories/pod-service.ts'
 import { powerCut } from './stories/power-cut.ts'
 import { reprovision } from './stories/reprovision.ts'
@@ -21,6 +22,8 @@ export const stories: readonly Story[] = [
   unknownMachine,
   badConfig,
   install,
+  ociV2,
+  ociV2Full,
   corruptPart,
   badUnhealthy,
   badPanic,

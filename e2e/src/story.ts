@@ -17,6 +17,10 @@ export type Story = {
   needs: readonly Need[]
   /** Debian packages beside those of `kiln up`. */
   packages?: readonly string[]
+  /** Files that it reads, by their paths beside the checkout. */
+  besides?: readonly string[]
+  /** Too long for a run of all stories: runs only when it is asked for. */
+  onlyByName?: boolean
   /** Memory of the machines that it starts itself. */
   memoryMiB?: number
   fixture?: FixtureName

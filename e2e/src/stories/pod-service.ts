@@ -61,14 +61,14 @@ export const podService: Story = {
 
 /** A line for each of Kiln's daemons: what proc(5) says in smaps_rollup, and its command line. */
 const memoryCommand =
-  "ps -eo pid=,args= | grep /usr/lib/kiln/kiln- | while read pid args; do echo $(grep -E '^(Rss|Pss):' /proc/$pid/smaps_rollup) $args; done"
+  "ps -eo pid=,args= | grep /lib/kiln/kiln- | while read pid args; do echo $(grep -E '^(Rss|Pss):' /proc/$pid/smaps_rollup) $args; done"
 
 /**
  * Memory of Kiln's daemons in MiB: resident (RSS), and proportional (PSS), which divides a page among those who have it mapped. The
  * daemons share most of Node's own program.
  */
 export function daemonMemory(list: string): { name: string; rssMiB: number; pssMiB: number }[] {
-  const found = list.matchAll(/^Rss: +(\d+) kB Pss: +(\d+) kB .*\/usr\/lib\/kiln\/(kiln-[a-z]+)\.mjs/gm)
+  const found = list.matchAll(/^Rss: +(\d+) kB Pss: +(\d+) kB .*\/lib\/kiln\/(kiln-[a-z]+)\.mjs/gm)
   return [...found].map(([, rss, pss, name]) => ({
     name: name!,
     rssMiB: Number(rss) / 1024,

@@ -56,7 +56,7 @@ static int put_document(FILE *to, const struct front *front) {
 /* The question in a file, or -1 after complaining: never a part of it. */
 static int make_question(const struct front *front, const struct container *c) {
   const char *listen = getenv("LISTEN_FDS"), *whose = getenv("LISTEN_PID");
-  char here[PATH_MAX];
+  char here[PATH_MAX], group[40] = "/proc/self/cgroup";
   FILE *to = fdopen(memfd_create("question", MFD_CLOEXEC), "w+e");
   if (to == NULL || getcwd(here, sizeof here) == NULL) return complain("ask the planner: %s", strerror(errno)), -1;
   put_text(to, TAG_COMMAND, front->command);
@@ -67,7 +67,9 @@ static int make_question(const struct front *front, const struct container *c) {
   if (front->systemd) put(to, TAG_SYSTEMD, "", 0);
   if (front->rootless) put(to, TAG_ROOTLESS, "", 0);
   if (c != NULL && c->planned) put_text(to, TAG_BASE, plan_find(&c->plan, OP_PROCESS_JSON)->f[0].text);
-  if (put_file(to, TAG_MOUNTS, "/proc/self/mountinfo") != 0 || put_file(to, TAG_CGROUP, "/proc/self/cgroup") != 0 ||
+  /* A further process goes where the first one is by now. */
+  if (strcmp(front->command, "exec") == 0 && c != NULL) snprintf(group, sizeof group, "/proc/%d/cgroup", c->pid);
+  if (put_file(to, TAG_MOUNTS, "/proc/self/mountinfo") != 0 || put_file(to, TAG_CGROUP, group) != 0 ||
       put_document(to, front) != 0)
     return fclose(to), -1;
   put(to, TAG_END, "", 0);

@@ -50,8 +50,8 @@ function below(path: string, root: string): string {
 }
 
 /**
- * The container's place in each hierarchy (config-linux.md, Cgroups Path): absolute from the mount point, relative below the
- * caller's own, without one below the caller's own by the container's id. With systemd's driver `slice:prefix:name`.
+ * The container's place in each hierarchy (config-linux.md, Cgroups Path): absolute from the mount point, relative to the
+ * caller's own, without one by the container's id. With systemd's driver `slice:prefix:name`.
  */
 export function cgroupPlace(
   cgroupsPath: string | undefined,
@@ -89,9 +89,14 @@ function expandSlice(slice: string): string[] {
   return parts.map((_, at) => `${parts.slice(0, at + 1).join('-')}.slice`)
 }
 
-/** The folder of the container in one hierarchy. */
+/**
+ * The folder of the container in one hierarchy. Of v2 a relative place is beside the caller's own group and not below: a group with
+ * processes in it hands no controllers down (cgroup-v2.rst, No Internal Process Constraint), and no process may enter one below.
+ */
 export function folderIn(hierarchy: Hierarchy, place: { absolute: boolean; path: string }): string {
-  const parts = [hierarchy.mountPoint, place.absolute ? '' : hierarchy.own, place.path]
+  const { controllers, own, mountPoint } = hierarchy
+  const from = controllers.length === 0 ? own.slice(0, own.lastIndexOf('/') + 1) : own
+  const parts = [mountPoint, place.absolute ? '' : from, place.path]
   return `/${parts
     .flatMap((part) => part.split('/'))
     .filter((part) => part !== '')

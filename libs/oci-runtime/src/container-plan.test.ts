@@ -61,7 +61,7 @@ test('paths are taken from where the caller is, and the state repeats the docume
   })
 })
 
-test('a group without a path lies below the caller, an absolute one below the mount, in every hierarchy', () => {
+test('of v1 a group without a path lies below the caller, an absolute one below the mount, in every hierarchy', () => {
   expect(those('cgroupFolder', config())).toEqual([
     ['cpu,cpuacct', '/sys/fs/cgroup/cpu,cpuacct/c1', 0],
     ['memory', '/sys/fs/cgroup/memory/user/me/c1', 0],
@@ -78,6 +78,15 @@ test('a group without a path lies below the caller, an absolute one below the mo
     '/sys/fs/cgroup/memory/a.slice/a-b.slice/x-c1.scope',
     0,
   ])
+})
+
+test('of v2 a group without a path lies beside the caller, whose group cannot hand controllers down', () => {
+  const folder = (own: string, more: Document = {}) =>
+    those('cgroupFolder', config({}, more), { mountinfo: unified, cgroup: `0::${own}\n` })[0]?.[1]
+  expect(folder('/system.slice/a.service')).toBe('/sys/fs/cgroup/system.slice/c1')
+  expect(folder('/system.slice/a.service', { cgroupsPath: 'x/y' })).toBe('/sys/fs/cgroup/system.slice/x/y')
+  expect(folder('/system.slice/a.service', { cgroupsPath: '/x' })).toBe('/sys/fs/cgroup/x')
+  expect(folder('/')).toBe('/sys/fs/cgroup/c1')
 })
 
 test('limits become writes, for v1 and for v2 in their own numbers', () => {
@@ -242,6 +251,27 @@ test('offsets of a new time namespace become lines for it, and need one', () => 
     ['boottime 7 9\n'],
   ])
   expect(() => records(config({}, { timeOffsets }))).toThrow('without a new time namespace')
+})
+
+test('of v2 exec enters the group below that the first process went to', () => {
+  const own = { mountinfo: unified, cgroup: '0::/system.slice/a.service\n' }
+  const base = records(config(), own).find(([name]) => name === 'processJson')?.[1] as string
+  const group = (now: string, args: string[] = []) => {
+    const cgroup = `0::${now}\n`
+    const asked = {
+      ...request(''),
+      command: 'exec',
+      base,
+      args: [...args, 'c1', 'id'],
+      document: undefined,
+      cgroup,
+    }
+    return decodePlan(planExec(asked).plan).records.find(([name]) => name === 'cgroupFolder')?.[2]
+  }
+  expect(group('/system.slice/c1/init')).toBe('/sys/fs/cgroup/system.slice/c1/init')
+  expect(group('/system.slice/c1')).toBeUndefined()
+  expect(group('/system.slice/c1-other/init')).toBeUndefined()
+  expect(group('/system.slice/c1/init', ['--cgroup', '/sub'])).toBe('/sys/fs/cgroup/system.slice/c1/sub')
 })
 
 test('exec may choose a group below, where it runs and who is told of it', () => {

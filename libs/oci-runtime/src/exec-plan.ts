@@ -55,7 +55,7 @@ export function planExec(request: FrontRequest): Planned {
     ['id', id],
     ['options', line.flags.has('detach') ? detached : 0, keptFds(line, 0)],
     ...pathRecords(request.cwd, line),
-    ...groupRecords(base, line.lists.get('cgroup') ?? []),
+    ...groupRecords(base, line.lists.get('cgroup') ?? [], request.cgroup),
     ...affinityRecords(process),
     ...personalityRecords(base.personality),
     ...consoleRecords(request, process, line.values.get('console-socket'), line.flags.has('detach')),
@@ -65,8 +65,9 @@ export function planExec(request: FrontRequest): Planned {
 }
 
 /** `--cgroup [CONTROLLERS:]PATH`: groups below the container's, which must be there; of v1 those not named stay its own. */
-function groupRecords({ layout, folders }: ExecBase, given: string[]): PlanRecord[] {
-  if (given.length === 0) return []
+function groupRecords(base: ExecBase, given: string[], firstProcess: string): PlanRecord[] {
+  const { layout, folders } = base
+  if (given.length === 0) return groupBelow(base, firstProcess)
   const places = new Map<string, string>()
   for (const text of given) {
     const colon = text.indexOf(':')
@@ -83,6 +84,18 @@ function groupRecords({ layout, folders }: ExecBase, given: string[]): PlanRecor
     const path = posix.join(folder, places.get(layout.kind === 'v2' ? '' : named) ?? '')
     return ['cgroupFolder', controllers.join(','), path.replace(/\/$/, ''), 0]
   })
+}
+
+/**
+ * Of v2, the group below the container's that its first process went to, as an init that manages groups does: one that hands controllers
+ * down takes no process itself. Empty where the process is in the container's own.
+ */
+function groupBelow({ layout, folders }: ExecBase, firstProcess: string): PlanRecord[] {
+  const place = layout.kind === 'v2' ? /^0::(\/.*)$/m.exec(firstProcess)?.[1] : undefined
+  const own = folders[0]?.folder
+  if (place === undefined || own === undefined) return []
+  const folder = posix.join(layout.hierarchies[0]?.mountPoint ?? '/', place)
+  return folder.startsWith(`${own}/`) ? [['cgroupFolder', '', folder, 0]] : []
 }
 
 function fromLine(container: ConfigProcess, line: ParsedLine, args: string[]): ConfigProcess {

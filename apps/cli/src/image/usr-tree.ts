@@ -148,7 +148,9 @@ async function placePrograms(inputs: UsrInputs, out: string): Promise<void> {
   for (const [name, { from, mode }] of await programFiles(inputs))
     await place(from, join(out, 'lib/kiln', name), mode)
   for (const name of inputs.recipe.daemons) {
-    await replace(join(out, 'bin', name), imageLauncher(name), 0o755)
+    // The OCI command line is the C program under its other name; its bundle is the planner.
+    if (name === 'kiln-oci') await place(join(inputs.nativeDir, 'kiln-init'), join(out, 'bin', name), 0o755)
+    else await replace(join(out, 'bin', name), imageLauncher(name), 0o755)
   }
 }
 
