@@ -59,10 +59,10 @@ async function conform(
   const cluster = await context.cluster()
   const files = { 'oci-runtime.sh': join(repositoryRoot, '..', script) }
   await giveTools(context, { cluster, machine, files })
-  const { code, output } = await cluster.shell(machine, 'systemctl is-active kiln-oci-planner.service', {
+  const { code, output } = await cluster.shell(machine, 'systemctl start kiln-oci-planner.service', {
     signal,
   })
-  expect(code === 0, `the planner's service runs: ${output}`)
+  expect(code === 0, `the planner's service starts: ${output}`)
   const failed: string[] = []
   for (const environment of environments) {
     const name = `oci-runtime.sh${Object.entries(environment).map(([key, value]) => ` ${key}=${value}`)}`
