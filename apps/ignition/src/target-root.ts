@@ -10,6 +10,7 @@ import {
   writeFileSync,
 } from 'node:fs'
 import { dirname } from 'node:path'
+import { Fault } from '@kiln/service'
 import { insideRoot } from './root-path.ts'
 import type { Run } from './run.ts'
 
@@ -57,7 +58,7 @@ export function openTargetRoot(run: Pick<Run, 'options' | 'privileged' | 'warn'>
         return readFileSync(place(path), 'utf8')
       } catch (error) {
         if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined
-        throw error
+        throw notAFile(path, error)
       }
     },
     write(path, content, mode, owner) {
@@ -68,7 +69,12 @@ export function openTargetRoot(run: Pick<Run, 'options' | 'privileged' | 'warn'>
       writeFileSync(temporary, content, { flag: 'wx', mode: 0o600 })
       own(temporary, owner)
       chmodSync(temporary, mode)
-      renameSync(temporary, full)
+      try {
+        renameSync(temporary, full)
+      } catch (error) {
+        rmSync(temporary)
+        throw notAFile(path, error)
+      }
     },
     folder(path, mode, owner) {
       const full = place(path)
@@ -81,3 +87,11 @@ export function openTargetRoot(run: Pick<Run, 'options' | 'privileged' | 'warn'>
     remove: (path) => rmSync(place(path), { recursive: true, force: true }),
   }
 }
+
+/** A config may have put a directory where a file of the system belongs. */
+const notAFile = (path: string, error: unknown): unknown =>
+  (error as NodeJS.ErrnoException).code === 'EISDIR'
+    ? new Fault('PATH_EXISTS', `${path} is a directory, and a file of the system belongs there`, {
+        remedy: 'take it out of the config',
+      })
+    : error
