@@ -32,6 +32,8 @@ export const ociV2: Story = {
   needs: ['vms'],
   packages: guestToolPackages,
   besides: [script],
+  // Six minutes of an emulated processor: by name until the whole test run has that much room.
+  onlyByName: true,
   fixture: 'one-machine',
   run: (context) => conform(context, { only: onV2 }, { STRICT: '1' }),
 }
