@@ -80,7 +80,7 @@ async function firstRevision(session: Session, { rev, since }: WatchFlags): Prom
 }
 
 /** Milliseconds since 1970 of a date with its time zone, or of a duration before `now`. */
-export function sinceMs(text: string, now: number): number {
+function sinceMs(text: string, now: number): number {
   const isDate = /^\d{4}-\d\d-\d\dT\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:\d\d)$/.test(text)
   const time = isDate ? Date.parse(text) : now - milliseconds(text)
   if (Number.isNaN(time)) throw new Fault('USAGE', `${text} is no date of any calendar`)

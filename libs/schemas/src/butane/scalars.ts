@@ -53,8 +53,7 @@ export function resolveScalar({ text, plain, tag }: Scalar): Resolved {
 }
 
 /** The name of a type in YAML. */
-export const tagOf = ({ type }: Resolved): string =>
-  type === 'string' ? 'str' : type === 'invalid' ? 'str' : type
+export const tagOf = ({ type }: Resolved): string => (type === 'string' || type === 'invalid' ? 'str' : type)
 
 function resolvePlain(text: string): Resolved {
   if (nulls.has(text)) return { type: 'null' }
