@@ -16,7 +16,7 @@ export function describeFailure(
   { installing }: { installing: boolean },
 ): { failure: Failure; lines: string[] } {
   const problem = error instanceof ConfigInvalid ? error.problems[0] : undefined
-  const path = problem?.path ?? (error as { path?: string }).path
+  const path = problem?.field ?? problem?.path ?? (error as { path?: string }).path
   const position = problem && problem.line > 0 ? { line: problem.line, column: problem.column } : {}
   const message = `${sentence(error)}${installing ? retry : ''}`
   const place = [

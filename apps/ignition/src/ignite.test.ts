@@ -185,6 +185,17 @@ test('kernel arguments that say what is booted are refused before anything is to
   expect(existsSync(at.disk)).toBe(false)
 })
 
+test('a value of a wrong type is told with the path of its field, which the validator has in the message only', async () => {
+  const at = machine({
+    config:
+      '{\n "ignition": {"version": "3.4.0"},\n "storage": {"files": [{"path": "/x", "mode": "0644"}]}\n}',
+  })
+  expect(await at.ignite()).toBe(1)
+  const path = '$.storage.files.0.mode'
+  expect(at.said.at(-1)).toContain(`kiln-ignition: fetch: ${path}:3:53: CONFIG_INVALID: `)
+  expect(at.reports().at(-1)).toMatchObject({ stage: 'fetch', status: 'failed', path, line: 3, column: 53 })
+})
+
 test('an invalid config stops the machine before anything is touched, with the place on the last line', async () => {
   const at = machine({
     config: '{\n "ignition": {"version": "3.4.0"},\n "storage": {"files": [{"path": "x"}]}\n}',

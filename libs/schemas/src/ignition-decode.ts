@@ -3,8 +3,8 @@ import { type Field, fieldsOfVersion, foldCase, type Structure } from './ignitio
 import type { IgnitionFinding, IgnitionPath } from './ignition-finding.ts'
 import { childOf, type JsonNode } from './ignition-json.ts'
 
-/** A value of a type that its field cannot have. It is told of where the value ends, or where its bracket does. */
-export type TypeFault = { message: string; offset: number }
+/** A value of a type that its field cannot have, at a path. It is told of where the value ends, or where its bracket does. */
+export type TypeFault = { path: string; message: string; offset: number }
 
 /**
  * Reads a config by the fields of its version, the way Go's decoder does: keys count in any case, what is there twice
@@ -153,7 +153,11 @@ class Decoder {
     const offset = node.kind === 'object' || node.kind === 'list' ? node.start + 1 : node.end
     const found = node.kind === 'number' && field.kind === 'int' ? node.text : articled(node.kind)
     const at = ['$', ...path].join('.')
-    this.fault ??= { message: `${at} must be ${articled(field.kind)}, and is ${found}`, offset }
+    this.fault ??= {
+      path: at,
+      message: `${at} must be ${articled(field.kind)}, and is ${found}`,
+      offset,
+    }
     return before
   }
 }

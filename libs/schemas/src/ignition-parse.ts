@@ -15,6 +15,8 @@ import { ignitionVersions, translateUp } from './ignition-versions.ts'
 /** One finding about a config. `path` starts with `$`; line and column count from 1, 0 when there is no position. */
 export type IgnitionProblem = {
   path: string
+  /** The field of a value with a wrong type, which the reference tells of the whole config (`path` is `$`). */
+  field?: string
   severity: 'error' | 'warning'
   message: string
   line: number
@@ -39,14 +41,15 @@ export function parseIgnition(
   const json = parseJson(text)
   if (!json.ok) return failedAt(json.fault.at, json.fault.message)
   const stub = decodeVersion(json.root)
-  if (!stub.ok) return failedAt(json.positionOf(stub.fault.offset), stub.fault.message)
+  if (!stub.ok) return failedAt(json.positionOf(stub.fault.offset), stub.fault.message, stub.fault.path)
   const version = parseVersion(stub.version ?? '')
   if (version === undefined) return unparsed("invalid config version (couldn't parse)")
   if (!versions.includes(version)) {
     return unparsed(`unsupported config version ${version}; this agent reads ${versions.join(', ')}`)
   }
   const decoded = decodeIgnition(json.root, version)
-  if (!decoded.ok) return failedAt(json.positionOf(decoded.fault.offset), decoded.fault.message)
+  if (!decoded.ok)
+    return failedAt(json.positionOf(decoded.fault.offset), decoded.fault.message, decoded.fault.path)
   const { config } = decoded
   config.ignition.version = version
   // The reference reads places with a second decoder, which gives up at a number that no float can hold.
@@ -80,8 +83,9 @@ function unparsed(message: string): IgnitionParsing {
   return failedAt({ line: 0, column: 0 }, message)
 }
 
-function failedAt({ line, column }: Position, message: string): IgnitionParsing {
-  return { problems: [{ path: '$', severity: 'error', message, line, column }] }
+function failedAt({ line, column }: Position, message: string, field?: string): IgnitionParsing {
+  const about = field === undefined ? {} : { field }
+  return { problems: [{ path: '$', ...about, severity: 'error', message, line, column }] }
 }
 
 /** A version (semver.org) without the zeros that its numbers may start with here; undefined when it is none. */
