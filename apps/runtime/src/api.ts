@@ -69,6 +69,14 @@ const CollectBody = z.strictObject({
   markOnly: z.boolean(),
 })
 
+const text = z.string().max(253)
+const RunBody = z.strictObject({
+  net: text.optional(),
+  hostname: text.optional(),
+  dns: z.array(text).max(3).optional(),
+  dnsSearch: z.array(text).max(32).optional(),
+})
+
 const grace = (body: unknown): number | undefined => StopRequest.parse(body ?? {}).graceSeconds
 
 /** The life of pods by uuid: see `PodLife`. The pods of `/v1/pods` are those that run, by name or uuid. */
@@ -88,9 +96,9 @@ const lifeRoutes: Route[] = [
   {
     method: 'POST',
     path: /^\/v1\/life\/([^/]+)\/run$/,
-    serve: async (api, id) => {
+    serve: async (api, id, body) => {
       const { uuid } = api.life.find(id)
-      await api.life.runPrepared(uuid)
+      await api.life.runPrepared(uuid, RunBody.parse(body ?? {}))
       return api.life.find(uuid)
     },
   },

@@ -6,7 +6,7 @@ import { Command, CommanderError } from 'commander'
 import { callRuntime, callRuntimeLines, exitCodeOf, followRuntime } from './client.ts'
 import { addEventCommands } from './events/event-commands.ts'
 import { addImageCommands } from './image-commands.ts'
-import { splitApps } from './life/app-options.ts'
+import { splitApps } from './life/app-flags.ts'
 import { addLifeCommands } from './life/life-commands.ts'
 import type { PodEntry } from './life/pod-entry.ts'
 import { addNetworkCommands } from './network-commands.ts'
@@ -19,6 +19,8 @@ export type CommandPorts = {
   complain(line: string): void
   /** Shows how work goes on, in place of what was shown before. */
   status?: ((text: string) => void) | undefined
+  /** Variables of whoever asks; none where they are not to be handed on. */
+  environment?: Record<string, string> | undefined
 }
 
 /** The command line: everything is asked of the daemon, except that programs and journals need this terminal. */

@@ -1,4 +1,4 @@
-import { mkdirSync, mkdtempSync, symlinkSync, writeFileSync } from 'node:fs'
+import { chownSync, mkdirSync, mkdtempSync, symlinkSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { decodePlan, encodePlan } from '@kiln/linux'
@@ -18,11 +18,11 @@ const facts = {
 }
 const root = { uid: 0, gid: 0, groups: [] }
 
-function podWith(container: object, spec: object = {}): PodManifest {
+function podWith(container: object, spec: object = {}, annotations: object = {}): PodManifest {
   const { pod, problems } = parsePod({
     apiVersion: 'v1',
     kind: 'Pod',
-    metadata: { name: 'hello', labels: { tier: 'web' } },
+    metadata: { name: 'hello', labels: { tier: 'web' }, annotations },
     spec: { containers: [{ name: 'web', image: 'oci:/x', ...container }], ...spec },
   })
   assert(pod, JSON.stringify(problems))
@@ -92,6 +92,23 @@ test('the user comes from the pod, or is looked up in the image, and root can be
   await expect(user('nobody')).rejects.toMatchObject({ code: 'POD_USER_UNKNOWN' })
   await expect(user('web:nobody')).rejects.toMatchObject({ code: 'POD_USER_UNKNOWN' })
   expect(() => processOf({ securityContext: { runAsNonRoot: true } })).toThrow(/must not/)
+  // rkt's forms: a name of the image, or a file of it.
+  mkdirSync(join(tree, 'srv/own'), { recursive: true })
+  chownSync(join(tree, 'srv/own'), 33, 40)
+  symlinkSync('/etc', join(tree, 'link'))
+  const asked = (options: object, container: object = {}) => {
+    const { name } = podWith({}).spec.containers[0]!
+    const pod = podWith(container, {}, { 'kiln.dev/options': JSON.stringify({ apps: { [name]: options } }) })
+    return resolveUser(tree, imageWith({ User: 'root:logs' }), pod, pod.spec.containers[0]!)
+  }
+  expect(await asked({ user: 'web' })).toEqual({ uid: 33, gid: 34, groups: [40] })
+  expect(await asked({ user: '/srv/own', group: '/srv/own' })).toEqual({ uid: 33, gid: 40, groups: [] })
+  expect(await asked({ group: 'web' }, { securityContext: { runAsUser: 9 } })).toMatchObject({
+    uid: 9,
+    gid: 34,
+  })
+  for (const user of ['nobody', '/srv/none', '/link/passwd'])
+    await expect(asked({ user })).rejects.toMatchObject({ code: 'POD_USER_UNKNOWN' })
 })
 
 test('an image whose passwd is a link does not show the machine\u2019s users', async () => {

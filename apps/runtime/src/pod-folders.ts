@@ -1,7 +1,7 @@
 import { existsSync } from 'node:fs'
 import { chmod, chown, mkdir, rm, stat, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
-import type { PodContainer, PodManifest, PodVolume } from '@kiln/schemas'
+import { type PodContainer, type PodManifest, type PodVolume, readPodOptions } from '@kiln/schemas'
 import { assert, Fault } from '@kiln/service'
 import type { PodConnection } from './cni/pod-networks.ts'
 import { writeConfigMap } from './config-maps.ts'
@@ -92,10 +92,11 @@ async function prepareVolume(
   const gid = volumeGroup(pod, volume)
   await mkdir(dirname(folder), { recursive: true })
   if (volume.configMap) return await writeConfigMap(configMaps, volume.configMap, folder, gid)
+  const options = readPodOptions(pod.metadata.annotations).options?.volumes[volume.name]
   await mkdir(folder)
-  await chown(folder, 0, gid)
+  await chown(folder, options?.uid ?? 0, options?.gid ?? gid)
   // Whoever the containers run as, as Kubernetes does; the umask must not matter. With a group of its own all in it gets that group.
-  await chmod(folder, gid === 0 ? 0o777 : 0o2777)
+  await chmod(folder, options?.mode ?? (gid === 0 ? 0o777 : 0o2777))
 }
 
 async function expectHostPath(name: string, wanted: { path: string; type: string }): Promise<void> {

@@ -1,7 +1,13 @@
 import { lstat, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { type Capability, capabilitiesFor, isCapability, type ProcessPlan } from '@kiln/linux'
-import type { ImageConfig, PodContainer, PodManifest } from '@kiln/schemas'
+import {
+  type AppOption,
+  type ImageConfig,
+  type PodContainer,
+  type PodManifest,
+  readPodOptions,
+} from '@kiln/schemas'
 import { Fault } from '@kiln/service'
 import { planSeccomp } from './pod-seccomp.ts'
 
@@ -60,8 +66,19 @@ export async function planContainerProcess(
 ): Promise<ProcessPlan> {
   const user = await resolveUser(tree, image, pod, container)
   const process = planProcess(pod, container, image, user, facts)
-  const seccomp = await planSeccomp(pod, container, planCapabilities(container), facts.seccompDir)
+  const seccomp = await planSeccomp(
+    pod,
+    container,
+    planCapabilities(container),
+    facts.seccompDir,
+    optionsOf(pod, container).seccomp,
+  )
   return seccomp ? { ...process, seccomp } : process
+}
+
+/** What the pod's annotation says of one container; the schema has seen that it can be read. */
+function optionsOf(pod: PodManifest, container: PodContainer): AppOption {
+  return readPodOptions(pod.metadata.annotations).options?.apps[container.name] ?? {}
 }
 
 /** The process of a container: Kubernetes' rules over the image's configuration. Pure. */
@@ -98,7 +115,7 @@ export function planProcess(
       ]),
     ],
     umask: 0o022,
-    oomScoreAdj: 300,
+    oomScoreAdj: optionsOf(pod, container).oomScoreAdjust ?? 300,
     noNewPrivileges: security?.allowPrivilegeEscalation === false,
     capabilities: capabilitiesFor(planCapabilities(container), user.uid),
     rlimits: [{ resource: rlimitNoFile, soft: files, hard: files }],
@@ -122,7 +139,7 @@ function planCapabilities(container: PodContainer): Capability[] {
   return [...new Set([...kept, ...(add as Capability[])])]
 }
 
-/** The image's variables, overridden by the pod's; `$(NAME)` refers to what stands above. */
+/** The image's variables, over those that its runner hands on, overridden by the pod's; `$(NAME)` refers to what stands above. */
 function planEnvironment(
   pod: PodManifest,
   container: PodContainer,
@@ -132,6 +149,7 @@ function planEnvironment(
   const env: Record<string, string> = {
     PATH: '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin',
     HOSTNAME: pod.spec.hostname ?? pod.metadata.name,
+    ...optionsOf(pod, container).env,
   }
   for (const variable of image.config.Env) {
     const at = variable.indexOf('=')
@@ -170,8 +188,9 @@ export function expand(text: string, env: Record<string, string>): string {
 export type UserIds = { uid: number; gid: number; groups: number[] }
 
 /**
- * Who a container runs as: the pod's ids, else the image's `USER`, which is `name|uid[:group|gid]` looked up in the
- * image's own `/etc/passwd` and `/etc/group`.
+ * Who a container runs as: the pod's ids, else the user and group of its annotation, else the image's `USER`, which is
+ * `name|uid[:group|gid]` looked up in the image's own `/etc/passwd` and `/etc/group`. The annotation may also name a file
+ * of the image, whose owner is meant.
  */
 export async function resolveUser(
   tree: string,
@@ -183,7 +202,14 @@ export async function resolveUser(
   const shared = pod.spec.securityContext
   const passwd = await readTable(join(tree, 'etc'), 'passwd')
   const group = await readTable(join(tree, 'etc'), 'group')
-  const [name = '', groupName] = (image.config.User || '0').split(':')
+  const [imageUser = '', imageGroup] = (image.config.User || '0').split(':')
+  const asked = optionsOf(pod, container)
+  const owner = async (path: string | undefined, of: 'uid' | 'gid'): Promise<string | undefined> =>
+    path?.startsWith('/') ? String((await ownerOf(tree, path, container.name))[of]) : path
+  const askedUser = await owner(asked.user, 'uid')
+  const name = askedUser ?? imageUser
+  // The group of the image's user is not that of another one.
+  const groupName = (await owner(asked.group, 'gid')) ?? (askedUser === undefined ? imageGroup : undefined)
   const askedUid = own?.runAsUser ?? shared?.runAsUser
   const entry =
     passwd.find((row) => (askedUid === undefined ? row[0] === name : row[2] === String(askedUid))) ??
@@ -192,20 +218,35 @@ export async function resolveUser(
   if (uid === undefined)
     throw new Fault(
       'POD_USER_UNKNOWN',
-      `the image of ${container.name} runs as ${name}, whom it does not know`,
+      askedUser === undefined
+        ? `the image of ${container.name} runs as ${name}, whom it does not know`
+        : `the image of ${container.name} has no user ${name}`,
     )
   const groupEntry = group.find((row) => row[0] === groupName)
   const namedGid = groupName === undefined ? undefined : (number(groupEntry?.[2]) ?? number(groupName))
-  if (groupName !== undefined && askedUid === undefined && namedGid === undefined)
+  const groupCounts = askedUid === undefined || asked.group !== undefined
+  if (groupName !== undefined && groupCounts && namedGid === undefined)
     throw new Fault('POD_USER_UNKNOWN', `the image of ${container.name} has no group ${groupName}`)
   const gid =
-    own?.runAsGroup ??
-    shared?.runAsGroup ??
-    (askedUid === undefined ? namedGid : undefined) ??
-    number(entry?.[3]) ??
-    0
+    own?.runAsGroup ?? shared?.runAsGroup ?? (groupCounts ? namedGid : undefined) ?? number(entry?.[3]) ?? 0
   const memberships = group.filter((row) => entry && (row[3] ?? '').split(',').includes(entry[0] ?? ''))
   return { uid, gid, groups: memberships.flatMap((row) => number(row[2]) ?? []).filter((id) => id !== gid) }
+}
+
+/** Owner of a file of an image. A symlink on the way could lead to the machine's own files, so it is refused. */
+async function ownerOf(tree: string, path: string, container: string): Promise<{ uid: number; gid: number }> {
+  const refused = (why: string): Fault =>
+    new Fault('POD_USER_UNKNOWN', `the image of ${container} has ${why} at ${path}`)
+  let at = tree
+  let found = await lstat(at)
+  for (const part of path.split('/').filter((each) => each !== '' && each !== '.')) {
+    at = join(at, part)
+    const next = await lstat(at).catch(() => undefined)
+    if (!next) throw refused('nothing')
+    if (next.isSymbolicLink()) throw refused('a symlink')
+    found = next
+  }
+  return { uid: found.uid, gid: found.gid }
 }
 
 const number = (text: string | undefined): number | undefined =>

@@ -2,8 +2,9 @@ import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { ProcessPlan } from '@kiln/linux'
 import { compileSeccomp, defaultSeccomp, parseSeccomp } from '@kiln/oci-runtime'
-import type { PodContainer, PodManifest } from '@kiln/schemas'
+import type { PodContainer, PodManifest, SeccompSet } from '@kiln/schemas'
 import { Fault } from '@kiln/service'
+import { seccompOfSet } from './seccomp-set.ts'
 
 type Filter = NonNullable<ProcessPlan['seccomp']>
 
@@ -11,13 +12,18 @@ type Filter = NonNullable<ProcessPlan['seccomp']>
 const compiled = new Map<string, Filter>()
 const compiledMax = 32
 
-/** The filter of a container's system calls: the container's profile, else the pod's, else none, as in Kubernetes. */
+/** The filter of a container's system calls: a set of its own, else its profile, else the pod's, else none, as in Kubernetes. */
 export async function planSeccomp(
   pod: PodManifest,
   container: PodContainer,
   capabilities: readonly string[],
   profiles: string,
+  set: SeccompSet | undefined,
 ): Promise<Filter | undefined> {
+  if (set) {
+    const { flags, filter } = compileSeccomp(seccompOfSet(set, capabilities), hostArchitecture)
+    return { flags, filter }
+  }
   const wanted = container.securityContext?.seccompProfile ?? pod.spec.securityContext?.seccompProfile
   switch (wanted?.type) {
     case 'Unconfined':

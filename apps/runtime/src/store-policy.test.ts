@@ -40,6 +40,16 @@ test('a pod of the store may have what stays within the pod', () => {
   expect(verdict(full, container)).toBeUndefined()
 })
 
+test('options by annotation, which may loosen more than any field, are refused', () => {
+  const { pod } = parsePod({
+    apiVersion: 'v1',
+    kind: 'Pod',
+    metadata: { name: 'a', annotations: { 'kiln.dev/options': '{"apps":{"x":{"oomScoreAdjust":-1000}}}' } },
+    spec: { containers: [{ name: 'x', image: 'oci:/x' }] },
+  })
+  expect(whyNotFromStore(pod!)).toMatch(/annotation kiln.dev\/options/)
+})
+
 test('what reaches into the machine is refused with its place', () => {
   const volume = { name: 'v', hostPath: { path: '/etc' } }
   const at = (path: string) => `pods from the store may not have ${path} like this`

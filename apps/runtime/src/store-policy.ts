@@ -1,4 +1,4 @@
-import { type PodContainer, type PodManifest, readPodNetworks } from '@kiln/schemas'
+import { type PodContainer, type PodManifest, podOptionsAnnotation, readPodNetworks } from '@kiln/schemas'
 
 /** What is allowed at one place of a manifest: anything, what a function says, or the named fields and nothing else. */
 type Rule = true | ((value: unknown) => boolean) | { readonly [field: string]: Rule }
@@ -85,6 +85,8 @@ const ownNetworks = new Set(['default', 'bridge'])
 export function whyNotFromStore(manifest: PodManifest): string | undefined {
   const path = refusedAt(manifest, allowed, '')
   if (path !== undefined) return `pods from the store may not have ${path} like this`
+  if (podOptionsAnnotation in manifest.metadata.annotations)
+    return `pods from the store may not have the annotation ${podOptionsAnnotation}`
   const network = readPodNetworks(manifest.metadata.annotations).networks?.find(
     ({ name, ips, mac }) => !ownNetworks.has(name) || ips || mac !== undefined,
   )

@@ -9,7 +9,7 @@ const AF_VSOCK = 40
 const personalities = [0x0, 0x8, 0x20000, 0x20008, 0xffffffff]
 
 /** What changes or shows the whole machine, and what attacks on kernels like to begin with. */
-const refused = `
+export const refusedByDefault = `
   add_key bpf create_module fanotify_init finit_module fsconfig fsmount fsopen fspick get_kernel_syms init_module delete_module
   io_uring_enter io_uring_register io_uring_setup ioperm iopl kcmp kexec_file_load kexec_load keyctl listmount lookup_dcookie
   lsm_set_self_attr migrate_pages mount mount_setattr move_mount move_pages nfsservctl open_by_handle_at open_tree open_tree_attr
@@ -38,7 +38,7 @@ export function defaultSeccomp(capabilities: ReadonlySet<string>): Seccomp {
   const missing = Object.entries(byCapability).flatMap(([name, calls]) =>
     capabilities.has(name) ? [] : calls,
   )
-  const not = new Set([...refused, ...missing, ...particular])
+  const not = new Set([...refusedByDefault, ...missing, ...particular])
   const allow = 'SCMP_ACT_ALLOW'
   const only = (name: string, op: string, value: number, valueTwo?: number) => ({
     names: [name],
@@ -65,7 +65,7 @@ export function defaultSeccomp(capabilities: ReadonlySet<string>): Seccomp {
       // Its flags are behind a pointer; C libraries then fall back to clone.
       { names: ['clone3'], action: 'SCMP_ACT_ERRNO', errnoRet: ENOSYS, args: [] },
       {
-        names: [...refused, ...missing, 'clone', 'personality'],
+        names: [...refusedByDefault, ...missing, 'clone', 'personality'],
         action: 'SCMP_ACT_ERRNO',
         errnoRet: EPERM,
         args: [],

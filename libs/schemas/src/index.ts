@@ -87,6 +87,13 @@ export {
 } from './pod.ts'
 export type { PodAction, Probe } from './pod-actions.ts'
 export { type NetworkChoice, NetworkName, networksAnnotation, readPodNetworks } from './pod-networks.ts'
+export {
+  type AppOption,
+  type PodOptions,
+  podOptionsAnnotation,
+  readPodOptions,
+  type SeccompSet,
+} from './pod-options.ts'
 export type { DnsConfig } from './pod-resolver.ts'
 export type { PodConfigMap, PodVolume } from './pod-volumes.ts'
 export {

@@ -2,6 +2,7 @@ import * as z from 'zod'
 import { HostName, SegmentName } from './network-names.ts'
 import { Lifecycle, type PodAction, Probe } from './pod-actions.ts'
 import { networksAnnotation, readPodNetworks } from './pod-networks.ts'
+import { type PodOptions, podOptionsAnnotation, readPodOptions } from './pod-options.ts'
 import { DnsConfig, DnsPolicy, HostAlias } from './pod-resolver.ts'
 import { ContainerSecurity, PodSecurity, safeSysctls } from './pod-security.ts'
 import { absolutePath, Volume, VolumeMount } from './pod-volumes.ts'
@@ -141,6 +142,9 @@ export const PodManifest = z
       pod.spec.hostNetwork && networksAnnotation in pod.metadata.annotations
         ? 'is not for a pod with hostNetwork'
         : wrongNetworks
+    const { options, problem: wrongOptions } = readPodOptions(pod.metadata.annotations)
+    const noOptions = wrongOptions ?? optionsOfNobody(pod.spec, options!)
+    if (noOptions !== undefined) problem(['metadata', 'annotations', podOptionsAnnotation], noOptions)
     if (noNetworks !== undefined) problem(['metadata', 'annotations', networksAnnotation], noNetworks)
     if (pod.spec.dnsPolicy === 'None' && !pod.spec.dnsConfig?.nameservers.length)
       problem(['spec', 'dnsConfig', 'nameservers'], 'must name a server with dnsPolicy None')
@@ -188,6 +192,17 @@ function containersWithPaths(spec: z.output<typeof PodSpec>): [PodContainer, (st
       ['spec', list, index],
     ]),
   )
+}
+
+/** What the annotation says of apps and volumes that the pod has not. */
+function optionsOfNobody(spec: z.output<typeof PodSpec>, { apps, volumes }: PodOptions): string | undefined {
+  const all = [...spec.initContainers, ...spec.containers]
+  const app = Object.keys(apps).find((name) => !all.some((container) => container.name === name))
+  if (app !== undefined) return `names no container: ${app}`
+  const volume = Object.keys(volumes).find(
+    (name) => !spec.volumes.some((each) => each.name === name && each.emptyDir),
+  )
+  return volume === undefined ? undefined : `names no empty volume: ${volume}`
 }
 
 /** Ports that probes and hooks give by name. */

@@ -1,146 +1,154 @@
-import { type PodManifest, parsePod } from '@kiln/schemas'
+import {
+  type AppOption,
+  networksAnnotation,
+  type PodManifest,
+  type PodOptions,
+  parsePod,
+  podOptionsAnnotation,
+} from '@kiln/schemas'
 import { Fault } from '@kiln/service'
-import { Command, CommanderError } from 'commander'
+import type { App, AppOptions, NetworkOptions, Surroundings, WholeOptions } from './app-flags.ts'
 
-/** An image with its flags and arguments, as the command line has it between two `---`. */
-export type AppOptions = {
-  name?: string
-  exec?: string
-  user?: string
-  group?: string
-  supplementaryGids?: string
-  workingDir?: string
-  environment?: string[]
-  capsRetain?: string
-  capsRemove?: string
-  readonlyRootfs?: string | true
-  cpu?: string
-  memory?: string
-  mount?: string[]
-}
-
-/** What concerns the pod as a whole. */
-export type WholeOptions = {
-  podName?: string
-  volume?: string[]
-  setEnv?: string[]
-  net?: string
-  hostname?: string
-  dns?: string[]
-  dnsSearch?: string[]
-  pullPolicy?: string
-}
-
-export type App = { image: string; args: string[]; options: AppOptions }
-
-const again = (value: string, before: string[] = []): string[] => [...before, value]
-
-/** Adds rkt's flags of one app to a command. */
-export const withAppOptions = (command: Command): Command =>
-  command
-    .option('--name <name>', 'of the app; made from the image by default')
-    .option('--exec <path>', 'instead of the image\u2019s entry point')
-    .option('--user <uid>', 'to run as')
-    .option('--group <gid>', 'to run as')
-    .option('--supplementary-gids <gids>', 'further groups of the pod, with commas between')
-    .option('--working-dir <path>', 'where it starts')
-    .option('--environment <name=value>', 'a variable of this app (may be repeated)', again)
-    .option('--caps-retain <names>', 'all capabilities it has, with commas between')
-    .option('--caps-remove <names>', 'capabilities it has not, with commas between')
-    .option('--readonly-rootfs [bool]', 'it cannot write to its image')
-    .option('--cpu <amount>', 'limit, such as 500m')
-    .option('--memory <amount>', 'limit, such as 128Mi')
-    .option('--mount <volume=NAME,target=PATH>', 'where a volume is (may be repeated)', again)
-
-/** Adds rkt's flags of a pod to a command. */
-export const withWholeOptions = (command: Command): Command =>
-  command
-    .option('--pod-name <name>', 'of the pod; made from the first image by default')
-    .option(
-      '--volume <spec>',
-      'NAME,kind=host,source=PATH[,readOnly=true] or NAME,kind=empty (may be repeated)',
-      again,
-    )
-    .option('--set-env <name=value>', 'a variable of all apps (may be repeated)', again)
-    .option('--net <networks>', 'host, none, or names of networks with commas between')
-    .option('--hostname <name>', 'of the pod')
-    .option('--dns <address>', 'a name server (may be repeated)', again)
-    .option('--dns-search <domain>', 'where short names are looked for (may be repeated)', again)
-    .option('--pull-policy <policy>', 'never, new or update')
-
-/**
- * Splits a command line of `run` or `prepare` at `---`: the first app stays with the command, each further one has its own flags. Other commands
- * are left as they are: `---` is theirs. Pure.
- */
-export function splitApps(argv: string[]): { argv: string[]; more: string[][] } {
-  const verb = argv.findIndex((word, index) => !word.startsWith('-') && argv[index - 1] !== '--socket')
-  const first = argv.indexOf('---')
-  if (first < 0 || !['run', 'prepare'].includes(argv[verb] ?? '')) return { argv, more: [] }
-  const more: string[][] = []
-  for (const word of argv.slice(first)) {
-    if (word === '---') more.push([])
-    else more.at(-1)!.push(word)
-  }
-  return { argv: argv.slice(0, first), more }
-}
-
-/** Reads a further app. */
-export function readApp(words: string[]): App {
-  const command = withAppOptions(new Command('app'))
-    .argument('<image>')
-    .argument('[args...]')
-    .exitOverride()
-    .configureOutput({ writeErr: () => undefined, writeOut: () => undefined })
-  try {
-    command.parse(words, { from: 'user' })
-  } catch (error) {
-    if (!(error instanceof CommanderError)) throw error
-    throw new Fault('REQUEST_INVALID', `after ---: ${error.message}`)
-  }
-  const [image, ...args] = command.args
-  return { image: image!, args, options: command.opts<AppOptions>() }
-}
-
-/** The pod that the flags of `run` and `prepare` describe: run once, each app a container. Pure but for its name. */
-export function podOfApps(apps: App[], whole: WholeOptions, unique: string): PodManifest {
+/** The pod that the flags of `run` and `prepare` describe: run once, each app a container. Pure. */
+export function podOfApps(
+  apps: App[],
+  whole: WholeOptions,
+  unique: string,
+  { environment, envFiles }: Surroundings = { environment: {}, envFiles: [] },
+): PodManifest {
   const names = apps.map(({ image, options }) => options.name ?? appName(image))
   const groups = apps.flatMap(({ options }) => options.supplementaryGids?.split(',') ?? [])
-  const { net } = whole
   const volumes = (whole.volume ?? []).map(volumeOf)
-  const dns = { nameservers: whole.dns ?? [], searches: whole.dnsSearch ?? [] }
-  const { pod, problems } = parsePod({
+  const inherited = whole.inheritEnv ? environment : undefined
+  const extra: PodOptions = {
+    apps: filled(apps.map(({ options }, index) => [names[index]!, appOption(options, inherited)])),
+    volumes: filled(volumes.map(({ name, owner }) => [name, owner])),
+  }
+  const hasExtra = Object.keys(extra.apps).length + Object.keys(extra.volumes).length > 0
+  const own = (flag: 'userAnnotation' | 'userLabel'): Record<string, string> =>
+    Object.fromEntries(apps.flatMap(({ options }) => (options[flag] ?? []).map(pair)))
+  const variables = [...envFiles.flatMap(envLines), ...(whole.setEnv ?? [])]
+  const draft = {
     apiVersion: 'v1',
     kind: 'Pod',
     metadata: {
       name: whole.podName ?? `${names[0]}-${unique}`,
-      ...(net === undefined || net === 'host' ? {} : { annotations: { 'kiln.dev/networks': net } }),
+      labels: own('userLabel'),
+      annotations: {
+        ...own('userAnnotation'),
+        ...(hasExtra ? { [podOptionsAnnotation]: JSON.stringify(extra) } : {}),
+      },
     },
     spec: {
       restartPolicy: 'Never',
-      hostNetwork: net === 'host',
-      ...(whole.hostname === undefined ? {} : { hostname: whole.hostname }),
-      ...(dns.nameservers.length > 0 ? { dnsPolicy: 'None', dnsConfig: dns } : {}),
-      ...(dns.nameservers.length === 0 && dns.searches.length > 0
-        ? { dnsConfig: { searches: dns.searches } }
-        : {}),
+      hostIPC: hostIpc(whole.ipc),
       ...(groups.length > 0
         ? { securityContext: { supplementalGroups: groups.map((gid) => id(gid, '--supplementary-gids')) } }
         : {}),
-      volumes: volumes.map(({ readOnly: _, ...volume }) => volume),
-      containers: apps.map((app, index) => containerOf(app, names[index]!, whole, volumes)),
+      volumes: volumes.map(({ readOnly: _, owner: __, ...volume }) => volume),
+      containers: apps.map((app, index) => ({
+        ...containerOf(app, names[index]!, whole, variables, volumes),
+        // The apps of a pod share its network: a port of the machine is that of any of them.
+        ...(index === 0 ? { ports: (whole.port ?? []).map(portOf) } : {}),
+      })),
+    },
+  }
+  return withNetwork(draft, whole)
+}
+
+/** A manifest with what flags choose of its network and name; what they do not name stays. Pure. */
+export function withNetwork(
+  pod: { metadata: { annotations: Record<string, string> }; spec: object },
+  { net, hostname, dns = [], dnsSearch = [] }: NetworkOptions,
+): PodManifest {
+  const { [networksAnnotation]: before, ...annotations } = pod.metadata.annotations
+  const networks = net === undefined ? before : net === 'host' ? undefined : net
+  const { pod: read, problems } = parsePod({
+    ...pod,
+    metadata: {
+      ...pod.metadata,
+      annotations: {
+        ...annotations,
+        ...(networks === undefined ? {} : { [networksAnnotation]: networks }),
+      },
+    },
+    spec: {
+      ...pod.spec,
+      ...(net === undefined ? {} : { hostNetwork: net === 'host' }),
+      ...(hostname === undefined ? {} : { hostname }),
+      ...(dns.length > 0 ? { dnsPolicy: 'None', dnsConfig: { nameservers: dns, searches: dnsSearch } } : {}),
+      ...(dns.length === 0 && dnsSearch.length > 0 ? { dnsConfig: { searches: dnsSearch } } : {}),
     },
   })
-  if (pod) return pod
+  if (read) return read
   throw new Fault('POD_INVALID', problems.map(({ path, message }) => `${path} ${message}`).join('; '))
+}
+
+/** What Kubernetes' manifest has no field for. */
+function appOption(options: AppOptions, inherited: Record<string, string> | undefined): AppOption {
+  const { user, group, oomScoreAdjust, seccomp } = options
+  return {
+    ...(user === undefined || isNumber(user) ? {} : { user }),
+    ...(group === undefined || isNumber(group) ? {} : { group }),
+    ...(oomScoreAdjust === undefined
+      ? {}
+      : { oomScoreAdjust: count(oomScoreAdjust, '--oom-score-adjust', -1000, 1000) }),
+    ...(seccomp === undefined ? {} : { seccomp: seccompSet(seccomp) }),
+    ...(inherited === undefined ? {} : { env: inherited }),
+  }
+}
+
+function seccompSet(text: string): NonNullable<AppOption['seccomp']> {
+  const parts = text.split(',').map((part) => part.trim())
+  const settings = parts.filter((part) => part.includes('='))
+  const { mode, errno } =
+    settings.length === 0 ? {} : fields(settings.join(','), '--seccomp', ['mode', 'errno'])
+  const calls = parts.filter((part) => part !== '' && !part.includes('='))
+  if ((mode !== 'retain' && mode !== 'remove') || calls.length === 0)
+    throw new Fault('REQUEST_INVALID', `--seccomp takes mode=retain or mode=remove and calls, not ${text}`)
+  return { mode, calls, ...(errno === undefined ? {} : { errno }) }
+}
+
+/** rkt names the ports of images by number and protocol. */
+function portOf(text: string): object {
+  const [, port, protocol, host] = /^(\d{1,5})(-tcp|-udp)?:(\d{1,5})$/.exec(text) ?? []
+  if (port === undefined)
+    throw new Fault('REQUEST_INVALID', `--port takes NUMBER[-tcp|-udp]:HOSTPORT, not ${text}`)
+  return {
+    containerPort: Number(port),
+    hostPort: Number(host),
+    protocol: protocol === '-udp' ? 'UDP' : 'TCP',
+  }
+}
+
+function hostIpc(text = 'auto'): boolean {
+  if (!['auto', 'private', 'parent'].includes(text))
+    throw new Fault('REQUEST_INVALID', `--ipc is auto, private or parent, not ${text}`)
+  return text === 'parent'
+}
+
+/** Lines `NAME=VALUE`; empty ones and those that begin with `#` or `;` say nothing. */
+function envLines(text: string): string[] {
+  return text.split(/\r?\n/).filter((line) => !/^\s*([#;]|$)/.test(line))
+}
+
+/** Those that say anything. */
+function filled<T extends object>(entries: [string, T | undefined][]): Record<string, T> {
+  return Object.fromEntries(
+    entries.filter(
+      (entry): entry is [string, T] => entry[1] !== undefined && Object.keys(entry[1]).length > 0,
+    ),
+  )
 }
 
 function containerOf(
   { image, args, options }: App,
   name: string,
   whole: WholeOptions,
+  variables: string[],
   volumes: ReturnType<typeof volumeOf>[],
 ): object {
-  const env = new Map([...(whole.setEnv ?? []), ...(options.environment ?? [])].map(pair))
+  const env = new Map([...variables, ...(options.environment ?? [])].map(pair))
   if (options.capsRetain !== undefined && options.capsRemove !== undefined)
     throw new Fault('REQUEST_INVALID', '--caps-retain and --caps-remove exclude each other')
   const capabilities =
@@ -159,10 +167,16 @@ function containerOf(
     ...(args.length > 0 ? { args } : {}),
     ...(options.workingDir === undefined ? {} : { workingDir: options.workingDir }),
     env: [...env].map(([key, value]) => ({ name: key, value })),
-    resources: { limits },
+    resources: {
+      limits,
+      requests:
+        options.cpuShares === undefined
+          ? {}
+          : { cpu: `${Math.ceil((count(options.cpuShares, '--cpu-shares', 2, 262_144) * 1000) / 1024)}m` },
+    },
     securityContext: {
-      ...(options.user === undefined ? {} : { runAsUser: id(options.user, '--user') }),
-      ...(options.group === undefined ? {} : { runAsGroup: id(options.group, '--group') }),
+      ...(isNumber(options.user) ? { runAsUser: Number(options.user) } : {}),
+      ...(isNumber(options.group) ? { runAsGroup: Number(options.group) } : {}),
       readOnlyRootFilesystem: options.readonlyRootfs === true || options.readonlyRootfs === 'true',
       capabilities,
     },
@@ -177,13 +191,35 @@ function containerOf(
   }
 }
 
-function volumeOf(text: string): { name: string; readOnly: boolean; hostPath?: object; emptyDir?: object } {
+type Volume = {
+  name: string
+  readOnly: boolean
+  hostPath?: object
+  emptyDir?: object
+  owner?: PodOptions['volumes'][string]
+}
+
+function volumeOf(text: string): Volume {
   const [name = '', ...rest] = text.split(',')
-  const { kind, source, readOnly } = fields(rest.join(','), '--volume', ['kind', 'source', 'readOnly'])
-  if (kind === 'empty' && source === undefined) return { name, readOnly: readOnly === 'true', emptyDir: {} }
-  if (kind !== 'host' || source === undefined)
-    throw new Fault('REQUEST_INVALID', `--volume ${text}: kind is host, with a source, or empty`)
-  return { name, readOnly: readOnly === 'true', hostPath: { path: source } }
+  const known = ['kind', 'source', 'readOnly', 'mode', 'uid', 'gid']
+  const { kind, source, mode, uid, gid, ...others } = fields(rest.join(','), '--volume', known)
+  const readOnly = others['readOnly'] === 'true'
+  if (kind === 'empty' && source === undefined) {
+    if (mode !== undefined && !/^[0-7]{1,4}$/.test(mode))
+      throw new Fault('REQUEST_INVALID', `--volume ${text}: mode is octal, such as 0755`)
+    const owner = {
+      ...(mode === undefined ? {} : { mode: Number.parseInt(mode, 8) }),
+      ...(uid === undefined ? {} : { uid: id(uid, '--volume uid=') }),
+      ...(gid === undefined ? {} : { gid: id(gid, '--volume gid=') }),
+    }
+    return { name, readOnly, emptyDir: {}, owner }
+  }
+  if (kind !== 'host' || source === undefined || (mode ?? uid ?? gid) !== undefined)
+    throw new Fault(
+      'REQUEST_INVALID',
+      `--volume ${text}: kind is host, with a source, or empty, with mode, uid and gid`,
+    )
+  return { name, readOnly, hostPath: { path: source } }
 }
 
 function fields(text: string, flag: string, known: string[]): Record<string, string | undefined> {
@@ -200,9 +236,16 @@ function pair(text: string): [string, string] {
   return [text.slice(0, at), text.slice(at + 1)]
 }
 
-/** Names of the image's own passwd are what the image says; here only numbers can be meant. */
+const isNumber = (text: string | undefined): text is string => text !== undefined && /^\d{1,10}$/.test(text)
+
+function count(text: string, flag: string, min: number, max: number): number {
+  const value = /^-?\d{1,7}$/.test(text) ? Number(text) : Number.NaN
+  if (value >= min && value <= max) return value
+  throw new Fault('REQUEST_INVALID', `${flag} takes a number from ${min} to ${max}, not ${text}`)
+}
+
 function id(text: string, flag: string): number {
-  if (!/^\d{1,10}$/.test(text)) throw new Fault('REQUEST_INVALID', `${flag} takes a number, not ${text}`)
+  if (!isNumber(text)) throw new Fault('REQUEST_INVALID', `${flag} takes a number, not ${text}`)
   return Number(text)
 }
 

@@ -25,9 +25,15 @@ export async function runInForeground(uuid: string, ports: ForegroundPorts): Pro
   }
   for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, stop)
   const output = await followOutput(uuid, ports)
+  const told = new Map<string, string>()
   try {
     for (;;) {
       const entry = await ports.entry(uuid)
+      for (const { name, waits } of entry.apps) {
+        if (waits === undefined || told.get(name) === waits) continue
+        told.set(name, waits)
+        ports.complain(`kiln-runtime: ${name} cannot be started, and is tried again: ${waits}`)
+      }
       if (!entry.supervised) return entry.exitCode ?? 254
       await sleep(lookEveryMs)
     }

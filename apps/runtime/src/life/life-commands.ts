@@ -9,12 +9,14 @@ import { readPods } from '../pod-files.ts'
 import { podTable } from '../pod-table.ts'
 import {
   type AppOptions,
-  podOfApps,
+  type NetworkOptions,
   readApp,
   type WholeOptions,
   withAppOptions,
+  withNetworkOptions,
   withWholeOptions,
-} from './app-options.ts'
+} from './app-flags.ts'
+import { podOfApps } from './app-options.ts'
 import { runInForeground } from './foreground.ts'
 import { entryLines, entryTable } from './life-table.ts'
 import type { PodEntry } from './pod-entry.ts'
@@ -27,6 +29,8 @@ export type LifePorts = {
   show(status: PodStatus, json: boolean | undefined): void
   enter(name: string, args: string[], container: string | undefined): Promise<void>
   exit(code: number): void
+  /** Variables of whoever asks, for `--inherit-env`. */
+  environment?: Record<string, string> | undefined
   /** What of the command line was after `---`. */
   moreApps: string[][]
 }
@@ -59,7 +63,9 @@ export function addLifeCommands(program: Command, ports: LifePorts): void {
   }
   const prepare = async (image: string | undefined, args: string[], options: PodOptions): Promise<string> => {
     const pod =
-      options.podManifest === undefined ? podOfFlags(image, args, options) : await podOfFile(image, options)
+      options.podManifest === undefined
+        ? await podOfFlags(image, args, options)
+        : await podOfFile(image, options)
     const { uuid } = await call<{ uuid: string }>('POST', '/v1/life', pod)
     if (options.uuidFileSave !== undefined) await atomicWrite(options.uuidFileSave, `${uuid}\n`)
     return uuid
@@ -71,17 +77,25 @@ export function addLifeCommands(program: Command, ports: LifePorts): void {
       throw new Fault('REQUEST_INVALID', 'name a pod, or a file with its uuid by --uuid-file')
     return all
   }
-  const foreground = async (id: string): Promise<void> => {
-    const { uuid } = await call<PodEntry>('POST', life(id, '/run'))
+  const foreground = async (id: string, network: NetworkOptions = {}): Promise<void> => {
+    const { uuid } = await call<PodEntry>('POST', life(id, '/run'), network)
     ports.exit(await runInForeground(uuid, { ...ports, entry }))
   }
 
-  const podOfFlags = (image: string | undefined, args: string[], options: PodOptions): PodManifest => {
+  const podOfFlags = async (
+    image: string | undefined,
+    args: string[],
+    options: PodOptions,
+  ): Promise<PodManifest> => {
     if (image === undefined) throw new Fault('REQUEST_INVALID', 'name an image, or a file by --pod-manifest')
     return podOfApps(
       [{ image, args, options }, ...ports.moreApps.map(readApp)],
       options,
       randomUUID().slice(0, 8),
+      {
+        environment: ports.environment ?? {},
+        envFiles: await Promise.all((options.setEnvFile ?? []).map(readEnvFile)),
+      },
     )
   }
   const podOfFile = async (image: string | undefined, options: PodOptions): Promise<PodManifest> => {
@@ -115,10 +129,9 @@ export function addLifeCommands(program: Command, ports: LifePorts): void {
         print(await prepare(image, args, options))
       }),
     )
-  program
-    .command('run-prepared <uuid>')
+  withNetworkOptions(program.command('run-prepared <uuid>'))
     .description('run a prepared pod here until it is over')
-    .action((id: string) => asRkt(() => foreground(id)))
+    .action((id: string, options: NetworkOptions) => asRkt(() => foreground(id, options)))
   podOf(program.command('run [image] [args...]'))
     .description(
       'prepare a pod and run it here until it is over; the exit code is its own, 254 if it could not be run',
@@ -296,6 +309,14 @@ function formatted(value: unknown, format: string): string {
   if (format === 'json') return JSON.stringify(value)
   if (format === 'json-pretty') return JSON.stringify(value, undefined, 2)
   throw new Fault('REQUEST_INVALID', `--format is json or json-pretty, not ${format}`)
+}
+
+async function readEnvFile(file: string): Promise<string> {
+  try {
+    return await readFile(file, 'utf8')
+  } catch (cause) {
+    throw new Fault('REQUEST_INVALID', `cannot read --set-env-file ${file}`, { cause })
+  }
 }
 
 function readText(file: string): Promise<string> {

@@ -46,6 +46,7 @@ async function node(folder: string) {
     const err: string[] = []
     const ports = {
       socket,
+      environment: { FROM: 'here', PATH: '/nowhere' },
       print: (line: string) => out.push(line),
       complain: (line: string) => err.push(line),
     }
@@ -275,3 +276,48 @@ onHost('a pod that ran when its daemon died is over under the next one, with its
   renameSync(lifeFolder(next.stateDir, 'run', out[0]), join(folder, 'moved'))
   expect((await next.run('rm', out[0]!)).code).not.toBe(0)
 })
+
+onHost(
+  'flags of rkt that Kubernetes has no field for reach the process; a prepared pod takes another name',
+  async () => {
+    const folder = newFolder()
+    const { run } = await node(folder)
+    writeFileSync(join(folder, 'env'), 'B=file\nC=file\n')
+    const script =
+      'id -u; cat /proc/self/oom_score_adj; mkdir /v/x 2>&1 || true; stat -c %a:%u:%g /v; echo $B $C $FROM $PATH; hostname'
+    const flags = [
+      ...['--user', 'web', '--oom-score-adjust', '77', '--seccomp', 'mode=remove,errno=ENOSPC,mkdir,mkdirat'],
+      ...['--volume', 'usr,kind=host,source=/usr,readOnly=true', '--mount', 'volume=usr,target=/usr'],
+      ...['--volume', 'v,kind=empty,mode=0707,uid=3,gid=4', '--mount', 'volume=v,target=/v'],
+      ...['--set-env-file', join(folder, 'env'), '--set-env', 'C=set', '--inherit-env', '--net', 'none'],
+    ]
+    const prepared = await run(
+      'prepare',
+      '--quiet',
+      ...flags,
+      `docker-archive:${image}`,
+      '--exec',
+      '/bin/sh',
+      '--',
+      '-c',
+      script,
+    )
+    expect(prepared, prepared.err.join('\n')).toMatchObject({ code: 0 })
+    const ran = await run('run-prepared', prepared.out[0]!, '--hostname', 'later')
+    expect(ran.err).toEqual([])
+    expect(ran.out.slice(0, 2)).toEqual(['1234', '77'])
+    expect(ran.out[2]).toMatch(/No space left on device/)
+    // The image's PATH, not that of whoever asks.
+    expect(ran.out.slice(3)).toEqual(['707:3:4', 'file set here /bin', 'later'])
+    const unknown = await run('prepare', '--quiet', ...flags, '--user', 'nobody', `docker-archive:${image}`)
+    expect(unknown.code).toBe(0)
+    const running = run('run-prepared', unknown.out[0]!)
+    const status = async (): Promise<string> =>
+      (await run('status', '--format', 'json', unknown.out[0]!)).out.join('')
+    await waitUntil(async () => (await status()).includes('has no user nobody'))
+    // The command looks ten times a second.
+    await sleep(1_500)
+    await run('stop', '--force', unknown.out[0]!)
+    expect((await running).err[0]).toContain('cannot be started, and is tried again: POD_USER_UNKNOWN: ')
+  },
+)

@@ -1,5 +1,6 @@
 import { containersOf, type PodStatus } from '@kiln/schemas'
 import type { PodRecord } from '../pod-record.ts'
+import type { Waiting } from '../restart-policy.ts'
 
 /** rkt's words for the state of a pod. */
 export type StateWord =
@@ -31,7 +32,15 @@ export type PodEntry = {
   ready: boolean
   addresses: string[]
   networks: string[]
-  apps: { name: string; image: string; state: string; pid?: number; exitCode?: number }[]
+  apps: {
+    name: string
+    image: string
+    state: string
+    pid?: number
+    exitCode?: number
+    /** Why it could not be started; it is tried again. */
+    waits?: string
+  }[]
 }
 
 /** What is shown of a pod, from its record and, while it runs, its status. Pure. */
@@ -50,6 +59,7 @@ export function entryOf(
       state: seen?.state ?? last?.kind ?? 'waiting',
       ...(seen?.pid === undefined ? {} : { pid: seen.pid }),
       ...(last?.kind === 'exited' && last.lastExit ? { exitCode: last.lastExit.code } : {}),
+      ...(last?.kind === 'waiting' && last.failures > 0 ? { waits: reasonOf(last.waiting) } : {}),
     }
   })
   // A pod that is run once is over only when nothing of it is left to be done.
@@ -78,6 +88,9 @@ export function entryOf(
     apps,
   }
 }
+
+const reasonOf = ({ reason, code, message }: Waiting): string =>
+  [code ?? reason, ...(message === undefined ? [] : [message])].join(': ')
 
 /** The code of the container that failed first; 0 if none did. Pure. */
 export function exitCodeOfPod(record: PodRecord): number {

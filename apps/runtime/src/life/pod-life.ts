@@ -11,6 +11,8 @@ import type { Images } from '../images.ts'
 import type { Manager } from '../manager.ts'
 import { newRecord, type PodRecord, readRecord, writeRecord } from '../pod-record.ts'
 import { created } from '../restart-policy.ts'
+import type { NetworkOptions } from './app-flags.ts'
+import { withNetwork } from './app-options.ts'
 import {
   bear,
   inState,
@@ -102,25 +104,30 @@ export class PodLife {
     }
   }
 
-  /** Of several that run one prepared pod at once, one does and the others fail. */
-  async runPrepared(uuid: string): Promise<void> {
+  /** Of several that run one prepared pod at once, one does and the others fail. What flags choose of its network replaces the manifest's. */
+  async runPrepared(uuid: string, network: NetworkOptions = {}): Promise<void> {
     const { stateDir, bootId, manager, now } = this.#ports
     const kept = this.#kept.get(uuid)
     const record = kept?.record
     const taken = new Fault('POD_NOT_PREPARED', `pod ${uuid} is not prepared, or runs already`)
     if (kept?.state !== 'prepared' || !record || this.#held.has(uuid)) throw taken
     manager.expectFree(record.manifest.metadata.name)
+    const running = {
+      ...record,
+      manifest: withNetwork(record.manifest, network),
+      bootId,
+      once: { ...record.once!, startedAt: new Date(now()).toISOString() },
+    }
     this.#held.add(uuid)
     try {
       if (!(await move(stateDir, uuid, { from: 'prepared', to: 'run' }))) throw taken
-      record.bootId = bootId
-      record.once = { ...record.once!, startedAt: new Date(now()).toISOString() }
-      await writeRecord(lifeFolder(stateDir, 'run', uuid), record)
-      manager.runOnce(record)
+      await writeRecord(lifeFolder(stateDir, 'run', uuid), running)
+      manager.runOnce(running)
       this.#kept.delete(uuid)
     } catch (error) {
       // Nothing of it has run: it is prepared as before.
-      await move(stateDir, uuid, { from: 'run', to: 'prepared' })
+      if (await move(stateDir, uuid, { from: 'run', to: 'prepared' }))
+        await writeRecord(lifeFolder(stateDir, 'prepared', uuid), record)
       throw error
     } finally {
       this.#held.delete(uuid)
