@@ -4,7 +4,9 @@ import {
   mkdtempSync,
   readdirSync,
   readFileSync,
+  readlinkSync,
   rmSync,
+  statSync,
   utimesSync,
   writeFileSync,
 } from 'node:fs'
@@ -252,6 +254,51 @@ test('an image is exported with the digest it has, and its manifest and config a
   expect(JSON.parse((await run('cat-manifest', name('v1'), '--config')).out[0]!).config.Cmd).toEqual(['/v1'])
   expect((await run('cat-manifest', name('v1'), '--pretty-print')).out[0]).toContain('\n  "layers"')
   expect((await run('cat-manifest', 'nope')).code).toBe(3)
+})
+
+test('the files of an image are extracted, with or without what describes it, and replace a folder only if asked', async () => {
+  const { manifestDigest } = await registry.add(
+    {
+      layers: [
+        [
+          { path: 'bin', type: 'directory' },
+          { path: 'bin/one', content: 'first', mode: 0o4755 },
+          { path: 'bin/two', type: 'link', target: 'bin/one' },
+          { path: 'gone', content: 'x' },
+        ],
+        [
+          { path: '.wh.gone', content: '' },
+          { path: 'to', type: 'symlink', target: '/bin/one' },
+        ],
+      ],
+      config: { Cmd: ['/bin/one'] },
+      architecture,
+    },
+    'v1',
+  )
+  await run('fetch', name('v1'))
+  const target = join(folder, 'files')
+  expect(await run('extract', name('v1'), target)).toMatchObject({ code: 0, err: '' })
+  expect(readdirSync(target).sort()).toEqual(['config', 'manifest', 'rootfs'])
+  expect(readFileSync(join(target, 'manifest'), 'utf8')).toBe(
+    Buffer.from(registry.blobs.get(manifestDigest)!).toString(),
+  )
+  expect(readdirSync(join(target, 'rootfs')).sort()).toEqual(['bin', 'to'])
+  const one = statSync(join(target, 'rootfs/bin/one'))
+  expect([one.mode & 0o7777, one.nlink, readlinkSync(join(target, 'rootfs/to'))]).toEqual([
+    0o4755,
+    2,
+    '/bin/one',
+  ])
+  expect(await run('render', name('v1'), target, '--rootfs-only')).toMatchObject({ code: 4 })
+  expect((await run('render', name('v1'), target, '--rootfs-only', '--overwrite')).code).toBe(0)
+  expect(readdirSync(target).sort()).toEqual(['bin', 'to'])
+  expect(readdirSync(folder).filter((each) => each.startsWith('files.'))).toEqual([])
+  writeFileSync(join(folder, 'plain'), 'mine')
+  expect((await run('extract', '--overwrite', name('v1'), join(folder, 'plain'))).code).toBe(4)
+  expect(await run('extract', name('v1'), join(folder, 'no/such'))).toMatchObject({
+    err: expect.stringContaining('EXPORT_FAILED'),
+  })
 })
 
 const newKey = (file: string) => {

@@ -203,6 +203,17 @@ function addOutputs(image: Command, ports: ImagePorts): void {
       await ports.ask('export', { name, target: resolve(target), format: options.format, ...as })
     })
   image
+    .command('extract <image> <target>')
+    .alias('render')
+    .description(
+      'write the files of an image, all layers applied, to a new folder: in rootfs, beside manifest and config',
+    )
+    .option('--rootfs-only', 'only the files, in the folder itself')
+    .option('--overwrite', 'replace a folder that is there, once the new one is complete')
+    .action(async (name: string, target: string, options: { rootfsOnly?: boolean; overwrite?: boolean }) => {
+      await ports.ask('extract', { name, target: resolve(target), ...options })
+    })
+  image
     .command('cat-manifest <image>')
     .description('print the manifest of an image, byte by byte')
     .option('--config', 'its configuration instead')

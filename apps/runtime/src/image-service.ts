@@ -3,6 +3,7 @@ import {
   checkStore,
   exportDockerArchive,
   exportLayout,
+  exportTree,
   type Finding,
   isLocalKind,
   type ListedImage,
@@ -41,6 +42,12 @@ export const ExportRequest = z.strictObject({
   target: z.string().startsWith('/').max(4096),
   format: z.enum(['oci', 'docker-archive']),
   as: z.string().max(1024).optional(),
+})
+export const ExtractRequest = z.strictObject({
+  name: reference,
+  target: z.string().startsWith('/').max(4096),
+  rootfsOnly: z.boolean().default(false),
+  overwrite: z.boolean().default(false),
 })
 export const ManifestRequest = z.strictObject({ name: reference, what: z.enum(['manifest', 'config']) })
 export const TrustRequest = z.discriminatedUnion('kind', [
@@ -230,6 +237,13 @@ export function openImageService(input: {
       const wanted = { blobsFolder: store.blobs.folder, image, target, name: as, signal }
       const write = format === 'oci' ? exportLayout : exportDockerArchive
       await whileReading([image.reference], () => write(wanted))
+      return entryOf(image)
+    },
+
+    extract: async ({ name, ...where }: z.output<typeof ExtractRequest>): Promise<ImageEntry> => {
+      const image = await findOne(name)
+      const wanted = { blobsFolder: store.blobs.folder, image, tree: store.treeOf(image), signal, ...where }
+      await whileReading([image.reference], () => exportTree(wanted))
       return entryOf(image)
     },
 

@@ -1,9 +1,11 @@
+import { execFile } from 'node:child_process'
 import { createHash, randomBytes } from 'node:crypto'
 import { createReadStream, createWriteStream } from 'node:fs'
 import { lstat, mkdir, open, readFile, rename, rm, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { PassThrough, Writable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
+import { promisify } from 'node:util'
 import { type Digest, ImageConfig, ImageManifest } from '@kiln/schemas'
 import { Fault, syncDirectory } from '@kiln/service'
 import tar from 'tar-stream'
@@ -55,6 +57,34 @@ export async function exportLayout(wanted: ImageExport): Promise<void> {
   })
 }
 
+/**
+ * Writes the files of an image as a container sees them, with owners, times, hard links and extended attributes, whole or not at all: in `rootfs`
+ * beside `manifest` and `config`, or with `rootfsOnly` alone. With `overwrite` what was at the target goes once the new files are complete.
+ */
+export async function exportTree(
+  wanted: Omit<ImageExport, 'name'> & { tree: string; rootfsOnly: boolean; overwrite: boolean },
+): Promise<void> {
+  const { target, tree, rootfsOnly, overwrite, signal } = wanted
+  const write = async (staging: string): Promise<void> => {
+    if (!rootfsOnly) {
+      const { blobs, configBytes } = await readImage(wanted)
+      await mkdir(staging)
+      await writeSynced(
+        join(staging, 'manifest'),
+        await readFile(blobPath(wanted.blobsFolder, blobs[0]!.digest), 'utf8'),
+      )
+      await writeSynced(join(staging, 'config'), configBytes.toString('utf8'))
+    }
+    // coreutils' cp keeps all of that, and holes.
+    const to = rootfsOnly ? staging : join(staging, 'rootfs')
+    await run('cp', ['--archive', '--no-target-directory', '--', tree, to], { signal })
+    await run('sync', ['--file-system', '--', staging], { signal })
+  }
+  await writeWhole(target, write, overwrite)
+}
+
+const run = promisify(execFile)
+
 /** Writes what `docker save` writes: layers as plain tars named by the digest of their content. */
 export async function exportDockerArchive(wanted: ImageExport): Promise<void> {
   await writeWhole(wanted.target, async (staging) => {
@@ -94,7 +124,7 @@ export async function exportDockerArchive(wanted: ImageExport): Promise<void> {
 
 const epoch = new Date(0)
 
-async function readImage({ image, blobsFolder }: ImageExport): Promise<{
+async function readImage({ image, blobsFolder }: Omit<ImageExport, 'name'>): Promise<{
   blobs: NonNullable<StoredImage['blobs']>
   manifest: ImageManifest
   configBytes: Buffer
@@ -144,19 +174,30 @@ function expect(actual: string, digest: Digest): void {
 }
 
 /** Lets `write` fill a place beside the target, which gets its name only once it is whole and durable. */
-async function writeWhole(target: string, write: (staging: string) => Promise<void>): Promise<void> {
-  if (await lstat(target).catch(() => undefined))
+async function writeWhole(
+  target: string,
+  write: (staging: string) => Promise<void>,
+  overwrite = false,
+): Promise<void> {
+  const before = await lstat(target).catch(() => undefined)
+  if (before && !(overwrite && before.isDirectory()))
     throw new Fault('EXPORT_TARGET_EXISTS', `${target} is there already`, { remedy: 'name another place' })
-  const staging = `${target}.new-${randomBytes(6).toString('hex')}`
+  const unique = randomBytes(6).toString('hex')
+  const staging = `${target}.new-${unique}`
+  const old = `${target}.old-${unique}`
   try {
     await write(staging)
+    if (before) await rename(target, old)
     await rename(staging, target)
   } catch (error) {
     await rm(staging, { recursive: true, force: true })
+    // What was there before stays, unless the new one is in its place.
+    if (before) await rename(old, target).catch(() => undefined)
     if (error instanceof Fault) throw error
     throw new Fault('EXPORT_FAILED', `cannot write ${target}`, { cause: error })
   }
   await syncDirectory(dirname(target))
+  if (before) await rm(old, { recursive: true })
 }
 
 async function writeSynced(path: string, text: string): Promise<void> {

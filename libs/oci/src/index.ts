@@ -1,5 +1,5 @@
 export { type Download, download } from './download.ts'
-export { exportDockerArchive, exportLayout } from './image-export.ts'
+export { exportDockerArchive, exportLayout, exportTree } from './image-export.ts'
 export { type ImageSource, openArchive, openLayout } from './image-source.ts'
 export { type ImageContent, type LayerEntry, writeImageArchive } from './image-writer.ts'
 export { type ImageReference, parseImageReference, type RegistryReference } from './reference.ts'
