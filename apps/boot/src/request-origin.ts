@@ -1,5 +1,6 @@
 import { createHash, X509Certificate } from 'node:crypto'
 import type { TLSSocket } from 'node:tls'
+import { operatorName } from '@kiln/pki/machine'
 import { Fault } from '@kiln/service'
 import type { FastifyRequest } from 'fastify'
 import type { BootContext } from './boot-context.ts'
@@ -7,9 +8,6 @@ import { type Labels, labelsOf } from './labels.ts'
 
 /** Who sends a request: the common name of a certificate of our CA, or nobody in particular. */
 export type Caller = { kind: 'operator' } | { kind: 'machine'; id: string } | { kind: 'anonymous' }
-
-/** Common name of the operator's certificate. */
-export const operatorName = 'admin'
 
 export function callerOf(request: FastifyRequest): Caller {
   const socket = request.raw.socket as Partial<TLSSocket>

@@ -1,7 +1,7 @@
 import { X509Certificate } from 'node:crypto'
 import { isIP } from 'node:net'
 import { createCa, identityOf, issueCertificate, type KeyPair, readIdentity, writeIdentity } from '@kiln/pki'
-import { operatorName } from './request-origin.ts'
+import { operatorName } from '@kiln/pki/machine'
 
 const caDays = 3650
 const serverDays = 397

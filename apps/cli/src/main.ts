@@ -12,6 +12,7 @@ import { labHost, simulatedMachine } from './commands/lab-host.ts'
 import { machinePlan } from './commands/machine-plan.ts'
 import { reprovision } from './commands/machine-reprovision.ts'
 import { machines } from './commands/machines.ts'
+import { addPodCommands } from './commands/pod-program.ts'
 import { createKey, signRelease } from './commands/release.ts'
 import { runProgram } from './commands/run-program.ts'
 import { benches, conformances, runScript, verifications } from './commands/scripts.ts'
@@ -150,12 +151,20 @@ program
   .addOption(stateOption())
   .action((machine, options) => logs({ ...options, machine }, context))
 
-program
+const podsCommand = program
   .command('pods')
-  .description('pods and how they are')
+  .description('pods of all machines and how they are, their logs, events and use; a program in one')
   .addOption(stateOption())
   .addOption(jsonOption())
   .action((options) => pods(options, context))
+addPodCommands(podsCommand, {
+  context,
+  stateOption,
+  jsonOption,
+  exit: (code) => {
+    process.exitCode = code
+  },
+})
 
 program
   .command('services')

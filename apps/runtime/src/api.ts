@@ -13,6 +13,7 @@ import { answerInLines, findImageWork } from './image-api.ts'
 import type { ImageService } from './image-service.ts'
 import type { PodLife } from './life/pod-life.ts'
 import type { NetworksAnswer } from './network-commands.ts'
+import type { ContainerStatistics } from './pod-kernel.ts'
 
 /** What the daemon does for its command line, over HTTP and JSON on a unix socket that only root may open. */
 export type RuntimeApi = {
@@ -31,6 +32,8 @@ export type RuntimeApi = {
   resume(): Promise<void>
   images: ImageService
   events: EventLog
+  /** What the containers of a pod that runs use; none on machines without cgroup v2. */
+  statistics(name: string): Promise<ContainerStatistics[]>
   life: Omit<PodLife, 'adopt' | 'over' | 'imageUsers'>
   networks: {
     list(): Promise<NetworksAnswer>

@@ -68,6 +68,7 @@ async function serve(change: Partial<RuntimeApi> = {}): Promise<string[]> {
     },
     start: unexpected,
     drain: unexpected,
+    statistics: unexpected,
     resume: unexpected,
     remove: (name) => {
       asked.push(`remove ${name}`)

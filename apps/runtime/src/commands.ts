@@ -19,6 +19,8 @@ export type CommandPorts = {
   complain(line: string): void
   /** Shows how work goes on, in place of what was shown before. */
   status?: ((text: string) => void) | undefined
+  /** Tells systemd how a pod in the foreground is, for units of `Type=notify`. */
+  notify?: ((state: string) => void) | undefined
   /** Variables of whoever asks; none where they are not to be handed on. */
   environment?: Record<string, string> | undefined
 }

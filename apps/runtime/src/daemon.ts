@@ -12,7 +12,7 @@ import { openPlugins } from './cni/plugin.ts'
 import { openCniNetworks } from './cni/pod-networks.ts'
 import { logFile } from './container-plan.ts'
 import { openEventLog } from './events/event-log.ts'
-import { serveGrpc } from './grpc/runtime-service.ts'
+import { openOperatorPort, serveGrpc } from './grpc/runtime-service.ts'
 import { bootId, journalRuns, placePod, runTool, systemdRuns, whyNoPods } from './host.ts'
 import { type ImageUser, openImageService } from './image-service.ts'
 import { imagesOf, openImages } from './images.ts'
@@ -235,6 +235,7 @@ export async function startRuntime(
         containers,
       }
     },
+    statistics: (name) => kernel.statistics(manager.record(name)),
     planExec: async (name, wanted) => ({
       planFile: await kernel.planExec(manager.record(name), wanted),
       initPath: settings.initPath,
@@ -257,6 +258,16 @@ export async function startRuntime(
   const server = await serveApi({ socket: settings.socket, api, log })
   const grpc = await serveGrpc({ socket: settings.grpcSocket, api, log })
   const store = connectStore(settings, machine)
+  const operatorPort =
+    store && settings.grpcPort > 0
+      ? openOperatorPort({
+          port: settings.grpcPort,
+          pkiDir: settings.pkiDir,
+          clock: systemClock,
+          api,
+          log,
+        })
+      : undefined
   if (store) {
     publisher = openPublisher({ store, leaseSeconds: settings.leaseSeconds, log })
     services.connect(store, stopping)
@@ -285,6 +296,7 @@ export async function startRuntime(
       exits.close()
       await server.close()
       await grpc.close()
+      await operatorPort?.close()
       await manager.leave()
       await events.close()
       store?.close()

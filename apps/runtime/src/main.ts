@@ -1,5 +1,5 @@
 import '@kiln/service/small-heap'
-import { loadSettings, runDaemon } from '@kiln/service'
+import { loadSettings, notifySystemd, runDaemon } from '@kiln/service'
 import { Settings } from './settings.ts'
 
 const [first, ...rest] = process.argv.slice(2)
@@ -26,6 +26,7 @@ if (isDaemon) {
     socket: process.env['KILN_RUNTIME_SOCKET'] ?? '/run/kiln/runtime.sock',
     print: (line) => process.stdout.write(`${line}\n`),
     complain: (line) => process.stderr.write(`${line}\n`),
+    notify: notifySystemd,
     environment: process.env as Record<string, string>,
     status: process.stderr.isTTY ? (text) => process.stderr.write(`\r\x1b[K${text}`) : undefined,
   })

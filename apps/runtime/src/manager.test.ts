@@ -33,6 +33,7 @@ function setUp(options: { refusal?: Fault; records?: PodRecord[] } = {}) {
   const manager = new Manager({
     kernel: {
       findSandbox: async (record) => (sandboxes.has(record.uid) ? { pid: 1, startTime: '1' } : undefined),
+      statistics: async () => [],
       openSandbox: async (record) => {
         sandboxes.add(record.uid)
         return { pid: 1, startTime: '1' }

@@ -1,7 +1,15 @@
 import { mkdir, open, readFile, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { applyLimits, createCgroup, killCgroup, readOomKills, removeCgroup } from '@kiln/cgroup'
+import {
+  applyLimits,
+  createCgroup,
+  killCgroup,
+  readOomKills,
+  readStatistics,
+  removeCgroup,
+  type Statistics,
+} from '@kiln/cgroup'
 import {
   type ExitRecord,
   encodePlan,
@@ -14,6 +22,7 @@ import {
 } from '@kiln/linux'
 import type { StoredImage } from '@kiln/oci'
 import { containersOf, type PodContainer } from '@kiln/schemas'
+import { Fault } from '@kiln/service'
 import type { CniNetworks } from './cni/pod-networks.ts'
 import { connectSandbox } from './connect-sandbox.ts'
 import {
@@ -61,10 +70,18 @@ export type PodKernel = {
     record: PodRecord,
     wanted: { container?: string | undefined; args: readonly string[] },
   ): Promise<string>
+  /** What the containers that run use. */
+  statistics(record: PodRecord): Promise<ContainerStatistics[]>
   /** After the exit is in the record. */
   forget(record: PodRecord, container: string, attempt: number): Promise<void>
   /** Ends whatever of the pod still runs, and removes all but its state. */
   close(record: PodRecord): Promise<void>
+}
+
+export type ContainerStatistics = {
+  container: string
+  statistics: Statistics
+  memoryLimitBytes: number | undefined
 }
 
 export type KernelSettings = {
@@ -227,6 +244,21 @@ export function openKernel(settings: KernelSettings): PodKernel {
       if (signal === 'KILL' && groups) return killCgroup(containerGroup(groups, container))
       const running = await readJson<RunningRecord>(runningFile(pathsOf(record), container))
       if (running) await signalProcess(settings.initPath, running, signal)
+    },
+
+    statistics: async (record) => {
+      const groups = placeOf(record)?.groups
+      if (!groups)
+        throw new Fault(
+          'POD_NOT_MEASURED',
+          'containers are measured by cgroup v2, which this machine has not',
+        )
+      const found: ContainerStatistics[] = []
+      for (const { name, resources } of containersOf(record.manifest)) {
+        const statistics = await readStatistics(containerGroup(groups, name))
+        if (statistics) found.push({ container: name, statistics, memoryLimitBytes: resources.limits.memory })
+      }
+      return found
     },
 
     forget: async (record, container, attempt) => {

@@ -1,5 +1,6 @@
 import { existsSync, readFileSync } from 'node:fs'
 import { hostname } from 'node:os'
+import { operatorPort } from '@kiln/runtime-api'
 import { MachineFacts } from '@kiln/schemas'
 import { Fault } from '@kiln/service'
 import * as z from 'zod'
@@ -16,8 +17,10 @@ export const Settings = z.object({
   stateDir: path.default('/var/lib/kiln/runtime'),
   runDir: path.default('/run/kiln/runtime'),
   socket: path.default('/run/kiln/runtime.sock'),
-  /** Where programs reach it by gRPC: proto/runtime.proto. */
+  /** Where programs reach it by gRPC: libs/runtime-api/proto/runtime.proto. */
   grpcSocket: path.default('/run/kiln/runtime-grpc.sock'),
+  /** Where the cluster's operator reaches it by gRPC and TLS, once the machine has enrolled; 0 for nowhere. */
+  grpcPort: z.coerce.number().int().min(0).max(65535).default(operatorPort),
   initPath: path.default('/usr/lib/kiln/kiln-init'),
   machineFile: path.default('/etc/kiln/machine.json'),
   pkiDir: path.default('/etc/kiln/pki'),

@@ -5,7 +5,8 @@ import { expect, until } from '../waiting.ts'
 
 export const podService: Story = {
   name: 'pod-service',
-  summary: "a pod's service is in the store and answers other machines",
+  summary:
+    "a pod's service is in the store and answers other machines; pods reach each other by VXLAN; the operator asks them from afar",
   budgetSeconds: 360,
   timeoutSeconds: 1200,
   needs: ['vms'],
@@ -49,7 +50,9 @@ export const podService: Story = {
         return answer.output.includes(address) ? answer : undefined
       })
     }
+    await askedFromAfar(cluster, context)
     await podsReachEachOther(cluster, context)
+    await unitOwnsPod(cluster, context)
     figure('services', String(services.length))
     const { output } = await cluster.shell('node1', memoryCommand, { signal })
     const memory = daemonMemory(output)
@@ -59,6 +62,71 @@ export const podService: Story = {
     figure('RSS', `${each}: ${Math.round(sum('rssMiB'))} MiB`)
     figure('memory of all, shared pages counted once', `${Math.round(sum('pssMiB'))} MiB`)
   },
+}
+
+/** What the operator asks of pods on whatever machine they run. */
+async function askedFromAfar(cluster: Cluster, { signal, say }: StoryContext): Promise<void> {
+  const kiln = (...args: string[]) => cluster.kiln(['pods', ...args], { signal })
+  const { stdout: events } = await kiln('events', 'node3/hello')
+  expect(
+    / Started +node3\/hello\/web /.test(events),
+    `the start of the pod is an event: ${events.slice(-300)}`,
+  )
+  const { stdout: use } = await kiln('stats', '--json')
+  const stats = JSON.parse(use) as { machine: string; memoryBytes: number; memoryLimitBytes: number }[]
+  say(`pods use: ${stats.map(({ machine, memoryBytes }) => `${machine} ${memoryBytes} bytes`).join(', ')}`)
+  expect(
+    stats.length >= 3 && stats.every((each) => each.memoryBytes > 0 && each.memoryLimitBytes === 32 << 20),
+    'every machine says what its pod uses, and of how much',
+  )
+  const failed = await cluster.kiln(['pods', 'exec', 'node3/hello', '--', 'sh', '-c', 'id -u; exit 7'], {
+    signal,
+    mayFail: true,
+  })
+  expect(
+    failed.code === 7 && failed.stdout.trim() !== '0',
+    `a program runs as the pod's user, and its code comes back: ${failed.code}`,
+  )
+  await kiln('logs', 'node3/hello')
+  const { stderr, code } = await cluster.kiln(['pods', 'logs', 'hello'], { signal, mayFail: true })
+  expect(
+    code !== 0 && stderr.includes('POD_AMBIGUOUS'),
+    `a name that three machines have is refused: ${stderr}`,
+  )
+}
+
+/** A unit of the template starts once its pod is ready, and the pod goes with it (docs/guides/pod-units.md). */
+async function unitOwnsPod(cluster: Cluster, { signal }: StoryContext): Promise<void> {
+  const pod = {
+    apiVersion: 'v1',
+    kind: 'Pod',
+    metadata: { name: 'owned' },
+    spec: {
+      restartPolicy: 'Never',
+      containers: [
+        {
+          name: 'web',
+          image: 'boot://pods/hello.tar',
+          readinessProbe: { tcpSocket: { port: 8000 }, periodSeconds: 1 },
+        },
+      ],
+    },
+  }
+  const file = '/etc/kiln/pod-units/owned.yaml'
+  const start = `mkdir -p /etc/kiln/pod-units; echo '${JSON.stringify(pod)}' >${file}; systemctl start kiln-pod@owned; systemctl is-active kiln-pod@owned`
+  const started = await cluster.shell('node3', start, { signal, timeoutMs: 180_000 })
+  expect(started.code === 0, `the unit is started once the pod is ready: ${started.output}`)
+  const at = { machine: 'node3', pod: 'owned' }
+  const status = async (): Promise<string> => (await cluster.store.get(storeKeys.podStatus(at)))?.text ?? ''
+  await until(
+    'the store has the pod as ready',
+    { timeoutMs: 30_000, signal },
+    async () => (await status()).includes('"ready":true') || undefined,
+  )
+  await cluster.shell('node3', `systemctl stop kiln-pod@owned; rm ${file}`, { signal, timeoutMs: 120_000 })
+  await until('the pod went with its unit', { timeoutMs: 30_000, signal }, async () =>
+    (await status()) === '' ? true : undefined,
+  )
 }
 
 /** A pod that only pods reach, at node1, and one that plug-ins connect, at node2. Pods of a machine's own files may use its image. */
@@ -114,15 +182,15 @@ async function podsReachEachOther(cluster: Cluster, context: StoryContext): Prom
     expect(served.address === address, `${inner.pod} is told at its own address: ${served.address}`)
     // From within a pod of the other machine, by address and by name. Debian's static busybox has a wget that crashes where there are
     // no shared libraries; its nc does not.
-    const ask = (host: string): string =>
-      `kiln-runtime exec hello sh -c 'printf "GET / HTTP/1.0\\r\\n\\r\\n" | nc -w 5 ${host} 8000'`
     for (const host of [address!, `${inner.pod}.svc.kiln`]) {
-      const { output } = await until(
+      const ask = `printf "GET / HTTP/1.0\\r\\n\\r\\n" | nc -w 5 ${host} 8000`
+      const output = await until(
         `a pod of node2 reaches ${host}`,
-        { timeoutMs: 180_000, signal },
+        { timeoutMs: 120_000, signal },
         async () => {
-          const answer = await cluster.shell('node2', ask(host), { signal })
-          return answer.output.includes('"machine":"node1"') ? answer : undefined
+          const args = ['pods', 'exec', 'node2/hello', '--', 'sh', '-c', ask]
+          const { stdout } = await cluster.kiln(args, { signal, mayFail: true })
+          return stdout.includes('"machine":"node1"') ? stdout : undefined
         },
       )
       say(`a pod of node2 asks ${host}: ${output.trim().split('\n').at(-1)}`)

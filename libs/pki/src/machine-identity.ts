@@ -8,6 +8,12 @@ export type MachineTls = { ca: string; cert: string; key: string }
 
 const certificateFile = 'machine.pem'
 
+/** Where a machine's certificate is, for whoever waits for its renewal. */
+export const machineCertificate = (folder: string): string => join(folder, certificateFile)
+
+/** Common name of the operator's certificate. */
+export const operatorName = 'admin'
+
 /**
  * Reads `ca.pem`, `machine.pem` and `machine.key`. Whoever opens a connection reads them then, so that a renewed
  * certificate is used without a restart.

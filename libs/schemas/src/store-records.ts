@@ -8,6 +8,7 @@ export const storeKeys = {
   machine: (id: string): string => `/kiln/machines/${id}`,
   pods: (machine: string): string => `/kiln/pods/${machine}/`,
   pod: (at: { machine: string; pod: string }): string => `/kiln/pods/${at.machine}/${at.pod}`,
+  status: '/kiln/status/',
   podStatus: (at: { machine: string; pod: string }): string => `/kiln/status/${at.machine}/${at.pod}`,
   services: '/kiln/services/',
   service: (at: { service: string; machine: string; pod: string }): string =>

@@ -58,7 +58,7 @@ export async function runDaemon(
  * sd_notify(3) for `Type=notify` units. Node has no datagram unix sockets, so systemd's own tool speaks for us;
  * the units set `NotifyAccess=all`.
  */
-function notifySystemd(state: string): void {
+export function notifySystemd(state: string): void {
   if (!process.env['NOTIFY_SOCKET']) return
   execFile('systemd-notify', [`--pid=${process.pid}`, state], () => undefined)
 }

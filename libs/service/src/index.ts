@@ -1,7 +1,7 @@
 export { assert } from './assert.ts'
 export { atomicWrite, syncDirectory } from './atomic-write.ts'
 export { type Clock, systemClock } from './clock.ts'
-export { type RunningDaemon, runDaemon } from './daemon.ts'
+export { notifySystemd, type RunningDaemon, runDaemon } from './daemon.ts'
 export { describeError, Fault } from './fault.ts'
 export { type FilesDirectory, openFilesDirectory } from './files-directory.ts'
 export { createLog, type Log } from './log.ts'

@@ -11,7 +11,7 @@ export async function pods(options: Options, context: CommandContext): Promise<v
   await list(
     options,
     context,
-    '/kiln/status/',
+    storeKeys.status,
     ['MACHINE', 'POD', 'PHASE', 'ADDRESS', 'RESTARTS', 'MESSAGE'],
     (name, value) => {
       const [machine = '', pod = ''] = name.split('/')

@@ -165,7 +165,8 @@ function installSteps(state: StateFolder, lab: LabRecord, context: CommandContex
 }
 
 async function planLab(options: UpOptions): Promise<LabRecord> {
-  const ports = await freePorts(options.nodes + 2)
+  const { nodes } = options
+  const ports = await freePorts(2 * nodes + 2)
   return {
     formatVersion: 1,
     kind: 'virtual',
@@ -174,9 +175,12 @@ async function planLab(options: UpOptions): Promise<LabRecord> {
     memoryMiB: options.memory,
     cpus: 1,
     accelerator: 'tcg',
-    bootPort: options.bootPort ?? ports[options.nodes]!,
-    bootTlsPort: ports[options.nodes + 1]!,
-    machines: Array.from({ length: options.nodes }, (_, index) => planMachine(index + 1, ports[index]!)),
+    bootPort: options.bootPort ?? ports[2 * nodes]!,
+    bootTlsPort: ports[2 * nodes + 1]!,
+    machines: Array.from({ length: nodes }, (_, index) => ({
+      ...planMachine(index + 1, ports[index]!),
+      runtimePort: ports[nodes + index]!,
+    })),
     complete: false,
   }
 }

@@ -209,6 +209,7 @@ export function describeSummary(summary: ClusterSummary): string {
     ...(summary.kind === 'virtual'
       ? [
           `  kiln console ${first}                 its console (Ctrl-] leaves)`,
+          `  kiln pods exec ${first}/hello id      a program in a pod; also: pods logs, events, stats`,
           '  kiln services                      where the pods are reached',
           '  kiln up --demo                     a second image, rolled over the machines under load',
         ]

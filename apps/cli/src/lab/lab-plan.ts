@@ -1,3 +1,4 @@
+import { operatorPort } from '@kiln/runtime-api'
 import { Fault } from '@kiln/service'
 import type { MachineSpec } from '@kiln/vm'
 import type { LabMachine, LabRecord, StateFolder } from './state-folder.ts'
@@ -60,7 +61,12 @@ export function machineSpec(at: {
         kind: 'user',
         mac: at.machine.bootMac,
         bootfile: `http://10.0.2.2:${at.lab.bootPort}/boot.ipxe`,
-        forwards: [{ hostPort: at.machine.storePort, guestPort: 2379 }],
+        forwards: [
+          { hostPort: at.machine.storePort, guestPort: 2379 },
+          ...(at.machine.runtimePort === undefined
+            ? []
+            : [{ hostPort: at.machine.runtimePort, guestPort: operatorPort }]),
+        ],
       },
       { kind: 'switch', mac: at.machine.clusterMac, socketPath: at.switchSocket },
     ],

@@ -14,6 +14,8 @@ const LabMachine = z.object({
   address: z.string(),
   /** Port of the host's loopback that leads to the machine's store member. */
   storePort: z.number(),
+  /** Port of the host's loopback that leads to the machine's kiln-runtime; simulated machines have none. */
+  runtimePort: z.number().optional(),
   /** Port of the member for its peers; embedded clusters only, others have a network for it. */
   peerPort: z.number().optional(),
 })

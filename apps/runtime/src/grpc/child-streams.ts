@@ -2,10 +2,10 @@ import { spawn } from 'node:child_process'
 import { rm } from 'node:fs/promises'
 import { createInterface } from 'node:readline'
 import type { Readable } from 'node:stream'
+import { ExecRequest, ExecResponse, GetLogsRequest, GetLogsResponse } from '@kiln/runtime-api/messages'
 import { Fault } from '@kiln/service'
 import { GrpcError, grpcCode, type StreamCall, type StreamListener } from '@kiln/wire'
 import type { RuntimeApi } from '../api.ts'
-import { ExecRequest, ExecResponse, GetLogsRequest, GetLogsResponse } from './generated/runtime.ts'
 import { decode, grpcError } from './messages.ts'
 
 /** Input for a program that does not read; beyond it the call ends. */

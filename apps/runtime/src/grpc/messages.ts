@@ -1,10 +1,11 @@
+import type { ContainerStats, Event, Image, Pod } from '@kiln/runtime-api/messages'
 import { describeError, Fault } from '@kiln/service'
 import { GrpcError, grpcCode } from '@kiln/wire'
 import * as z from 'zod'
 import type { PodEvent } from '../events/event-log.ts'
 import type { ImageEntry } from '../image-service.ts'
 import type { PodEntry } from '../life/pod-entry.ts'
-import type { Event, Image, Pod } from './generated/runtime.ts'
+import type { ContainerStatistics } from '../pod-kernel.ts'
 
 type Codec<T> = { decode(bytes: Uint8Array): T }
 
@@ -45,6 +46,20 @@ export const imageMessage = (image: ImageEntry): Image => ({
   importedAt: image.importedAt,
   lastUsedAt: image.lastUsedAt,
   usedBy: image.usedBy,
+})
+
+export const statsMessage = (
+  of: { pod: string; uuid: string },
+  { container, statistics, memoryLimitBytes }: ContainerStatistics,
+): ContainerStats => ({
+  ...of,
+  container,
+  cpuMicroseconds: BigInt(statistics.cpuMicroseconds),
+  memoryBytes: BigInt(statistics.memoryBytes),
+  memoryPeakBytes: statistics.memoryPeakBytes === undefined ? undefined : BigInt(statistics.memoryPeakBytes),
+  memoryLimitBytes: memoryLimitBytes === undefined ? undefined : BigInt(memoryLimitBytes),
+  processes: statistics.pids,
+  oomKills: statistics.oomKills,
 })
 
 export const eventMessage = ({ formatVersion: _, ...event }: PodEvent): Event => ({

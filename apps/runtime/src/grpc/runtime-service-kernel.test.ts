@@ -1,17 +1,14 @@
-import { execFileSync } from 'node:child_process'
-import { mkdtempSync, readFileSync, rmSync, statSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { statSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { fileURLToPath } from 'node:url'
 import { Client, type ClientReadableStream, credentials, type ServiceError } from '@grpc/grpc-js'
+import * as messages from '@kiln/runtime-api/messages'
 import { createLog } from '@kiln/service'
-import { afterEach, expect, test } from 'vitest'
+import { afterEach, expect } from 'vitest'
 import type { RuntimeApi } from '../api.ts'
 import { openImageService } from '../image-service.ts'
 import { imagesOf } from '../images.ts'
 import { image, newFolder, onHost, openRuntime, shellPod } from '../testing/host-runtime.ts'
-import * as messages from './generated/runtime.ts'
 import { serveGrpc } from './runtime-service.ts'
 
 const closers: (() => Promise<void> | void)[] = []
@@ -168,21 +165,4 @@ onHost('images are pulled with progress, listed and removed, and what is wrong h
     code: 3,
     details: expect.stringContaining('POD_INVALID'),
   } as Partial<ServiceError>)
-})
-
-test('the generated code is what the protocol file gives', () => {
-  const here = fileURLToPath(new URL('../..', import.meta.url))
-  const programs = fileURLToPath(new URL('../../../../node_modules/.bin', import.meta.url))
-  const out = mkdtempSync(join(tmpdir(), 'kiln-generated-'))
-  try {
-    execFileSync(join(programs, 'buf'), ['generate', '--output', out], {
-      cwd: here,
-      env: { PATH: `${programs}:${process.env['PATH']}`, HOME: out },
-    })
-    const file = 'src/grpc/generated/runtime.ts'
-    const stale = readFileSync(join(out, file), 'utf8') !== readFileSync(join(here, file), 'utf8')
-    expect(stale, 'run npm run generate -w @kiln/runtime').toBe(false)
-  } finally {
-    rmSync(out, { recursive: true, force: true })
-  }
 })

@@ -1,21 +1,24 @@
-import { describeError, Fault, type Log } from '@kiln/service'
+import { watchCertificate } from '@kiln/pki/certificate-watch'
+import { machineCertificate, operatorName, readMachineTls } from '@kiln/pki/machine'
+import { runtimeService as service } from '@kiln/runtime-api'
+import * as messages from '@kiln/runtime-api/messages'
+import { type Clock, describeError, Fault, type Log } from '@kiln/service'
 import {
   createWireServer,
   grpcCode,
   type StreamCall,
   type StreamListener,
   type UnaryHandler,
+  type WireServer,
+  type WireTls,
 } from '@kiln/wire'
 import { nameOf, type RuntimeApi, takeSocket } from '../api.ts'
 import { parsePodText } from '../pod-files.ts'
 import { fail, serveExec, serveLogs } from './child-streams.ts'
-import * as messages from './generated/runtime.ts'
-import { decode, eventMessage, grpcError, imageMessage, podMessage } from './messages.ts'
-
-const service = '/kiln.runtime.v1.Runtime'
+import { decode, eventMessage, grpcError, imageMessage, podMessage, statsMessage } from './messages.ts'
 
 /**
- * Serves `kiln.runtime.v1.Runtime` (proto/runtime.proto) on a unix socket that only its owner may open: root for the daemon of a machine. The
+ * Serves `kiln.runtime.v1.Runtime` (libs/runtime-api/proto/runtime.proto) on a unix socket that only its owner may open: root for the daemon of a machine. The
  * kernel checks whoever connects against that.
  */
 export async function serveGrpc(input: {
@@ -26,7 +29,74 @@ export async function serveGrpc(input: {
   const { socket, api, log } = input
   await takeSocket(socket)
   const server = createWireServer()
+  addMethods(server, api, log)
+  // The socket is made within the call: nobody else may ever open it.
+  const mask = process.umask(0o177)
+  const listening = server.listen({ path: socket })
+  process.umask(mask)
+  await listening
+  return { close: () => server.close({ graceMs: 0 }) }
+}
 
+/**
+ * The same for the cluster's operator, over TLS, at all addresses of the machine. Whoever connects shows a certificate of the cluster's authority with
+ * the operator's name; machines have others, so that one that was taken over does not rule the rest. It is tried again until it can be had: the
+ * machine's own certificate may come later than the daemon.
+ */
+export function openOperatorPort(input: {
+  port: number
+  /** Folder of the machine's identity. */
+  pkiDir: string
+  clock: Clock
+  api: RuntimeApi
+  log: Log
+  /** Hears where it listens. */
+  onListening?: (port: number) => void
+}): { close(): Promise<void> } {
+  const { port, pkiDir, clock, api, log } = input
+  const tls = (): WireTls => ({
+    ...readMachineTls(pkiDir),
+    clientCertificate: 'require',
+    isAllowed: ({ subject }) => subject?.CN === operatorName,
+    minVersion: 'TLSv1.3',
+  })
+  let closed = false
+  let told = ''
+  let cancel = (): void => undefined
+  let server: WireServer | undefined
+  const open = async (): Promise<void> => {
+    const opening = createWireServer({ tls: tls() })
+    addMethods(opening, api, log)
+    // All of IPv6 is all of IPv4 as well; a kernel may be without.
+    const listen = (host: string): Promise<{ port: number }> => opening.listen({ host, port })
+    const at = await listen('::').catch(() => listen('0.0.0.0'))
+    if (closed) return await opening.close({ graceMs: 0 })
+    server = opening
+    cancel = watchCertificate(machineCertificate(pkiDir), clock, log, () => opening.renewTls(tls()))
+    log.info({ port: at.port }, 'the operator is served')
+    input.onListening?.(at.port)
+  }
+  const attempt = (): void => {
+    open().catch((error: unknown) => {
+      const reason = describeError(error)
+      if (reason !== told) log.warn({ reason }, 'the operator is not served yet')
+      told = reason
+      if (!closed) cancel = clock.after(openRetryMs, attempt)
+    })
+  }
+  attempt()
+  return {
+    close: async () => {
+      closed = true
+      cancel()
+      await server?.close({ graceMs: 0 })
+    },
+  }
+}
+
+const openRetryMs = 5_000
+
+function addMethods(server: WireServer, api: RuntimeApi, log: Log): void {
   const unary = <Q, A>(
     name: string,
     request: { decode(bytes: Uint8Array): Q },
@@ -131,15 +201,16 @@ export async function serveGrpc(input: {
     call.end()
     return () => undefined
   })
+  unary('GetStats', messages.GetStatsRequest, messages.GetStatsResponse, async ({ pod }) => {
+    const entries = api.life.list().filter(({ supervised }) => supervised)
+    const wanted = pod === undefined ? entries : [api.life.find(pod)]
+    const each = wanted.map(async ({ name, uuid }) =>
+      (await api.statistics(name)).map((one) => statsMessage({ pod: name, uuid }, one)),
+    )
+    return { containers: (await Promise.all(each)).flat() }
+  })
   server.stream(`${service}/GetLogs`, (call) => serveLogs(api, call))
   server.stream(`${service}/Exec`, (call) => serveExec(api, (id) => nameOf(api, id), call))
-
-  // The socket is made within the call: nobody else may ever open it.
-  const mask = process.umask(0o177)
-  const listening = server.listen({ path: socket })
-  process.umask(mask)
-  await listening
-  return { close: () => server.close({ graceMs: 0 }) }
 }
 
 const unreadBytesMax = 4 << 20

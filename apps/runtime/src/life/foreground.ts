@@ -1,7 +1,7 @@
 import { spawn } from 'node:child_process'
 import { createInterface } from 'node:readline'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { describeError } from '@kiln/service'
+import { describeError, Fault } from '@kiln/service'
 import type { PodEntry } from './pod-entry.ts'
 
 type ForegroundPorts = {
@@ -10,15 +10,24 @@ type ForegroundPorts = {
   call<T>(method: 'GET' | 'POST', path: string, body?: unknown): Promise<T>
   at(name: string, verb?: string): string
   entry(id: string): Promise<PodEntry>
+  /** Tells whoever supervises this command, as sd_notify(3) has it. */
+  notify?: ((state: string) => void) | undefined
 }
 
 const lookEveryMs = 100
 
-/** Shows what a pod writes until it is over; answers its exit code. A signal stops the pod, a second one kills it. */
+/** How long the daemon may be away, as when it is replaced: its pods run on meanwhile. */
+const awayMs = 120_000
+
+/**
+ * Shows what a pod writes until it is over; answers its exit code. A signal stops the pod, a second one kills it. systemd hears when it is
+ * ready, so that a unit of `Type=notify` owns the pod.
+ */
 export async function runInForeground(uuid: string, ports: ForegroundPorts): Promise<number> {
   let asked = 0
   const stop = (): void => {
     asked++
+    ports.notify?.('STOPPING=1')
     ports
       .call('POST', ports.at(uuid, '/stop'), asked > 1 ? { graceSeconds: 0 } : {})
       .catch((error: unknown) => ports.complain(describeError(error)))
@@ -26,9 +35,12 @@ export async function runInForeground(uuid: string, ports: ForegroundPorts): Pro
   for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, stop)
   const output = await followOutput(uuid, ports)
   const told = new Map<string, string>()
+  let ready = false
   try {
     for (;;) {
-      const entry = await ports.entry(uuid)
+      const entry = await entryOf(uuid, ports)
+      if (entry.ready && !ready) ports.notify?.('READY=1')
+      ready ||= entry.ready
       for (const { name, waits } of entry.apps) {
         if (waits === undefined || told.get(name) === waits) continue
         told.set(name, waits)
@@ -40,6 +52,19 @@ export async function runInForeground(uuid: string, ports: ForegroundPorts): Pro
   } finally {
     await output.end()
     for (const signal of ['SIGINT', 'SIGTERM'] as const) process.off(signal, stop)
+  }
+}
+
+async function entryOf(uuid: string, ports: ForegroundPorts): Promise<PodEntry> {
+  const deadline = performance.now() + awayMs
+  for (;;) {
+    try {
+      return await ports.entry(uuid)
+    } catch (error) {
+      const away = error instanceof Fault && error.code === 'RUNTIME_UNREACHABLE'
+      if (!away || performance.now() > deadline) throw error
+      await sleep(lookEveryMs)
+    }
   }
 }
 

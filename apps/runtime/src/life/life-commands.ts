@@ -29,6 +29,7 @@ export type LifePorts = {
   show(status: PodStatus, json: boolean | undefined): void
   enter(name: string, args: string[], container: string | undefined): Promise<void>
   exit(code: number): void
+  notify?: ((state: string) => void) | undefined
   /** Variables of whoever asks, for `--inherit-env`. */
   environment?: Record<string, string> | undefined
   /** What of the command line was after `---`. */

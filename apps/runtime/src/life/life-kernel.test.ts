@@ -41,18 +41,20 @@ async function node(folder: string) {
     exits.close()
     return server.close()
   })
+  const notified: string[] = []
   const run = async (...argv: string[]): Promise<{ code: number; out: string[]; err: string[] }> => {
     const out: string[] = []
     const err: string[] = []
     const ports = {
       socket,
+      notify: (state: string) => notified.push(state),
       environment: { FROM: 'here', PATH: '/nowhere' },
       print: (line: string) => out.push(line),
       complain: (line: string) => err.push(line),
     }
     return { code: await runCommand(argv, ports), out, err }
   }
-  return { manager, life, run, socket, stateDir: join(folder, 'state') }
+  return { manager, life, run, socket, notified, stateDir: join(folder, 'state') }
 }
 
 function podFile(folder: string, pod: PodManifest): string {
@@ -137,13 +139,14 @@ onHost('of two that run one prepared pod at once exactly one wins', async () => 
 
 onHost('a process of the pod holds its lock as long as it runs, whoever asks', async () => {
   const folder = newFolder()
-  const { run, stateDir, manager } = await node(folder)
+  const { run, stateDir, manager, notified } = await node(folder)
   const ready = { readinessProbe: { exec: { command: ['test', '-e', '/tmp/ready'] }, periodSeconds: 1 } }
   const script = 'mkdir -p /tmp; sleep 1; touch /tmp/ready; trap "exit 5" TERM; sleep 1000 & wait'
   const asRoot = { ...ready, securityContext: { runAsUser: 0 } }
   const file = podFile(folder, shellPod(script, once, asRoot))
   const running = run('run', '--pod-manifest', file)
   await waitUntil(async () => (await inState(stateDir, 'run')).length === 1)
+  expect(notified).toEqual([])
   const [uuid] = await inState(stateDir, 'run')
   const place = lifeFolder(stateDir, 'run', uuid)
   expect((await run('status', '--wait-ready=20s', uuid!)).out[0]).toBe('state=running')
@@ -158,6 +161,8 @@ onHost('a process of the pod holds its lock as long as it runs, whoever asks', a
   await waitUntil(async () => !(await isHeld(place)), manager)
   expect((await waited).out).toContain('app-main=5')
   expect((await running).code).toBe(5)
+  // Once, and when the probe has passed.
+  expect(notified).toEqual(['READY=1'])
   expect((await run('export', uuid!, join(folder, 'x.tar'))).code).toBe(0)
   expect(execFileSync('tar', ['-tf', join(folder, 'x.tar')], { encoding: 'utf8' })).toMatch(
     /\.\/tmp\/ready\n/,
@@ -266,10 +271,14 @@ onHost('a pod that ran when its daemon died is over under the next one, with its
   const first = await node(folder)
   const file = podFile(folder, shellPod('sleep 0.7; exit 4', once))
   const { out } = await first.run('prepare', '-q', '--pod-manifest', file)
-  await first.life.runPrepared(out[0]!)
+  const inForeground = first.run('run-prepared', out[0]!)
+  await waitUntil(async () => (await inState(first.stateDir, 'run')).length === 1)
+  await waitUntil(() => first.manager.statuses()[0]?.ready ?? false)
   await first.manager.leave()
   await closers.pop()?.()
   const next = await node(folder)
+  // Whoever runs it here waits for the daemon.
+  expect(await inForeground).toMatchObject({ code: 4, err: [] })
   expect((await next.run('status', '--wait', out[0]!)).out).toContain('app-main=4')
   expect(await next.run('run', 'oci:/nowhere')).toMatchObject({ code: 254 })
   expect(statSync(lifeFolder(next.stateDir, 'run', out[0])).isDirectory()).toBe(true)

@@ -51,6 +51,7 @@ export function machine() {
   }
   const kernel: PodKernel = {
     findSandbox: async () => (sandbox ? { pid: 1, startTime: '1' } : undefined),
+    statistics: async () => [],
     openSandbox: async () => {
       calls.push('open')
       if (faults.sandbox) throw faults.sandbox

@@ -3,7 +3,7 @@ import { type Clock, describeError, type Log } from '@kiln/service'
 
 const intervalMs = 30_000
 
-/** A certificate is renewed by writing its file: looks at it now and then. The peer port does so itself. */
+/** A certificate is renewed by writing its file: looks at it twice a minute. Answers what ends that. */
 export function watchCertificate(
   file: string | undefined,
   clock: Clock,

@@ -1,0 +1,1 @@
+export { operatorPort, RuntimeClient, runtimeService } from './runtime-client.ts'
