@@ -1,5 +1,6 @@
 import { PodStatus, ServiceRecord, storeKeys } from '@kiln/schemas'
 import type { Cluster } from '../cluster.ts'
+import type { CommandResult } from '../kiln-command.ts'
 import type { Story, StoryContext } from '../story.ts'
 import { expect, until } from '../waiting.ts'
 
@@ -64,6 +65,15 @@ export const podService: Story = {
   },
 }
 
+/** Runs a shell's script in a pod. What stands behind the pod is the program's, so that the cluster is named before it. */
+function inPod(
+  cluster: Cluster,
+  { pod, script, signal }: { pod: string; script: string; signal: AbortSignal },
+): Promise<CommandResult> {
+  const args = ['pods', 'exec', '--state', cluster.state, pod, '--', 'sh', '-c', script]
+  return cluster.kiln(args, { signal, mayFail: true })
+}
+
 /** What the operator asks of pods on whatever machine they run. */
 async function askedFromAfar(cluster: Cluster, { signal, say }: StoryContext): Promise<void> {
   const kiln = (...args: string[]) => cluster.kiln(['pods', ...args], { signal })
@@ -79,10 +89,7 @@ async function askedFromAfar(cluster: Cluster, { signal, say }: StoryContext): P
     stats.length >= 3 && stats.every((each) => each.memoryBytes > 0 && each.memoryLimitBytes === 32 << 20),
     'every machine says what its pod uses, and of how much',
   )
-  const failed = await cluster.kiln(['pods', 'exec', 'node3/hello', '--', 'sh', '-c', 'id -u; exit 7'], {
-    signal,
-    mayFail: true,
-  })
+  const failed = await inPod(cluster, { pod: 'node3/hello', script: 'id -u; exit 7', signal })
   expect(
     failed.code === 7 && failed.stdout.trim() !== '0',
     `a program runs as the pod's user, and its code comes back: ${failed.code}`,
@@ -188,8 +195,7 @@ async function podsReachEachOther(cluster: Cluster, context: StoryContext): Prom
         `a pod of node2 reaches ${host}`,
         { timeoutMs: 120_000, signal },
         async () => {
-          const args = ['pods', 'exec', 'node2/hello', '--', 'sh', '-c', ask]
-          const { stdout } = await cluster.kiln(args, { signal, mayFail: true })
+          const { stdout } = await inPod(cluster, { pod: 'node2/hello', script: ask, signal })
           return stdout.includes('"machine":"node1"') ? stdout : undefined
         },
       )
