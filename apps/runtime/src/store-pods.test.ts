@@ -21,7 +21,9 @@ test('pods of the store are told with what is wrong with the others, until it is
     good: podText('good'),
     odd: podText('odd', { runtimeClassName: 'x' }),
     other: podText('name'),
-    Not_JSON: '{',
+    Not_YAML: '{',
+    twice: `${podText('twice')}\n---\n${podText('twice')}`,
+    yaml: 'apiVersion: v1\nkind: Pod\nmetadata: {name: yaml}\nspec:\n  containers: [{name: web, image: "oci:/x"}]\n',
   }).map(([name, text]) => ({ key: prefix + name, text }))
   const put = (name: string, text: string) => ({ kind: 'put', entry: { key: prefix + name, text } })
   const gone = (name: string) => ({ kind: 'delete', key: prefix + name })
@@ -29,7 +31,7 @@ test('pods of the store are told with what is wrong with the others, until it is
     getPrefix: async () => ({ entries, revision: 1n }),
     watch: async function* () {
       yield { kind: 'events', events: [put('odd', podText('odd')), gone('other')] }
-      yield { kind: 'events', events: [gone('Not_JSON'), put('good', '[]')] }
+      yield { kind: 'events', events: [gone('Not_YAML'), put('good', '[]')] }
       stopping.abort()
     },
   } as unknown as Pick<EtcdClient, 'getPrefix' | 'watch'>
@@ -41,13 +43,14 @@ test('pods of the store are told with what is wrong with the others, until it is
     changed: (pods, problems) => told.push({ pods: [...pods.keys()].sort(), problems }),
   })
   expect(told[0]).toEqual({
-    pods: ['good'],
+    pods: ['good', 'yaml'],
     problems: [
       { name: 'odd', message: 'spec.runtimeClassName is not supported by kiln-runtime' },
       { name: 'other', message: 'metadata.name is name, and its key ends in other' },
-      { name: 'not-json', message: 'is not JSON' },
+      { name: 'not-yaml', message: expect.stringMatching(/^Flow map .*must end with a/) },
+      { name: 'twice', message: 'holds several pods, where a key has one' },
     ],
   })
-  expect(told[1]).toMatchObject({ pods: ['good', 'odd'], problems: [{ name: 'not-json' }] })
-  expect(told[2]).toMatchObject({ pods: ['odd'], problems: [{ name: 'good' }] })
+  expect(told[1]).toMatchObject({ pods: ['good', 'odd', 'yaml'], problems: [{ name: 'not-yaml' }, {}] })
+  expect(told[2]).toMatchObject({ pods: ['odd', 'yaml'], problems: [{ name: 'twice' }, { name: 'good' }] })
 })

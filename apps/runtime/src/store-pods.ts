@@ -1,8 +1,8 @@
 import type { EtcdClient } from '@kiln/etcd-api'
-import { type PodManifest, parsePod, storeKeys } from '@kiln/schemas'
+import { type PodManifest, storeKeys } from '@kiln/schemas'
 import type { Log } from '@kiln/service'
 import { followPrefix } from './follow-prefix.ts'
-import { type PodProblem, problemName } from './pod-files.ts'
+import { type PodProblem, parsePodText, problemName } from './pod-files.ts'
 
 /** So many of them have a status; all are logged. */
 const problemsMax = 100
@@ -59,19 +59,13 @@ export function followStorePods(input: {
   })
 }
 
-/** The pod, or why it is none. */
+/** The pod, YAML or JSON as in files, or why it is none. */
 function readPod(name: string, text: string): PodManifest | string {
-  try {
-    const { pod, problems } = parsePod(JSON.parse(text))
-    if (!pod)
-      return problems
-        .slice(0, 5)
-        .map(({ path, message }) => `${path} ${message}`)
-        .join('; ')
-    return pod.metadata.name === name
-      ? pod
-      : `metadata.name is ${pod.metadata.name}, and its key ends in ${name}`
-  } catch {
-    return 'is not JSON'
-  }
+  const { pods, problems } = parsePodText(text)
+  const [pod, ...more] = pods
+  if (problems.length > 0) return problems.slice(0, 5).join('; ')
+  if (!pod || more.length > 0) return 'holds several pods, where a key has one'
+  return pod.metadata.name === name
+    ? pod
+    : `metadata.name is ${pod.metadata.name}, and its key ends in ${name}`
 }
