@@ -16,14 +16,14 @@ import { decodeDataUrl, parseIgnition, parsePod } from '@kiln/schemas'
 import { openFilesDirectory } from '@kiln/service'
 import { parse } from 'yaml'
 import { runButane } from '../butane/command.ts'
-import { dataFile } from './case-result.ts'
+import { dataFile, exitCodeOf } from './case-result.ts'
 
 const usage = `kiln conformance butane: translations of the real Butane against ours.
 
   --cases DIR    the case files (default: the shared cases); without a files-dir.json the shared one counts
   --only REGEX   cases whose names match
 
-Ends with "N passed, M failed, K skipped"; exit 1 when one failed.
+Ends with "N passed, M failed, K skipped"; exit 1 when one failed, 2 when the folder named by --cases holds none.
 `
 
 export const casesDefault = resolve(import.meta.dirname, '../../../../../shared/cases/butane')
@@ -53,8 +53,9 @@ export async function runButaneCases(options: {
   const counts: ButaneCounts = { passed: 0, failed: 0, skipped: 0 }
   const { casesDir, print } = options
   if (!existsSync(casesDir)) {
-    print(`SKIP all: there is no ${casesDir}`)
-    counts.skipped++
+    const isAsked = casesDir !== casesDefault
+    print(`${isAsked ? '' : 'SKIP all: '}there is no ${casesDir}`)
+    if (!isAsked) counts.skipped++
     return counts
   }
   const folder = await mkdtemp(join(tmpdir(), 'kiln-butane-'))
@@ -167,5 +168,5 @@ if (import.meta.main) {
     print: (line) => console.log(line),
   })
   console.log(`${counts.passed} passed, ${counts.failed} failed, ${counts.skipped} skipped`)
-  process.exitCode = counts.failed > 0 ? 1 : 0
+  process.exitCode = exitCodeOf(counts, values.cases)
 }

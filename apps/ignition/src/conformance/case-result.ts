@@ -21,3 +21,15 @@ export function dataFile(name: string, folders: { cases: string; fallback: strin
   const own = join(folders.cases, name)
   return existsSync(own) ? own : join(folders.fallback, name)
 }
+
+/**
+ * Exit code of a runner: 1 when a case failed, 2 when a folder was named (`asked`) that holds no case, for a mistyped
+ * path proves nothing. Without one the shared cases count, which a copy of the repository may lack.
+ */
+export function exitCodeOf(
+  counts: { passed: number; failed: number; skipped: number },
+  asked: string | undefined,
+): 0 | 1 | 2 {
+  if (counts.failed > 0) return 1
+  return asked !== undefined && counts.passed + counts.skipped === 0 ? 2 : 0
+}

@@ -3,7 +3,8 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
 import { nodeDifferences } from './blackbox-compare.ts'
-import { dataFile } from './case-result.ts'
+import { runButaneCases } from './butane.ts'
+import { dataFile, exitCodeOf } from './case-result.ts'
 import { type IgnitionCounts, runIgnitionConformance } from './ignition.ts'
 import { type ReportCase, runReports } from './reports.ts'
 import { runUnitTables, type UnitRow } from './unit-tables.ts'
@@ -80,6 +81,15 @@ describe('the runner', () => {
     const { counts, lines } = await run('/nowhere/at/all')
     expect(counts).toEqual({ passed: 0, failed: 0, skipped: 0 })
     expect(lines).toHaveLength(1)
+  })
+
+  test('a folder that was asked for and holds no case is no success, one that is skipped or absent by default is', async () => {
+    const none = await runButaneCases({ casesDir: '/nowhere/at/all', print: () => {} })
+    expect(exitCodeOf(none, '/nowhere/at/all')).toBe(2)
+    expect(exitCodeOf({ passed: 0, failed: 0, skipped: 0 }, undefined)).toBe(0)
+    expect(exitCodeOf({ passed: 0, failed: 0, skipped: 3 }, 'cases')).toBe(0)
+    expect(exitCodeOf({ passed: 3, failed: 0, skipped: 0 }, 'cases')).toBe(0)
+    expect(exitCodeOf({ passed: 3, failed: 1, skipped: 0 }, undefined)).toBe(1)
   })
 })
 

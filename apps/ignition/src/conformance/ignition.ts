@@ -11,7 +11,7 @@ import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { parseArgs } from 'node:util'
 import { type BlackboxFile, runBlackbox } from './blackbox.ts'
-import { type CaseResult, dataFile } from './case-result.ts'
+import { type CaseResult, dataFile, exitCodeOf } from './case-result.ts'
 import { type ReportCase, runReports } from './reports.ts'
 import { runUnitTables, type UnitRow } from './unit-tables.ts'
 
@@ -23,7 +23,7 @@ const usage = `kiln conformance ignition: case data of the real Ignition against
                 served bodies are those of the shared cases where DIR has no fs-images.json or served-fixtures.json
   --full        black-box cases in every version they list, not only the lowest and the highest
 
-Ends with "N passed, M failed, K skipped"; exit 1 when one failed.
+Ends with "N passed, M failed, K skipped"; exit 1 when one failed, 2 when the folder named by --cases holds none.
 `
 
 export type IgnitionConformanceOptions = { cases: string; full: boolean; print: (line: string) => void }
@@ -86,5 +86,5 @@ if (import.meta.main) {
     print: (line) => console.log(line),
   })
   console.log(`${counts.passed} passed, ${counts.failed} failed, ${counts.skipped} skipped`)
-  process.exitCode = counts.failed > 0 ? 1 : 0
+  process.exitCode = exitCodeOf(counts, values.cases)
 }

@@ -1,13 +1,15 @@
 import {
+  Composer,
   isAlias,
   isMap,
   isPair,
   isScalar,
   isSeq,
+  Lexer,
   LineCounter,
   type Node,
   type Pair,
-  parseAllDocuments,
+  Parser,
 } from 'yaml'
 import type { ConfigPath } from './config-path.ts'
 
@@ -37,17 +39,14 @@ export function parseSource(text: string): Parsed {
   const lineCounter = new LineCounter()
   // The mark of the byte order is no character of the text.
   const source = text.replace(/^\ufeff/, '')
-  const options = { schema: 'failsafe', uniqueKeys: false, keepSourceTokens: true, lineCounter } as const
-  const parsed = parseAllDocuments(source, options)
-  const document = Array.isArray(parsed) ? parsed[0] : undefined
-  if (!document) return { ok: true, root: undefined }
-  const [problem] = document.errors
-  if (problem) {
-    const line = problem.linePos?.[0].line
-    const said = problem.message.split(/ at line \d+/)[0]!
-    return { ok: false, message: line === undefined ? said : `line ${line}: ${said}` }
-  }
+  const composer = new Composer({ schema: 'failsafe', uniqueKeys: false, keepSourceTokens: true })
   try {
+    const [document] = [...composer.compose(tokensOf(source, lineCounter))]
+    if (!document) return { ok: true, root: undefined }
+    const [problem] = document.errors
+    if (problem) {
+      return { ok: false, message: `line ${lineCounter.linePos(problem.pos[0]).line}: ${problem.message}` }
+    }
     const reader = new Reader(source, lineCounter)
     const root = document.contents === null ? undefined : reader.node(document.contents, undefined, 0)
     return { ok: true, root }
@@ -78,6 +77,44 @@ export const textOf = (node: SourceNode): string | undefined =>
 
 class SourceProblem extends Error {}
 
+/** Lexemes of the library, of which the mark of a scalar says that the next one is its text. */
+const openers = new Set(['[', '{'])
+const closers = new Set([']', '}'])
+const indicators = new Set(['-', '?'])
+const scalarMark = '\x1f'
+
+/**
+ * The library's tokens of a text. It collects all of them and then composes by recursion, so that a few MB of brackets
+ * would take gigabytes: nesting is counted as the text is read, by brackets, indicators of one line and indentation.
+ */
+function* tokensOf(source: string, lineCounter: LineCounter): ReturnType<Parser['parse']> {
+  lineCounter.addNewLine(0)
+  const parser = new Parser(lineCounter.addNewLine)
+  const indents: number[] = []
+  let [flow, compact, indent] = [0, 0, 0]
+  let [isLineStart, isText] = [true, false]
+  for (const lexeme of new Lexer().lex(source)) {
+    if (!isText && openers.has(lexeme)) flow++
+    else if (!isText && closers.has(lexeme)) flow--
+    else if (!isText && flow === 0 && indicators.has(lexeme)) compact++
+    if (isLineStart && /^ +$/.test(lexeme)) indent = lexeme.length
+    else if (isLineStart && !/^[#\s]/.test(lexeme)) {
+      if (flow === 0) {
+        while (indents.length > 0 && indents.at(-1)! >= indent) indents.pop()
+        indents.push(indent)
+      }
+      isLineStart = false
+    }
+    if (lexeme.includes('\n')) [compact, indent, isLineStart] = [0, 0, true]
+    if (Math.max(flow, compact, indents.length) > depthMax) throw tooDeep()
+    isText = lexeme === scalarMark
+    yield* parser.next(lexeme)
+  }
+  yield* parser.end()
+}
+
+const tooDeep = (): SourceProblem => new SourceProblem(`nesting is deeper than ${depthMax}`)
+
 type Token = { type: string; offset: number }
 
 /** Turns the library's nodes into ours and gives each its place, which is that of its anchor or tag if it has one. */
@@ -92,7 +129,7 @@ class Reader {
   }
 
   node(node: unknown, before: readonly Token[] | undefined, depth: number): SourceNode {
-    if (depth > depthMax) throw new SourceProblem(`nesting is deeper than ${depthMax}`)
+    if (depth > depthMax) throw tooDeep()
     const properties = before?.find(({ type }) => type === 'anchor' || type === 'tag')
     const at = this.#place(properties?.offset ?? startOf(node))
     if (isAlias(node)) {

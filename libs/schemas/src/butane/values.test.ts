@@ -158,3 +158,32 @@ test.each(['1.1.0', '1.3.0'])(
     expect(translate(body, '1.4.0').output).toContain('"name":"dev-a.swap"')
   },
 )
+
+test.each([
+  ['lists in each other', '['.repeat(3_000_000)],
+  ['maps in each other', '{a: '.repeat(500_000)],
+  ['lists in one line', `\n  ${'- '.repeat(500_000)}x`],
+  ['keys in one line', `\n  ${'? '.repeat(500_000)}x`],
+  [
+    'deeper and deeper lines',
+    Array.from({ length: 3000 }, (_, depth) => `\n${' '.repeat(depth + 1)}a:`).join(''),
+  ],
+])('%s are refused as too deep, before they take memory', (_, text) => {
+  const before = process.memoryUsage().rss
+  expect(translate(`storage: ${text}`).output).toBe(
+    'Error unmarshaling yaml: yaml: nesting is deeper than 100',
+  )
+  expect(process.memoryUsage().rss - before).toBeLessThan(300 * 1024 * 1024)
+})
+
+test('brackets and dashes in texts, and lists beside each other, nest nothing', () => {
+  const text = '[{- ? '.repeat(200)
+  const keys = `[{${'? a: b, '.repeat(200)}}, ${'[], '.repeat(200)}]`
+  expect(
+    translate(`x: ${keys}\ny: |\n  ${text}\nz: "${text}"\n${file(`contents: {inline: '${text}'}`)}`),
+  ).toMatchObject({
+    storage: { files: [{ path: '/a' }] },
+  })
+  const items = `\n${'  - {path: /a}\n'.repeat(200)}`
+  expect(translate(`storage:\n  files: ${items.replaceAll('\n', '\n  ')}`).places).toHaveLength(199)
+})
