@@ -24,6 +24,7 @@ export async function createRoutes(context: ServiceContext, metrics: () => strin
       serializable: query['serializable'] === 'true',
       exclude: listOf(query['exclude']),
     })
+    context.measures.healthChecks[healthy ? 'good' : 'bad']++
     return reply.code(healthy ? 200 : 503).send({ health: String(healthy), reason })
   })
   for (const [name, checks] of Object.entries(checksOf(context))) {

@@ -178,7 +178,6 @@ export const flags: Record<string, Flag> = {
 
   'wal-dir': refused('string', 'the log is below data-dir', ''),
   'unsafe-no-fsync': refused('flag', 'every write is synced', 'false'),
-  'strict-reconfig-check': refused('flag', 'changes that may lose the quorum are always refused', 'true'),
   'pre-vote': refused('flag', 'pre-vote is always on', 'true'),
   'enable-v2': refused('flag', 'there is no v2 API', 'false'),
   'experimental-enable-v2v3': refused('string', 'there is no v2 API', ''),
@@ -210,6 +209,7 @@ export const flags: Record<string, Flag> = {
     'gone',
   ),
 
+  'strict-reconfig-check': tuning('flag', 'changes that may lose the quorum are always refused'),
   'initial-election-tick-advance': tuning('flag', 'elections keep their time'),
   'max-wals': tuning('number', 'log segments are reused'),
   'backend-bbolt-freelist-type': tuning('string', 'there is no bbolt file'),

@@ -80,6 +80,9 @@ test('flags that only tune are accepted with a warning that says what happens in
     '--backend-batch-limit has no effect: each turn of the event loop is a batch',
     '--max-wals has no effect: log segments are reused',
   ])
+  expect(load(['--strict-reconfig-check=false']).warnings).toEqual([
+    '--strict-reconfig-check has no effect: changes that may lose the quorum are always refused',
+  ])
 })
 
 test('flags that would change what is promised are refused by name, unless they say what is so anyway', () => {
