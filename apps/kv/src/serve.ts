@@ -96,7 +96,7 @@ export async function serveClients(context: ServiceContext, watches: WatchServic
         continue
       }
       const server = createWireServer({
-        ...(endpoint.secure ? { tls: readTls(settings.clientTls!, settings.tlsMinVersion) } : {}),
+        ...(endpoint.secure ? { tls: readTls(settings.clientTls!, settings.tlsProtocol) } : {}),
         ...(settings.listenHttp.length > 0 ? {} : { http: listener }),
         clock: context.clock,
         limits: {
@@ -116,7 +116,7 @@ export async function serveClients(context: ServiceContext, watches: WatchServic
       clients.push(await opened(endpoint, () => server.listen({ host: endpoint.host, port: endpoint.port })))
       closers.push(() => server.close({ graceMs: 2000 }))
       if (endpoint.secure)
-        renewals.push(() => server.renewTls(readTls(settings.clientTls!, settings.tlsMinVersion)))
+        renewals.push(() => server.renewTls(readTls(settings.clientTls!, settings.tlsProtocol)))
     }
     for (const endpoint of settings.listenHttp) {
       closers.push(await opened(endpoint, () => listenHttp(endpoint, context, listener)))
@@ -219,7 +219,7 @@ async function listenHttp(
   routing: http.RequestListener,
 ): Promise<() => Promise<void>> {
   const tls =
-    endpoint.secure && settings.clientTls ? readTls(settings.clientTls, settings.tlsMinVersion) : undefined
+    endpoint.secure && settings.clientTls ? readTls(settings.clientTls, settings.tlsProtocol) : undefined
   const server = tls
     ? https.createServer({ ...tls, requestCert: tls.clientCertificate === 'require' }, routing)
     : http.createServer(routing)
