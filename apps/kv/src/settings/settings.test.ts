@@ -182,6 +182,8 @@ wal-dir:
 strict-reconfig-check: false
 discovery:
 discovery-fallback: 'proxy'
+discovery-srv:
+initial-cluster:
 proxy: 'off'
 client-transport-security:
   client-cert-auth: false

@@ -171,8 +171,8 @@ function checkSettings(raw: RawSettings): Settings {
     ? { domain: text('discovery-srv'), suffix: text('discovery-srv-name') }
     : undefined
   const discoveryV3 = readDiscoveryV3(raw)
-  const sources = ['initial-cluster', 'discovery-srv', 'discovery-token'].filter((each) =>
-    raw.given.has(each),
+  const sources = ['initial-cluster', 'discovery-srv', 'discovery-token'].filter(
+    (each) => raw.given.has(each) && text(each) !== '',
   )
   if (sources.length > 1) problems.push(`--${sources.join(' and --')} exclude each other`)
   return {
