@@ -3,9 +3,10 @@ import { Fault } from '@kiln/service'
 import type { WireTls } from '@kiln/wire'
 import { isNameAllowed } from './certificate-names.ts'
 import type { TlsFiles } from './settings/settings.ts'
+import type { TlsProtocol } from './settings/tls-protocol.ts'
 
 /** Reads certificates afresh: they may have been renewed. */
-export function readTls(files: TlsFiles, minVersion: WireTls['minVersion']): WireTls {
+export function readTls(files: TlsFiles, protocol: TlsProtocol = { minVersion: 'TLSv1.2' }): WireTls {
   const read = (path: string): Buffer => {
     try {
       return readFileSync(path)
@@ -21,6 +22,6 @@ export function readTls(files: TlsFiles, minVersion: WireTls['minVersion']): Wir
     ...(files.crlFile ? { crl: read(files.crlFile) } : {}),
     clientCertificate: files.clientAuth ? 'require' : files.caFile ? 'request' : 'none',
     ...(isNameChecked ? { isAllowed: (certificate) => isNameAllowed(certificate, files) } : {}),
-    ...(minVersion ? { minVersion } : {}),
+    ...protocol,
   }
 }

@@ -64,6 +64,8 @@ export async function startNode(options: NodeOptions): Promise<RunningNode> {
     ...(settings.peerTls.caFile ? { caFile: settings.peerTls.caFile } : {}),
     ...(settings.peerTls.crlFile ? { crlFile: settings.peerTls.crlFile } : {}),
     clientCertAuth: settings.peerTls.clientAuth,
+    protocol: settings.tlsProtocol,
+    ...(settings.peerTls.outgoing ? { outgoing: settings.peerTls.outgoing } : {}),
     allowed: settings.peerTls,
     unverified: settings.peerTls.selfSigned !== undefined,
   }

@@ -1,7 +1,7 @@
 import http from 'node:http'
 import https from 'node:https'
 import { Fault } from '@kiln/service'
-import { type CallEnd, type CallInfo, createWireServer } from '@kiln/wire'
+import { type CallEnd, type CallInfo, createWireServer, type WireServer } from '@kiln/wire'
 import { serveAuth } from './api/auth-service.ts'
 import { serveCluster } from './api/cluster-service.ts'
 import type { ServiceContext } from './api/context.ts'
@@ -38,13 +38,27 @@ export type Served = {
 export async function serveClients(context: ServiceContext, watches: WatchService): Promise<Served> {
   const { settings, consensus, log } = context
   const calls = new CallMetrics()
+  const servers: Pick<WireServer, 'stats'>[] = []
   let leaderChanges = 0
   const stopCounting = consensus.onLeaderChange(({ leader }) => {
     if (leader !== 0n) leaderChanges++
   })
   const routes = lazyRoutes(
     context,
-    () => metricsPage({ context, calls, watches, leaderChanges: () => leaderChanges }),
+    () =>
+      metricsPage({
+        context,
+        calls,
+        watches,
+        leaderChanges: () => leaderChanges,
+        clientBytes: () => {
+          const stats = servers.map((server) => server.stats())
+          return {
+            bytesIn: stats.reduce((sum, { bytesIn }) => sum + bytesIn, 0),
+            bytesOut: stats.reduce((sum, { bytesOut }) => sum + bytesOut, 0),
+          }
+        },
+      }),
     log,
   )
   const hooks = {
@@ -64,6 +78,7 @@ export async function serveClients(context: ServiceContext, watches: WatchServic
     },
   })
   registerServices(methods, context, watches)
+  calls.register(methods.methods())
   const listener = httpListener({ settings, methods, messageBytesMax, routes: routes.routing })
   const closers: (() => Promise<void>)[] = []
   const renewals: (() => void)[] = []
@@ -81,7 +96,7 @@ export async function serveClients(context: ServiceContext, watches: WatchServic
         continue
       }
       const server = createWireServer({
-        ...(endpoint.secure ? { tls: readTls(settings.clientTls!, settings.tlsMinVersion) } : {}),
+        ...(endpoint.secure ? { tls: readTls(settings.clientTls!, settings.tlsProtocol) } : {}),
         ...(settings.listenHttp.length > 0 ? {} : { http: listener }),
         clock: context.clock,
         limits: {
@@ -96,11 +111,12 @@ export async function serveClients(context: ServiceContext, watches: WatchServic
         ...hooks,
         onProtocolError: (error, peer) => log.debug({ reason: error.message, ...peer }, 'connection ended'),
       })
+      servers.push(server)
       methods.serveOn(server)
       clients.push(await opened(endpoint, () => server.listen({ host: endpoint.host, port: endpoint.port })))
       closers.push(() => server.close({ graceMs: 2000 }))
       if (endpoint.secure)
-        renewals.push(() => server.renewTls(readTls(settings.clientTls!, settings.tlsMinVersion)))
+        renewals.push(() => server.renewTls(readTls(settings.clientTls!, settings.tlsProtocol)))
     }
     for (const endpoint of settings.listenHttp) {
       closers.push(await opened(endpoint, () => listenHttp(endpoint, context, listener)))
@@ -203,7 +219,7 @@ async function listenHttp(
   routing: http.RequestListener,
 ): Promise<() => Promise<void>> {
   const tls =
-    endpoint.secure && settings.clientTls ? readTls(settings.clientTls, settings.tlsMinVersion) : undefined
+    endpoint.secure && settings.clientTls ? readTls(settings.clientTls, settings.tlsProtocol) : undefined
   const server = tls
     ? https.createServer({ ...tls, requestCert: tls.clientCertificate === 'require' }, routing)
     : http.createServer(routing)

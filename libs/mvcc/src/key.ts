@@ -25,5 +25,7 @@ export function toSpan(key: Uint8Array, rangeEnd: Uint8Array): Span {
 
 export const isSingle = (span: Span): boolean => span.end === span.start + '\0'
 
+export const isEmpty = ({ start, end }: Span): boolean => end !== undefined && end <= start
+
 export const contains = (span: Span, key: Key): boolean =>
   key >= span.start && (span.end === undefined || key < span.end)

@@ -20,6 +20,7 @@ import type {
 } from './requests.ts'
 import { defaultSizes, type StoreSizes } from './sizes.ts'
 import { inOnePiece, type Slices, sortSlices } from './slices.ts'
+import { StoreCounts } from './store-counts.ts'
 import { choosePath, isWriting, readPath, type TxnPath } from './txn-path.ts'
 import { ValueFetch, ValueMemory } from './value-memory.ts'
 import { ValueReader } from './value-reader.ts'
@@ -37,6 +38,7 @@ export class MvccStore {
   readonly sizes: StoreSizes
   /** What of the values is in memory. */
   readonly memory = new ValueMemory()
+  readonly counts = new StoreCounts()
   #history: History
   #index: KeyIndex
   #leases = new LeaseBook()
@@ -97,6 +99,7 @@ export class MvccStore {
     const refusal = checkRevision(view, request.revision ?? 0)
     if (refusal) return refused(refusal)
     const release = this.pin(request.revision || view.revision)
+    this.counts.ranges++
     try {
       return yield* rangeSlices(view, request)
     } finally {
@@ -183,6 +186,7 @@ export class MvccStore {
       const path = yield* choosePath(view, request)
       const refusal = this.#checkPath(path)
       if (refusal) return refused(refusal)
+      this.counts.addTxn(path)
       if (!isWriting(path)) return accepted(yield* readPath(view, path))
       this.#changes = 0
       const response = yield* this.#runPath(path)
@@ -266,7 +270,9 @@ export class MvccStore {
   }
 
   grantLease(id: bigint, ttl: number): Outcome<Lease> {
-    return this.#leases.grant(id, ttl)
+    const outcome = this.#leases.grant(id, ttl)
+    if (outcome.ok) this.counts.leasesGranted++
+    return outcome
   }
 
   /** Ends a lease and deletes its keys in one revision. */
@@ -284,6 +290,7 @@ export class MvccStore {
       if (this.#changes % this.sizes.sliceRecords === 0) yield
     }
     this.#leases.remove(id)
+    this.counts.leasesRevoked++
     this.#finish()
     return accepted({ revision: this.#revision })
   }
@@ -409,6 +416,8 @@ export class MvccStore {
     const value = request.ignoreValue ? (valueBefore ?? this.#history.value(before)) : request.value
     const leaseBefore = before < 0 ? 0n : this.#history.lease(before)
     const lease = request.ignoreLease ? leaseBefore : (request.lease ?? 0n)
+    this.counts.puts++
+    this.counts.putBytes += key.length + value.length
     this.#append(key, value, before, lease)
     if (leaseBefore !== lease) {
       if (leaseBefore) this.#leases.detach(leaseBefore, key)
@@ -420,6 +429,7 @@ export class MvccStore {
   *#deleteRange(request: DeleteRangeRequest): Slices<DeleteRangeResponse> {
     const view = this.#ownView()
     const { sliceRecords } = view
+    this.counts.deletes++
     const records: number[] = []
     yield* scanLive(view, toSpan(request.key, request.rangeEnd), view.revision, (record) => {
       records.push(record)

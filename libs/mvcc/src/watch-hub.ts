@@ -1,4 +1,4 @@
-import { toSpan } from './key.ts'
+import { isEmpty, toSpan } from './key.ts'
 import type { StoreEvent } from './requests.ts'
 import { type SpanGroup, SpanIndex } from './span-index.ts'
 import type { MvccStore } from './store.ts'
@@ -88,7 +88,7 @@ export class WatchHub {
     this.#progressWanted.delete(stream)
   }
 
-  /** Answers with `created`; an id in use is answered with created and canceled at once. */
+  /** Answers with `created`; an empty range and an id in use are answered with created and canceled at once. */
   create(stream: WatchStream, options: WatchCreate): void {
     this.advance()
     // Also while watchers before it are still told of what was written up to now.
@@ -98,21 +98,25 @@ export class WatchHub {
 
   #create(stream: WatchStream, options: WatchCreate, revision: number): void {
     let id = options.watchId
-    if (id !== 0 && stream.watchers.has(id)) {
-      const reason = 'mvcc: duplicate watch ID provided on the WatchStream'
-      const refusal = { watchId: -1, revision, cancelReason: reason }
-      stream.sink.send({ ...emptyMessage, ...refusal, created: true, canceled: true })
+    const span = toSpan(options.key.length === 0 ? Uint8Array.of(0) : options.key, options.rangeEnd)
+    const refusal = isEmpty(span)
+      ? 'mvcc: watcher range is empty'
+      : id !== 0 && stream.watchers.has(id)
+        ? 'mvcc: duplicate watch ID provided on the WatchStream'
+        : undefined
+    if (refusal) {
+      const about = { watchId: -1, revision, cancelReason: refusal }
+      stream.sink.send({ ...emptyMessage, ...about, created: true, canceled: true })
       return
     }
     if (id === 0) {
       while (stream.watchers.has(stream.nextId)) stream.nextId++
       id = stream.nextId++
     }
-    const key = options.key.length === 0 ? Uint8Array.of(0) : options.key
     const watcher: Watcher = {
       id,
       stream,
-      span: toSpan(key, options.rangeEnd),
+      span,
       options,
       nextRevision: options.startRevision === 0 ? revision + 1 : options.startRevision,
       group: undefined,

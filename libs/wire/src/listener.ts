@@ -12,9 +12,10 @@ export type WireTls = {
   clientCertificate?: 'none' | 'request' | 'require'
   /** Which of the client certificates that verified may come in; default all. */
   isAllowed?: (certificate: tls.PeerCertificate) => boolean
-  /** OpenSSL cipher list, and the oldest protocol (default TLSv1.2). */
+  /** OpenSSL cipher list, and the oldest (default TLSv1.2) and newest protocol. */
   ciphers?: string
   minVersion?: 'TLSv1.2' | 'TLSv1.3'
+  maxVersion?: 'TLSv1.2' | 'TLSv1.3'
 }
 
 /** A port, or the path of a unix socket, which is made within the call. */
@@ -116,6 +117,7 @@ function tlsOptions(settings: WireTls, limits: WireLimits): tls.TlsOptions {
     crl: settings.crl,
     ciphers: settings.ciphers,
     minVersion: settings.minVersion ?? 'TLSv1.2',
+    maxVersion: settings.maxVersion,
     requestCert: clientCertificate !== 'none',
     rejectUnauthorized: clientCertificate === 'require',
     ALPNProtocols: ['h2', 'http/1.1'],

@@ -56,12 +56,12 @@ const watchRequest = (key: string): Uint8Array =>
     }),
   ).finish()
 
-test('without a token nothing is served but logging in and the list of members', async () => {
+test('without a token nothing is served but logging in, the list of members and keep-alives', async () => {
   const { url } = await start()
   await enableAuth(url)
   const methods = allMethods()
   expect(methods.length).toBeGreaterThan(40)
-  const open = ['Auth/Authenticate', 'Cluster/MemberList', 'Watch/Watch']
+  const open = ['Auth/Authenticate', 'Cluster/MemberList', 'Lease/LeaseKeepAlive', 'Watch/Watch']
   for (const method of methods.filter((each) => !open.includes(each))) {
     const answer = await authCalls(url).call(method, bodies[method] ?? new Uint8Array(0))
     expect([method, outcomeOf(answer)]).toEqual([method, userEmpty])
@@ -271,4 +271,12 @@ test('a signed token is believed until users or roles change', async () => {
   expect(await root.roleAdd('another')).toBe(oldRevision)
   const again = authCalls(url, (await alice.authenticate('alice', 'alice')).token)
   expect(await again.put('a/1')).toBe('0 ')
+})
+
+test('a lease is kept alive for who has not logged in, as etcd does it', async () => {
+  const { url, context } = await start()
+  await enableAuth(url)
+  context.state.store.grantLease(7n, 100)
+  const answer = await fetch(`${url}/v3/lease/keepalive`, { method: 'POST', body: '{"ID":"7"}' })
+  expect(await answer.text()).toMatch(/"ID":"7","TTL":"\d+"/)
 })

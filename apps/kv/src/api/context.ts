@@ -74,6 +74,9 @@ export async function readIndex(
   const startedAt = clock.now()
   try {
     await consensus.readIndex()
+  } catch (error) {
+    measures.readsFailed++
+    throw error
   } finally {
     const endedAt = clock.now()
     if (endedAt - startedAt > slowReadMs) measures.slowReads++

@@ -84,19 +84,19 @@ export function serveLease(server: MethodRegistry, context: ServiceContext): voi
 /** Keep-alives of a stream that wait for their answer. */
 const waitingMax = 1000
 
-/** Answers keep-alives of one stream in order; an unknown lease is answered with TTL 0. */
+/**
+ * Answers keep-alives of one stream in order; an unknown lease is answered with TTL 0. As in etcd nobody has to log in for them: a
+ * client whose token ran out while its stream was down must not lose its locks.
+ */
 function keepAliveQueue(context: ServiceContext, call: StreamCall) {
   const { leases } = context
   const waiting: bigint[] = []
   let isRunning = false
   let isEnded = false
-  let isAdmitted = false
   const encode = keepAliveEncoder(context)
   const readId = leaseIdReader()
   const run = async (): Promise<void> => {
     isRunning = true
-    if (!isAdmitted) await context.auth.admit(call, { kind: 'login' })
-    isAdmitted = true
     while (waiting.length > 0 && !call.closed) {
       const ids = waiting.splice(0)
       if (ids.length > 0) call.resume()
@@ -122,7 +122,7 @@ function keepAliveQueue(context: ServiceContext, call: StreamCall) {
     add: (bytes: Uint8Array): void => {
       const id = readId(bytes)
       // The usual case needs no turn of its own: nobody is waiting, and a leader answers at once.
-      const ttl = isAdmitted && !isRunning && call.writable ? leases.renewNow(id) : undefined
+      const ttl = !isRunning && call.writable ? leases.renewNow(id) : undefined
       if (ttl !== undefined) {
         call.send(encode(id, ttl))
         return

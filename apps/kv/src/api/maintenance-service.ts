@@ -86,7 +86,8 @@ export function serveMaintenance(server: MethodRegistry, context: ServiceContext
     await reclaimer.done(true)
     log.info({ freedBytes: before - state.store.sizeBytes }, 'defragmented')
     consensus.compactLog().catch((error: unknown) => log.warn({ error }, 'the log was not shortened'))
-    return encodeHeaderOnly(headerOf(context))
+    // Without a header, as etcd answers.
+    return new Uint8Array(0)
   })
 
   const hash = async (revision: number): Promise<StoreHash> => acceptedValue(await hashStore(state, revision))

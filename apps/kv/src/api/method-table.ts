@@ -46,10 +46,16 @@ export class MethodTable implements MethodRegistry {
     this.#streams.set(path, handler)
   }
 
+  methods(): { path: string; kind: 'unary' | 'stream' }[] {
+    return [
+      ...[...this.#unary.keys()].map((path) => ({ path, kind: 'unary' }) as const),
+      ...[...this.#streams.keys()].map((path) => ({ path, kind: 'stream' }) as const),
+    ]
+  }
+
   /** `package.Service` of each service there is. */
   services(): string[] {
-    const paths = [...this.#unary.keys(), ...this.#streams.keys()]
-    return [...new Set(paths.map((path) => path.split('/')[1]!))].sort()
+    return [...new Set(this.methods().map(({ path }) => path.split('/')[1]!))].sort()
   }
 
   serveOn(server: MethodRegistry): void {

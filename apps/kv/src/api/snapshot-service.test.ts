@@ -21,7 +21,7 @@ test('a snapshot counts its bytes down and ends with the SHA-256 of them', async
       left -= blob.length
       expect(Number(remainingBytes)).toBe(left)
       expect(version).toBe('3.5.0')
-      expect(header?.revision).toBe(101n)
+      expect(header).toBeUndefined()
     }
     expect(left).toBe(0)
     const digest = createHash('sha256').update(whole.subarray(0, -32)).digest()

@@ -4,7 +4,7 @@ import * as rpc from '@kiln/etcd-api/rpc'
 import { pinStore, ValueFetch } from '@kiln/mvcc'
 import { GrpcError, grpcCode, type StreamCall } from '@kiln/wire'
 import { databaseOf } from '../snapshot/database.ts'
-import { headerOf, type ServiceContext } from './context.ts'
+import type { ServiceContext } from './context.ts'
 import { statuses, toGrpcError } from './errors.ts'
 import { clusterVersion } from './maintenance-service.ts'
 import type { MethodRegistry } from './method-table.ts'
@@ -71,10 +71,10 @@ async function send(
     step = planning.next()
   }
   const plan = step.value
-  const header = rpc.ResponseHeader.fromPartial(toHeader(context))
   const reply = (blob: Uint8Array, remaining: number): boolean => {
     const head = rpc.SnapshotResponse.encode({
-      header,
+      // As etcd answers.
+      header: undefined,
       remainingBytes: BigInt(remaining),
       blob: new Uint8Array(0),
       version: clusterVersion,
@@ -111,11 +111,6 @@ function pinnedDatabase({ state, consensus }: ServiceContext): BucketSource<Valu
     appliedIndex,
     appliedTerm,
   })
-}
-
-function toHeader(context: ServiceContext): rpc.ResponseHeader {
-  const { clusterId, memberId, revision, raftTerm } = headerOf(context)
-  return { clusterId, memberId, revision: BigInt(revision), raftTerm: BigInt(raftTerm) }
 }
 
 /** The encoded rest of a response and the head of its blob (field 3), which follows by itself. */

@@ -78,6 +78,17 @@ test('an id in use is refused for the new watcher, and an unknown one is cancele
   lines.close()
 })
 
+test('a range that holds no key is refused', async () => {
+  const lines = await watch({ create_request: { key: b64('b'), range_end: b64('b') } })
+  expect(await next(lines)).toMatchObject({
+    watch_id: '-1',
+    created: true,
+    canceled: true,
+    cancel_reason: 'mvcc: watcher range is empty',
+  })
+  lines.close()
+})
+
 test('a compacted start is created, then canceled with where to begin', async () => {
   for (const value of ['1', '2', '3']) await put('c', value)
   const { revision } = server.context.state.store

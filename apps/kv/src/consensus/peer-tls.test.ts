@@ -37,8 +37,8 @@ beforeAll(async () => {
 })
 afterAll(() => rm(folder, { recursive: true }))
 
-/** Who of the members gets an answer from a member with these rules. */
-async function letIn(rules: Partial<PeerTls>): Promise<string[]> {
+/** Who of the members, each with `more`, gets an answer from a member with these rules. */
+async function letIn(rules: Partial<PeerTls>, more: Partial<PeerTls> = {}): Promise<string[]> {
   const server = createPeerServer({ ...members.get('good')!, ...rules }, (socket) => {
     socket.on('error', () => undefined)
     socket.end('welcome')
@@ -49,7 +49,7 @@ async function letIn(rules: Partial<PeerTls>): Promise<string[]> {
   for (const [name, tls] of members) {
     const text = await new Promise<string>((resolve) => {
       let got = ''
-      const socket = dial(url, tls, () => undefined)
+      const socket = dial(url, { ...tls, ...more }, () => undefined)
       socket.on('data', (chunk) => {
         got += chunk.toString()
       })
@@ -70,4 +70,18 @@ test('a peer comes in with a certificate of the CA that is not revoked and has a
   expect(await letIn({ crlFile, allowed: byName })).toEqual(['good'])
   const byHost = { allowedCommonNames: [], allowedHostnames: ['stranger.example'] }
   expect(await letIn({ allowed: byHost })).toEqual(['stranger'])
+})
+
+test('members show the certificate for outgoing connections, and agree on a version of TLS', async () => {
+  const stranger = members.get('stranger')!
+  const onlyStranger = { allowedCommonNames: ['stranger'], allowedHostnames: [] }
+  expect(await letIn({ allowed: onlyStranger }, { outgoing: stranger })).toEqual([
+    'good',
+    'revoked',
+    'stranger',
+  ])
+  const newest = { protocol: { minVersion: 'TLSv1.3' } } as const
+  const older = { protocol: { minVersion: 'TLSv1.2', maxVersion: 'TLSv1.2' } } as const
+  expect(await letIn(newest, older)).toEqual([])
+  expect(await letIn(newest, newest)).toEqual(['good', 'revoked', 'stranger'])
 })

@@ -3,11 +3,16 @@ import { createServer, type Server, type Socket, connect as tcpConnect } from 'n
 import { createServer as createTlsServer, type Server as TlsServer, connect as tlsConnect } from 'node:tls'
 import { Fault } from '@kiln/service'
 import { type AllowedNames, isNameAllowed } from '../certificate-names.ts'
+import type { TlsProtocol } from '../settings/tls-protocol.ts'
 
 /** PEM files; read again when they change, so that certificates are renewed without a restart. */
 export type PeerTls = {
   certFile: string
   keyFile: string
+  /** What is shown when this member connects to another; default the same. */
+  outgoing?: { certFile: string; keyFile: string }
+  /** Default TLS 1.2 and later. */
+  protocol?: TlsProtocol
   /** Who may have signed the other side. */
   caFile?: string
   /** Refuse peers without a certificate of that CA. */
@@ -37,6 +42,8 @@ export function readPems(tls: PeerTls): Pems {
   }
 }
 
+const protocolOf = ({ protocol }: PeerTls): TlsProtocol => protocol ?? { minVersion: 'TLSv1.2' }
+
 /** Connects to a peer URL; `ready` runs when frames can be written. */
 export function dial(url: string, tls: PeerTls | undefined, ready: () => void): Socket {
   const { protocol, hostname, port } = new URL(url)
@@ -45,7 +52,8 @@ export function dial(url: string, tls: PeerTls | undefined, ready: () => void): 
   if (protocol === 'http:') return tcpConnect({ host, port: number, noDelay: true }, ready)
   if (tls === undefined) throw new Fault('STORE_TLS_MISSING', `peer URL ${url} needs a certificate and a key`)
   const rejectUnauthorized = !tls.unverified
-  const options = { host, port: number, ...readPems(tls), minVersion: 'TLSv1.2', rejectUnauthorized } as const
+  const pems = readPems({ ...tls, ...tls.outgoing })
+  const options = { host, port: number, ...pems, ...protocolOf(tls), rejectUnauthorized }
   return tlsConnect(options, ready).setNoDelay(true)
 }
 
@@ -54,7 +62,7 @@ export function createPeerServer(tls: PeerTls | undefined, onSocket: (socket: So
   return createTlsServer(
     {
       ...readPems(tls),
-      minVersion: 'TLSv1.2',
+      ...protocolOf(tls),
       requestCert: tls.clientCertAuth,
       rejectUnauthorized: tls.clientCertAuth,
     },
@@ -70,6 +78,6 @@ export function refreshServers(servers: readonly Server[], tls: PeerTls, last: s
   const pems = readPems(tls)
   const now = [pems.cert, pems.key, pems.ca ?? '', pems.crl ?? ''].join()
   if (now !== last && last !== '')
-    for (const server of servers) (server as TlsServer).setSecureContext({ ...pems, minVersion: 'TLSv1.2' })
+    for (const server of servers) (server as TlsServer).setSecureContext({ ...pems, ...protocolOf(tls) })
   return now
 }

@@ -34,11 +34,20 @@ export type TcpTransportOptions = {
   announce?: () => Announcement
 }
 
+export type PeerCounters = {
+  peer: MemberId
+  connected: boolean
+  sent: number
+  dropped: number
+  bytesIn: number
+  bytesOut: number
+}
+
 export type TcpTransport = Transport & {
   /** Where it really listens, for `port: 0`. */
   ports(): number[]
-  /** Bytes and frames since the start, by peer; `dropped` are frames that found a full queue or no connection. */
-  counters(): { peer: MemberId; connected: boolean; sent: number; dropped: number }[]
+  /** Frames since the start, by peer, and their bytes; `dropped` are frames that found a full queue or no connection. */
+  counters(): PeerCounters[]
   /** What the members that are connected now said about their programs. */
   announcements(): ReadonlyMap<MemberId, Announcement>
 }
@@ -95,7 +104,12 @@ export async function startTcpTransport(options: TcpTransportOptions): Promise<T
       inbound.setRemoved(ids)
     },
     ports: () => inbound.ports(),
-    counters: () => [...peers].map(([peer, outbound]) => ({ peer, ...outbound.counters() })),
+    counters: () =>
+      [...peers].map(([peer, outbound]) => ({
+        peer,
+        ...outbound.counters(),
+        bytesIn: inbound.bytesIn.get(peer) ?? 0,
+      })),
     announcements: () =>
       new Map([...peers].flatMap(([peer, { announced }]) => (announced ? [[peer, announced] as const] : []))),
     stop: async () => {
@@ -121,6 +135,7 @@ class Outbound {
   #closed = false
   #sent = 0
   #dropped = 0
+  #bytesOut = 0
   #lastRefusal = ''
   #announced: Announcement = unannounced
   #tell: { removed(): void; lost(): void }
@@ -147,8 +162,13 @@ class Outbound {
     this.#urls = urls
   }
 
-  counters(): { connected: boolean; sent: number; dropped: number } {
-    return { connected: this.#welcome, sent: this.#sent, dropped: this.#dropped }
+  counters(): Omit<PeerCounters, 'peer' | 'bytesIn'> {
+    return {
+      connected: this.#welcome,
+      sent: this.#sent,
+      dropped: this.#dropped,
+      bytesOut: this.#bytesOut,
+    }
   }
 
   send(frame: Uint8Array): void {
@@ -184,7 +204,9 @@ class Outbound {
     this.#flushPlanned = false
     if (!this.#welcome || this.#queue.length === 0) return
     this.#sent += this.#queue.length
-    this.#socket!.write(packFrames(this.#queue))
+    const bytes = packFrames(this.#queue)
+    this.#bytesOut += bytes.length
+    this.#socket!.write(bytes)
     this.#queue = []
     this.#queued = 0
   }
@@ -266,6 +288,8 @@ class Inbound {
   #servers: Server[] = []
   #sockets = new Set<Socket>()
   #members = new Map<Socket, MemberId>()
+  /** What members sent since the start. */
+  readonly bytesIn = new Map<MemberId, number>()
   #removed = new Set<MemberId>()
   #receive: ((from: MemberId, frame: Uint8Array) => void) | undefined
   #cancelRefresh: () => void = () => undefined
@@ -346,6 +370,7 @@ class Inbound {
         return
       }
       isFirst = false
+      if (from !== undefined) this.bytesIn.set(from, (this.bytesIn.get(from) ?? 0) + chunk.length)
       try {
         for (const frame of reader.push(chunk)) {
           if (socket.destroyed) return

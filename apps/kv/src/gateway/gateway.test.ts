@@ -99,7 +99,7 @@ test('what is no request is refused as such', async () => {
 
 test('only POST is served, and only paths that there are', async () => {
   const get = await fetch(`${server.url}/v3/kv/range`)
-  expect([get.status, get.headers.get('allow')]).toEqual([405, 'POST'])
+  expect([get.status, get.headers.get('allow')]).toEqual([501, 'POST'])
   expect((await fetch(`${server.url}/v3/kv/nothing`, { method: 'POST', body: '{}' })).status).toBe(404)
 })
 

@@ -26,7 +26,7 @@ export function serveGateway(
   if (!path || !codec) return false
   if (request.method !== 'POST') {
     response.setHeader('allow', 'POST')
-    answerError(response, new GrpcError(grpcCode.unimplemented, 'Method Not Allowed'), 405)
+    answerError(response, new GrpcError(grpcCode.unimplemented, 'Method Not Allowed'))
     return true
   }
   const caller = callerOf(request, path, () => response.closed)

@@ -19,6 +19,19 @@ test('pages that are first asked for side by side are all answered', async () =>
   expect(await answers[0]!.json()).toMatchObject({ etcdserver: expect.any(String) })
 })
 
+test('what is not there is told of as etcd does', async () => {
+  const { url, close } = await startLoneServer()
+  closers.push(close)
+  const told = async (path: string, method = 'GET'): Promise<[number, string]> => {
+    const answer = await fetch(url + path, { method })
+    return [answer.status, await answer.text()]
+  }
+  expect(await told('/nowhere')).toEqual([404, '404 page not found\n'])
+  expect(await told('/health', 'POST')).toEqual([405, 'Method Not Allowed\n'])
+  expect(await told('/v3/nowhere', 'POST')).toEqual([404, '{"code":5,"message":"Not Found"}'])
+  expect((await told('/v3/kv/range'))[0]).toBe(501)
+})
+
 test('pages that cannot be made are answered with 500, and the reason is logged', async () => {
   const logged: string[] = []
   // Without settings the routes cannot be made.

@@ -1,4 +1,5 @@
 import { request } from 'node:http'
+import { createWireClient } from '@kiln/wire'
 import { afterEach, expect, test } from 'vitest'
 import { type LoneServer, startLoneServer } from '../testing/lone-server.ts'
 
@@ -79,10 +80,36 @@ test('HTTP can have addresses of its own, and the client’s are then for gRPC',
   expect((await fetch(`${server.url}/version`)).status).toBe(404)
 })
 
+test('the metrics page has each method of the API before its first call, and what clients sent and got', async () => {
+  server = await startLoneServer([])
+  const { url } = server
+  const value = async (name: string): Promise<number> => {
+    const page = await (await fetch(`${url}/metrics`)).text()
+    return Number(
+      page
+        .split('\n')
+        .find((line) => line.startsWith(`${name} `))
+        ?.split(' ')[1],
+    )
+  }
+  const calls = 'grpc_server_handled_total{grpc_code="InvalidArgument",grpc_method="Range",'
+  expect(await value(`${calls}grpc_service="etcdserverpb.KV",grpc_type="unary"}`)).toBe(0)
+  expect(await value('etcd_network_client_grpc_sent_bytes_total')).toBe(0)
+  const { hostname: host, port } = new URL(url)
+  const client = createWireClient({ host, port: Number(port) })
+  await client.unary('/etcdserverpb.KV/Range', new Uint8Array([10, 1, 97])).catch(() => undefined)
+  expect(await value('etcd_network_client_grpc_received_bytes_total')).toBeGreaterThan(50)
+  expect(await value('etcd_network_client_grpc_sent_bytes_total')).toBeGreaterThan(50)
+  expect(await value('etcd_mvcc_range_total')).toBe(1)
+  client.close()
+})
+
 test('every name of etcd’s alerts is on the metrics page, histograms of calls when extensive', async () => {
   server = await startLoneServer(['--metrics=extensive'])
   server.context.measures.observeRoundTrip(8n, 0.0003)
-  server.context.measures.peers = () => [{ peer: 8n, sent: 5, dropped: 2 }]
+  server.context.measures.peers = () => [
+    { peer: 8n, connected: true, sent: 5, dropped: 2, bytesIn: 70, bytesOut: 90 },
+  ]
   await fetch(`${server.url}/v3/kv/put`, { method: 'POST', body: '{"key":"YQ=="}' })
   await fetch(`${server.url}/v3/lease/keepalive`, { method: 'POST', body: '{"ID":"1"}' })
   const page = await (await fetch(`${server.url}/metrics`)).text()
@@ -99,6 +126,11 @@ test('every name of etcd’s alerts is on the metrics page, histograms of calls 
     'etcd_network_peer_round_trip_time_seconds_bucket{To="8",le="0.0002"} 0',
     'etcd_network_peer_round_trip_time_seconds_bucket{To="8",le="0.0004"} 1',
     'etcd_network_peer_sent_failures_total{To="8"} 2',
+    'etcd_network_peer_sent_bytes_total{To="8"} 90',
+    'etcd_network_peer_received_bytes_total{From="8"} 70',
+    'etcd_mvcc_put_total 1',
+    'etcd_mvcc_delete_total 0',
+    'process_max_fds ',
     'grpc_server_handled_total{grpc_code="OK",grpc_method="Put",grpc_service="etcdserverpb.KV",grpc_type="unary"} 1',
     'grpc_server_handled_total{grpc_code="OK",grpc_method="LeaseKeepAlive",grpc_service="etcdserverpb.Lease",grpc_type="bidi_stream"} 1',
     'grpc_server_handling_seconds_bucket{grpc_method="Put",grpc_service="etcdserverpb.KV",grpc_type="unary",le="+Inf"} 1',

@@ -1,3 +1,4 @@
+import type { PeerCounters } from '../consensus/tcp-transport.ts'
 import type { StateMachine } from '../consensus/types.ts'
 import type { ValueKeeper } from '../values/value-keeper.ts'
 import type { Disk } from '../wal/disk.ts'
@@ -9,8 +10,6 @@ const slowApplySeconds = 0.1
 export const slowReadMs = 500
 const peersMax = 64
 
-export type PeerCounters = { peer: bigint; sent: number; dropped: number }
-
 /** What a member measures of itself while it runs, for `/metrics`. */
 export class Measures {
   readonly walSync = new Histogram(doublingBounds(0.001, 14))
@@ -21,6 +20,8 @@ export class Measures {
   proposalsFailed = 0
   slowApplies = 0
   slowReads = 0
+  readsFailed = 0
+  healthChecks = { good: 0, bad: 0 }
   /** Where the transport's counts are read. */
   peers: () => PeerCounters[] = () => []
   /** What was moved to the disk and read from there; undefined if all values are in memory. */

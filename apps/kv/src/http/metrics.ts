@@ -1,4 +1,4 @@
-import { readdirSync } from 'node:fs'
+import { readdirSync, readFileSync } from 'node:fs'
 import { version } from '@kiln/service'
 import type { CallEnd } from '@kiln/wire'
 import type { ServiceContext } from '../api/context.ts'
@@ -42,6 +42,13 @@ type Method = {
 export class CallMetrics {
   readonly #methods = new Map<string, Method>()
 
+  /** Methods of the API are there from the start, with zeroes: a rate needs a value before the first call. */
+  register(methods: Iterable<{ path: string; kind: 'unary' | 'stream' }>): void {
+    for (const { path, kind } of methods) {
+      this.#methods.set(path, newMethod(path, kind, new Map(codeNames.map((_name, code) => [code, 0]))))
+    }
+  }
+
   onStart(path: string, kind: string): void {
     this.#method(path, kind).started++
   }
@@ -75,18 +82,19 @@ export class CallMetrics {
 
   /** Paths come from clients: ones that are no method of ours are not kept. */
   #method(path: string, kind: string): Method {
-    const name = /^\/(etcdserverpb|v3lockpb|v3electionpb|grpc)\.[\w.]{1,60}\/\w{1,40}$/.test(path)
-      ? path
-      : '/unknown/unknown'
-    const key = this.#methods.size < 200 || this.#methods.has(name) ? name : '/unknown/unknown'
-    let method = this.#methods.get(key)
-    if (!method) {
-      const seconds = new Histogram(handlingBuckets)
-      method = { type: typeOf(name, kind), started: 0, handled: new Map(), received: 0, sent: 0, seconds }
-      this.#methods.set(key, method)
-    }
+    const known = this.#methods.get(path) ?? this.#methods.get(unknownPath)
+    if (known) return known
+    const method = newMethod(unknownPath, kind, new Map())
+    this.#methods.set(unknownPath, method)
     return method
   }
+}
+
+const unknownPath = '/unknown/unknown'
+
+function newMethod(path: string, kind: string, handled: Map<number, number>): Method {
+  const seconds = new Histogram(handlingBuckets)
+  return { type: typeOf(path, kind), started: 0, handled, received: 0, sent: 0, seconds }
 }
 
 /** Named here, since the descriptors that know it too are only read by who needs them. */
@@ -148,10 +156,19 @@ export type MetricsSources = {
   calls: CallMetrics
   watches: WatchService
   leaderChanges: () => number
+  /** Bytes of clients' connections. */
+  clientBytes: () => { bytesIn: number; bytesOut: number }
+}
+
+/** Files this process has open, and may have open. */
+function descriptors(): { open: number; max: number } {
+  const limits = readFileSync('/proc/self/limits', 'utf8')
+  const max = Number(/^Max open files\s+(\d+)/m.exec(limits)?.[1] ?? Number.POSITIVE_INFINITY)
+  return { open: readdirSync('/proc/self/fd').length, max }
 }
 
 /** The page at `/metrics`: etcd's names for what is true here too. */
-export function metricsPage({ context, calls, watches, leaderChanges }: MetricsSources): string {
+export function metricsPage({ context, calls, watches, leaderChanges, clientBytes }: MetricsSources): string {
   const { consensus, state, settings, measures } = context
   const status = consensus.status()
   const page = new MetricsPage()
@@ -169,6 +186,9 @@ export function metricsPage({ context, calls, watches, leaderChanges }: MetricsS
   counter('etcd_server_proposals_failed_total', measures.proposalsFailed)
   counter('etcd_server_slow_apply_total', measures.slowApplies)
   counter('etcd_server_slow_read_indexes_total', measures.slowReads)
+  counter('etcd_server_read_indexes_failed_total', measures.readsFailed)
+  counter('etcd_server_health_success', measures.healthChecks.good)
+  counter('etcd_server_health_failures', measures.healthChecks.bad)
   page.add('etcd_cluster_version', 'gauge', 1, { cluster_version: clusterVersion.replace(/\.\d+$/, '') })
   page.add('etcd_server_id', 'gauge', 1, { server_id: status.id.toString(16) })
   page.histogram('etcd_disk_wal_fsync_duration_seconds', measures.walSync)
@@ -176,12 +196,29 @@ export function metricsPage({ context, calls, watches, leaderChanges }: MetricsS
   for (const [peer, histogram] of measures.roundTrips) {
     page.histogram('etcd_network_peer_round_trip_time_seconds', histogram, { To: peer.toString(16) })
   }
-  for (const { peer, dropped } of measures.peers()) {
-    page.add('etcd_network_peer_sent_failures_total', 'counter', dropped, { To: peer.toString(16) })
+  const Local = status.id.toString(16)
+  for (const { peer, connected, dropped, bytesIn, bytesOut } of measures.peers()) {
+    const To = peer.toString(16)
+    page.add('etcd_network_peer_sent_failures_total', 'counter', dropped, { To })
+    page.add('etcd_network_peer_sent_bytes_total', 'counter', bytesOut, { To })
+    page.add('etcd_network_peer_received_bytes_total', 'counter', bytesIn, { From: To })
+    page.add('etcd_network_active_peers', 'gauge', connected ? 1 : 0, { Local, Remote: To })
   }
+  gauge('etcd_network_known_peers', consensus.members().length - 1)
+  const { bytesIn, bytesOut } = clientBytes()
+  counter('etcd_network_client_grpc_received_bytes_total', bytesIn)
+  counter('etcd_network_client_grpc_sent_bytes_total', bytesOut)
   gauge('etcd_server_quota_backend_bytes', settings.quotaBytes)
   gauge('etcd_mvcc_db_total_size_in_bytes', sizeBytes(context))
   gauge('etcd_mvcc_db_total_size_in_use_in_bytes', sizeBytes(context))
+  const { counts } = state.store
+  counter('etcd_mvcc_range_total', counts.ranges)
+  counter('etcd_mvcc_put_total', counts.puts)
+  counter('etcd_mvcc_delete_total', counts.deletes)
+  counter('etcd_mvcc_txn_total', counts.txns)
+  gauge('etcd_debugging_mvcc_total_put_size_in_bytes', counts.putBytes)
+  counter('etcd_debugging_lease_granted_total', counts.leasesGranted)
+  counter('etcd_debugging_lease_revoked_total', counts.leasesRevoked)
   gauge('etcd_debugging_mvcc_keys_total', state.store.index.size)
   gauge('etcd_debugging_mvcc_current_revision', state.store.revision)
   gauge('etcd_debugging_mvcc_compact_revision', state.store.compactRevision)
@@ -205,7 +242,11 @@ export function metricsPage({ context, calls, watches, leaderChanges }: MetricsS
   }
   gauge('kiln_kv_disk_full', status.diskFull ? 1 : 0)
   gauge('process_resident_memory_bytes', process.memoryUsage.rss())
-  gauge('process_open_fds', readdirSync('/proc/self/fd').length)
+  const { open, max } = descriptors()
+  gauge('process_open_fds', open)
+  gauge('process_max_fds', max)
+  gauge('os_fd_used', open)
+  gauge('os_fd_limit', max)
   gauge('process_start_time_seconds', Math.round((performance.timeOrigin / 1000) * 1000) / 1000)
   counter('process_cpu_seconds_total', (process.cpuUsage().user + process.cpuUsage().system) / 1e6)
   calls.write(page, settings.extensiveMetrics)

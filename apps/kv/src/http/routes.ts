@@ -24,6 +24,7 @@ export async function createRoutes(context: ServiceContext, metrics: () => strin
       serializable: query['serializable'] === 'true',
       exclude: listOf(query['exclude']),
     })
+    context.measures.healthChecks[healthy ? 'good' : 'bad']++
     return reply.code(healthy ? 200 : 503).send({ health: String(healthy), reason })
   })
   for (const [name, checks] of Object.entries(checksOf(context))) {
@@ -47,6 +48,16 @@ export async function createRoutes(context: ServiceContext, metrics: () => strin
       })
     }
   }
+  app.setNotFoundHandler(async (request, reply) => {
+    const path = request.url.split('?')[0]!
+    // What etcd's gateway and its HTTP server say.
+    if (path.startsWith('/v3/')) return reply.code(404).send({ code: 5, message: 'Not Found' })
+    const isKnown = app.hasRoute({ method: 'GET', url: path })
+    return reply
+      .code(isKnown ? 405 : 404)
+      .type('text/plain; charset=utf-8')
+      .send(isKnown ? 'Method Not Allowed\n' : '404 page not found\n')
+  })
   await app.ready()
   return app
 }

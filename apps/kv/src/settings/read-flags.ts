@@ -27,6 +27,8 @@ const securitySections: Record<string, Record<string, string>> = {
     'crl-file': 'client-crl-file',
     'client-cert-allowed-hostname': 'client-cert-allowed-hostname',
     'allowed-hostname': 'client-cert-allowed-hostname',
+    'client-cert-file': 'client-cert-file',
+    'client-key-file': 'client-key-file',
   },
   'peer-transport-security': {
     'cert-file': 'peer-cert-file',
@@ -37,6 +39,9 @@ const securitySections: Record<string, Record<string, string>> = {
     'allowed-cn': 'peer-cert-allowed-cn',
     'allowed-hostname': 'peer-cert-allowed-hostname',
     'crl-file': 'peer-crl-file',
+    'client-cert-file': 'peer-client-cert-file',
+    'client-key-file': 'peer-client-key-file',
+    'skip-client-san-verification': 'peer-skip-client-san-verification',
   },
 }
 
@@ -116,9 +121,16 @@ function readConfigFile(path: string, input: SettingsInput, raw: RawSettings): v
 const textOf = (value: unknown): string =>
   Array.isArray(value) ? value.map(String).join(',') : value === null ? '' : String(value)
 
-function give(raw: RawSettings, given: string, value: string, from: string): void {
+/** What Go's flags take for true and false. */
+const truths: Record<string, string> = {
+  ...Object.fromEntries(['1', 't', 'T', 'true', 'TRUE', 'True'].map((text) => [text, 'true'])),
+  ...Object.fromEntries(['0', 'f', 'F', 'false', 'FALSE', 'False'].map((text) => [text, 'false'])),
+}
+
+function give(raw: RawSettings, given: string, text: string, from: string): void {
   const name = flagName(given)
   const flag = name && flags[name]
+  const value = flag && flag.kind === 'flag' ? (truths[text] ?? text) : text
   if (!flag) {
     raw.problems.push(`${from}: unknown setting ${given}`)
     return

@@ -80,6 +80,9 @@ test('flags that only tune are accepted with a warning that says what happens in
     '--backend-batch-limit has no effect: each turn of the event loop is a batch',
     '--max-wals has no effect: log segments are reused',
   ])
+  expect(load(['--strict-reconfig-check=false']).warnings).toEqual([
+    '--strict-reconfig-check has no effect: changes that may lose the quorum are always refused',
+  ])
 })
 
 test('flags that would change what is promised are refused by name, unless they say what is so anyway', () => {
@@ -148,6 +151,54 @@ test('what 3.6 freed of experimental- goes by both names, in flags, variables an
   )
 })
 
+test('versions and ciphers of TLS are what Go calls them', () => {
+  const suites = 'TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305'
+  const { tlsProtocol } = settingsOf([`--cipher-suites=${suites}`, '--tls-max-version=TLS1.3'])
+  expect(tlsProtocol).toMatchObject({ minVersion: 'TLSv1.2', maxVersion: 'TLSv1.3' })
+  expect(tlsProtocol.ciphers).toMatch(/:ECDHE-RSA-AES128-GCM-SHA256:ECDHE-ECDSA-CHACHA20-POLY1305$/)
+  expect(settingsOf(['--tls-min-version=TLS1.3']).tlsProtocol).toEqual({ minVersion: 'TLSv1.3' })
+  expect(problemsOf(['--cipher-suites=TLS_NONE'])).toContain('unexpected TLS cipher suite "TLS_NONE"')
+  expect(problemsOf(['--tls-min-version=SSL3'])).toContain('unexpected TLS version "SSL3"')
+  expect(problemsOf(['--tls-min-version=TLS1.3', '--tls-max-version=TLS1.2'])).toContain(
+    'min version (TLS1.3) is greater than max version (TLS1.2)',
+  )
+  expect(problemsOf(['--tls-min-version=TLS1.3', `--cipher-suites=${suites}`])).toContain(
+    'cipher suites cannot be configured when only TLS1.3 is enabled',
+  )
+})
+
+test('true and false are what Go takes for them', () => {
+  expect(settingsOf(['--force-new-cluster=1', '--enable-grpc-gateway=F'])).toMatchObject({
+    forceNewCluster: true,
+    jsonGateway: false,
+  })
+  expect(settingsOf([], { ETCD_AUTO_DISARM: 'TRUE' }).autoDisarm).toBe(true)
+  expect(problemsOf(['--auto-disarm=yes'])).toContain('--auto-disarm: is either true or false')
+})
+
+test('a config file like etcd’s example of all settings is taken', () => {
+  const file = `
+wal-dir:
+strict-reconfig-check: false
+discovery:
+discovery-fallback: 'proxy'
+discovery-srv:
+initial-cluster:
+proxy: 'off'
+client-transport-security:
+  client-cert-auth: false
+  client-cert-file:
+log-outputs: [stderr]
+cipher-suites: [
+  TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+  TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384
+]
+tls-max-version: 'TLS1.3'
+`
+  const { settings } = load(['--config-file=f'], {}, { f: file })
+  expect(settings.tlsProtocol.ciphers).toContain(':ECDHE-RSA-AES256-GCM-SHA384')
+})
+
 test('names that may come in, and certificates made here', () => {
   const peer = ['--peer-cert-file=c', '--peer-key-file=k', '--peer-crl-file=r']
   expect(settingsOf([...peer, '--peer-cert-allowed-cn=a,b']).peerTls).toMatchObject({
@@ -155,6 +206,9 @@ test('names that may come in, and certificates made here', () => {
     allowedHostnames: [],
     crlFile: 'r',
   })
+  const outgoing = settingsOf([...peer, '--peer-client-cert-file=oc', '--peer-client-key-file=ok']).peerTls
+  expect(outgoing?.outgoing).toEqual({ certFile: 'oc', keyFile: 'ok' })
+  expect(problemsOf([...peer, '--peer-client-cert-file=oc'])).toContain('need each other')
   expect(problemsOf([...peer, '--peer-cert-allowed-cn=a', '--peer-cert-allowed-hostname=h'])).toContain(
     'exclude each other',
   )

@@ -5,6 +5,7 @@ import { parseInitialCluster } from '../consensus/identity.ts'
 import type { Member } from '../consensus/types.ts'
 import { bcryptCost, readAuthToken } from './auth-token.ts'
 import { durationMs, type RawSettings, readFlags, type SettingsInput } from './read-flags.ts'
+import { readTlsProtocol, type TlsProtocol } from './tls-protocol.ts'
 
 /** A URL to listen on or to tell others. */
 export type Endpoint = { url: string; host: string; port: number; secure: boolean }
@@ -18,6 +19,8 @@ export type TlsFiles = {
   /** Names of which a certificate must have one; empty lets in every certificate that verifies. */
   allowedCommonNames: string[]
   allowedHostnames: string[]
+  /** What a member shows when it connects to another, instead of the above. */
+  outgoing?: { certFile: string; keyFile: string }
   /** A certificate is made at the start, for these hosts, if there is none yet. */
   selfSigned?: { hosts: string[]; years: number }
 }
@@ -91,7 +94,7 @@ export type Settings = {
   peerTls: TlsFiles | undefined
   authToken: AuthTokenSettings
   bcryptCost: number
-  tlsMinVersion: 'TLSv1.2' | 'TLSv1.3'
+  tlsProtocol: TlsProtocol
   extensiveMetrics: boolean
   logLevel: string
   acceptDamage: boolean
@@ -168,8 +171,8 @@ function checkSettings(raw: RawSettings): Settings {
     ? { domain: text('discovery-srv'), suffix: text('discovery-srv-name') }
     : undefined
   const discoveryV3 = readDiscoveryV3(raw)
-  const sources = ['initial-cluster', 'discovery-srv', 'discovery-token'].filter((each) =>
-    raw.given.has(each),
+  const sources = ['initial-cluster', 'discovery-srv', 'discovery-token'].filter(
+    (each) => raw.given.has(each) && text(each) !== '',
   )
   if (sources.length > 1) problems.push(`--${sources.join(' and --')} exclude each other`)
   return {
@@ -216,7 +219,7 @@ function checkSettings(raw: RawSettings): Settings {
     peerTls: readTls(raw, 'peer-', endpoints('listen-peer-urls')),
     authToken: readAuthToken(raw),
     bcryptCost: bcryptCost(raw),
-    tlsMinVersion: text('tls-min-version') === 'TLS1.3' ? 'TLSv1.3' : 'TLSv1.2',
+    tlsProtocol: readTlsProtocol(raw),
     extensiveMetrics: metrics === 'extensive',
     logLevel: text('log-level').replace('panic', 'fatal'),
     acceptDamage: truth('accept-damage'),
@@ -332,6 +335,12 @@ function readTls(raw: RawSettings, prefix: '' | 'peer-', listen: Endpoint[]): Tl
     allowedHostnames: listOf(
       text(prefix === '' ? 'client-cert-allowed-hostname' : 'peer-cert-allowed-hostname'),
     ),
+  }
+  const outgoing = { certFile: text('peer-client-cert-file'), keyFile: text('peer-client-key-file') }
+  if (prefix === 'peer-' && (outgoing.certFile !== '' || outgoing.keyFile !== '')) {
+    if (outgoing.certFile === '' || outgoing.keyFile === '')
+      raw.problems.push('--peer-client-cert-file and --peer-client-key-file need each other')
+    files.outgoing = outgoing
   }
   if (files.allowedCommonNames.length > 0 && files.allowedHostnames.length > 0)
     raw.problems.push('--peer-cert-allowed-cn and --peer-cert-allowed-hostname exclude each other')
