@@ -25,6 +25,9 @@ export const operatorPort = 7480
 
 type Codec<T> = { encode(message: T): { finish(): Uint8Array }; decode(bytes: Uint8Array): T }
 
+/** What a program that Ctrl-C ends gives: 128 and SIGINT. */
+const interrupted = 130
+
 /** Input for a program that reads more slowly than it comes is held back from here on. */
 const unreadInputMax = 1 << 20
 
@@ -106,6 +109,7 @@ export class RuntimeClient {
       },
       () => drained(),
     )
+    if (code === undefined && signal.aborted) return interrupted
     if (code === undefined)
       throw new Fault('RUNTIME_UNREACHABLE', `${this.#where} did not say how the program ended`)
     return code

@@ -140,6 +140,11 @@ test('the operator asks a machine from afar: logs, events, use, and a program wi
   await expect(client.logs({ pod: 'nope', follow: false }, () => undefined, signal)).rejects.toMatchObject({
     code: 'POD_NOT_FOUND',
   })
+  const given = new AbortController()
+  setTimeout(() => given.abort(), 100)
+  const idle = { input: (async function* () {})(), output: () => undefined, errorOutput: () => undefined }
+  writeFileSync(join(at, 'init'), '#!/bin/sh\nexec sleep 60\n')
+  expect(await client.exec({ pod: 'hello', args: ['x'] }, idle, given.signal)).toBe(130)
   const following = new AbortController()
   setTimeout(() => following.abort(), 200)
   await client.events({ follow: true }, () => undefined, following.signal)
