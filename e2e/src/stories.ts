@@ -9,6 +9,7 @@ import { fullDisk } from './stories/full-disk.ts'
 import { install } from './stories/install.ts'
 import { ociV2, ociV2Full } from './stories/oci-v2.ts'
 import { podService } from './stories/pod-service.ts'
+import { podUnit } from './stories/pod-unit.ts'
 import { powerCut } from './stories/power-cut.ts'
 import { reprovision } from './stories/reprovision.ts'
 import { snapshot } from './stories/snapshot.ts'
@@ -25,6 +26,7 @@ export const stories: readonly Story[] = [
   ociV2,
   ociV2Full,
   corruptPart,
+  podUnit,
   badUnhealthy,
   badPanic,
   badHang,

@@ -53,7 +53,6 @@ export const podService: Story = {
     }
     await askedFromAfar(cluster, context)
     await podsReachEachOther(cluster, context)
-    await unitOwnsPod(cluster, context)
     figure('services', String(services.length))
     const { output } = await cluster.shell('node1', memoryCommand, { signal })
     const memory = daemonMemory(output)
@@ -99,40 +98,6 @@ async function askedFromAfar(cluster: Cluster, { signal, say }: StoryContext): P
   expect(
     code !== 0 && stderr.includes('POD_AMBIGUOUS'),
     `a name that three machines have is refused: ${stderr}`,
-  )
-}
-
-/** A unit of the template starts once its pod is ready, and the pod goes with it (docs/guides/pod-units.md). */
-async function unitOwnsPod(cluster: Cluster, { signal }: StoryContext): Promise<void> {
-  const pod = {
-    apiVersion: 'v1',
-    kind: 'Pod',
-    metadata: { name: 'owned' },
-    spec: {
-      restartPolicy: 'Never',
-      containers: [
-        {
-          name: 'web',
-          image: 'boot://pods/hello.tar',
-          readinessProbe: { tcpSocket: { port: 8000 }, periodSeconds: 1 },
-        },
-      ],
-    },
-  }
-  const file = '/etc/kiln/pod-units/owned.yaml'
-  const start = `mkdir -p /etc/kiln/pod-units; echo '${JSON.stringify(pod)}' >${file}; systemctl start kiln-pod@owned; systemctl is-active kiln-pod@owned`
-  const started = await cluster.shell('node3', start, { signal, timeoutMs: 180_000 })
-  expect(started.code === 0, `the unit is started once the pod is ready: ${started.output}`)
-  const at = { machine: 'node3', pod: 'owned' }
-  const status = async (): Promise<string> => (await cluster.store.get(storeKeys.podStatus(at)))?.text ?? ''
-  await until(
-    'the store has the pod as ready',
-    { timeoutMs: 30_000, signal },
-    async () => (await status()).includes('"ready":true') || undefined,
-  )
-  await cluster.shell('node3', `systemctl stop kiln-pod@owned; rm ${file}`, { signal, timeoutMs: 120_000 })
-  await until('the pod went with its unit', { timeoutMs: 30_000, signal }, async () =>
-    (await status()) === '' ? true : undefined,
   )
 }
 
