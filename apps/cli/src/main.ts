@@ -161,6 +161,7 @@ addPodCommands(podsCommand, {
   context,
   stateOption,
   jsonOption,
+  wholeNumber,
   exit: (code) => {
     process.exitCode = code
   },

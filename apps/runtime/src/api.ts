@@ -32,7 +32,7 @@ export type RuntimeApi = {
   resume(): Promise<void>
   images: ImageService
   events: EventLog
-  /** What the containers of a pod that runs use; none on machines without cgroup v2. */
+  /** What the containers of a pod that runs use; fails on machines without cgroup v2. */
   statistics(name: string): Promise<ContainerStatistics[]>
   life: Omit<PodLife, 'adopt' | 'over' | 'imageUsers'>
   networks: {

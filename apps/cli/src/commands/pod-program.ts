@@ -1,4 +1,4 @@
-import { type Command, InvalidArgumentError, type Option } from 'commander'
+import type { Command, Option } from 'commander'
 import type { CommandContext } from './context.ts'
 import { podEvents, podExec, podLogs, podStats } from './pod-commands.ts'
 
@@ -7,15 +7,13 @@ type Ports = {
   exit(code: number): void
   stateOption(): Option
   jsonOption(): Option
-}
-
-const wholeNumber = (text: string): number => {
-  if (!/^\d{1,9}$/.test(text)) throw new InvalidArgumentError('must be a whole number')
-  return Number(text)
+  /** Reads an option's value, or says that it is none. */
+  wholeNumber(text: string): number
 }
 
 /** What is done with pods on whatever machine they run: `kiln pods logs|exec|events|stats`. */
-export function addPodCommands(pods: Command, { context, exit, stateOption, jsonOption }: Ports): void {
+export function addPodCommands(pods: Command, ports: Ports): void {
+  const { context, exit, stateOption, jsonOption, wholeNumber } = ports
   const container = ['-c, --container <name>', 'which container'] as const
   pods
     .enablePositionalOptions()
