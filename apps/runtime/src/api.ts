@@ -46,6 +46,14 @@ export type RuntimeApi = {
 export const ExecRequest = z.strictObject({
   container: z.string().optional(),
   args: z.array(z.string()).min(1).max(512),
+  terminal: z
+    .strictObject({
+      rows: z.number().int().min(0).max(65_535),
+      columns: z.number().int().min(0).max(65_535),
+      /** What `TERM` is to be. */
+      type: z.string().max(64).optional(),
+    })
+    .optional(),
 })
 export type ExecRequest = z.output<typeof ExecRequest>
 

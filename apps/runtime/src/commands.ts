@@ -78,11 +78,27 @@ export async function runCommand(line: string[], ports: CommandPorts): Promise<n
         : [await call<LogPlace>('GET', `/v1/life/${uuid}/logs`), `KILN_POD_UID=${uuid}`]
       code = await showLogs(place, match, options)
     })
-  const enter = async (name: string, args: string[], container: string | undefined): Promise<void> => {
+  const enter = async (
+    name: string,
+    args: string[],
+    container: string | undefined,
+    tty: boolean,
+  ): Promise<void> => {
+    const { stdout } = process
+    const terminal = {
+      rows: stdout.rows ?? 24,
+      columns: stdout.columns ?? 80,
+      type: ports.environment?.['TERM'],
+    }
+
     const { planFile, initPath } = await call<{ planFile: string; initPath: string }>(
       'POST',
       at(name, '/exec'),
-      { args: args[0] === '--' ? args.slice(1) : args, ...(container === undefined ? {} : { container }) },
+      {
+        args: args[0] === '--' ? args.slice(1) : args,
+        ...(container === undefined ? {} : { container }),
+        ...(tty ? { terminal } : {}),
+      },
     )
     try {
       code = await runAttached(initPath, ['exec', planFile])
@@ -92,11 +108,13 @@ export async function runCommand(line: string[], ports: CommandPorts): Promise<n
   }
   program
     .command('exec <pod> <command...>')
-    .description('run a program in a container, with this terminal\u2019s input and output')
+    .description('run a program in a container, with input, output and exit code of here')
     .option('-c, --container <name>', 'which container; the first by default')
+    .option('-t, --tty', 'with a terminal of its own, for shells and the like', false)
+    .option('-i, --interactive', 'hand on the input, which is done anyway')
     .passThroughOptions()
-    .action((name: string, args: string[], options: { container?: string }) =>
-      enter(name, args, options.container),
+    .action((name: string, args: string[], options: { container?: string; tty: boolean }) =>
+      enter(name, args, options.container, options.tty),
     )
   addLifeCommands(program, {
     ...ports,

@@ -2,7 +2,7 @@ import { spawn } from 'node:child_process'
 import { randomUUID } from 'node:crypto'
 import { readFile, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { encodePlan, type RunningRecord } from '@kiln/linux'
+import { encodePlan, type RunningRecord, type TerminalSize } from '@kiln/linux'
 import type { StoredImage } from '@kiln/oci'
 import { containersOf } from '@kiln/schemas'
 import { Fault } from '@kiln/service'
@@ -20,14 +20,18 @@ export type ExecPlace = {
   treeOf(image: StoredImage): string
 }
 
+/** A program to run in a container, the first one unless another is named. */
+export type ProgramWanted = {
+  container?: string | undefined
+  args: readonly string[]
+  /** It gets a terminal; `TERM` is `type`, or else what the container has, or xterm. */
+  terminal?: (TerminalSize & { type?: string | undefined }) | undefined
+}
+
 /**
  * Writes a plan that enters a running container with the rights of its own process; answers the file, which is the caller's to remove.
- * The first container is meant when none is named.
  */
-export async function planExec(
-  place: ExecPlace,
-  wanted: { container?: string | undefined; args: readonly string[] },
-): Promise<string> {
+export async function planExec(place: ExecPlace, wanted: ProgramWanted): Promise<string> {
   const { record, paths, groups, facts } = place
   const { manifest } = record
   const name = wanted.container ?? manifest.spec.containers[0]!.name
@@ -39,7 +43,9 @@ export async function planExec(
   if (entry?.state.kind !== 'running' || !image)
     throw new Fault('POD_NOT_RUNNING', `container ${name} of pod ${manifest.metadata.name} does not run`)
   const running = JSON.parse(await readFile(runningFile(paths, name), 'utf8')) as RunningRecord
-  const process = await planContainerProcess(manifest, container, image.config, place.treeOf(image), facts)
+  const own = await planContainerProcess(manifest, container, image.config, place.treeOf(image), facts)
+  const { terminal } = wanted
+  const type = terminal?.type ?? own.env['TERM'] ?? 'xterm'
   const plan = encodePlan({
     kind: 'exec',
     id: `${manifest.metadata.name}/${name}`,
@@ -49,7 +55,12 @@ export async function planExec(
       namespaces: ['mount', 'pid', 'network', 'ipc', 'uts', ...(groups ? (['cgroup'] as const) : [])],
     },
     ...(groups ? { cgroup: containerGroup(groups, name) } : {}),
-    process: { ...process, args: [...wanted.args] },
+    ...(terminal ? { terminal } : {}),
+    process: {
+      ...own,
+      args: [...wanted.args],
+      ...(terminal ? { env: { ...own.env, TERM: type } } : {}),
+    },
   })
   const planFile = join(paths.run, `exec-${randomUUID()}.plan`)
   await writeFile(planFile, plan, { mode: 0o600 })

@@ -40,7 +40,7 @@ import {
 import { openFilesMax, type Placement, preparePlace } from './host.ts'
 import { flockPrefix } from './life/folders.ts'
 import type { Network } from './network.ts'
-import { planExec, runExec } from './pod-exec.ts'
+import { type ProgramWanted, planExec, runExec } from './pod-exec.ts'
 import { prepareFolders, writeIdentity } from './pod-folders.ts'
 import { type PodFacts, planContainerProcess } from './pod-process.ts'
 import { type PodRecord, recordFolder } from './pod-record.ts'
@@ -66,10 +66,7 @@ export type PodKernel = {
   /** Runs a program in a running container; fails unless it ends with 0 in time. */
   exec(record: PodRecord, container: string, command: readonly string[], timeoutMs: number): Promise<void>
   /** Writes the plan of a program for a running container; its file is the caller's. */
-  planExec(
-    record: PodRecord,
-    wanted: { container?: string | undefined; args: readonly string[] },
-  ): Promise<string>
+  planExec(record: PodRecord, wanted: ProgramWanted): Promise<string>
   /** What the containers that run use. */
   statistics(record: PodRecord): Promise<ContainerStatistics[]>
   /** After the exit is in the record. */

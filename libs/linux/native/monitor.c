@@ -175,25 +175,33 @@ static void enter_pod(const void *context) {
   join_process((pid_t)join->f[0].number, join->f[1].number);
 }
 
-static void become_there(void *plan) {
-  /* Not in the terminal's session: a program in the container could type into it otherwise. */
+static void become_there(void *context) {
+  const struct init *init = context;
+  /* Not in the caller's session: a program in the container could type into its terminal otherwise. */
   if (setsid() < 0) fail("setsid", "");
-  become(plan, plan_find(plan, OP_SECCOMP));
+  if (init->console >= 0) use_terminal(init, open("/dev/pts", O_RDONLY | O_DIRECTORY | O_CLOEXEC), 0);
+  become(init->plan, plan_find(init->plan, OP_SECCOMP));
 }
 
 int run_in_container(struct plan *plan) {
-  int errors[2], status;
+  int errors[2], terminal, status, master = -1;
   struct failure failure;
   struct clone_result made = {0, -1};
   failure_fd = STDERR_FILENO;
   open_pipe(errors);
   failure_fd = errors[1];
-  int cloned = clone_through(enter_pod, plan, 0, become_there, plan, &made);
+  struct init init = {.plan = plan, .console = open_console(plan, &terminal)};
+  int cloned = clone_through(enter_pod, plan, 0, become_there, &init, &made);
   close(errors[1]);
+  if (terminal >= 0) {
+    close(init.console);
+    master = receive_descriptor(terminal);
+  }
   if (read(errors[0], &failure, sizeof failure) == (ssize_t)sizeof failure) {
     fprintf(stderr, "kiln-init: %s %s: %s\n", failure.step, failure.path, strerror(failure.error));
     if (made.pid > 0) waitpid(made.pid, NULL, 0);
     return failure.error == ENOENT ? 127 : 126;
   }
+  if (cloned == 0 && master >= 0) return relay_terminal(master, made.process, made.pid, 3);
   return cloned != 0 || waitpid(made.pid, &status, 0) < 0 ? 126 : exit_code(status);
 }

@@ -68,28 +68,32 @@ static int all_signals(void) {
   return signalfd(-1, &set, SFD_CLOEXEC);
 }
 
-/* Forwards what we are told to the process; a changed window to the terminal. */
-static void forward_signal(int signals, int process, int master) {
-  struct signalfd_siginfo info;
+/* The container's terminal gets the size of ours; without one, that which `sizes` tells. */
+static void resize(int master, int sizes) {
   struct winsize size;
+  if (ioctl(0, TIOCGWINSZ, &size) == 0 && ioctl(master, TIOCSWINSZ, &size) == 0) return;
+  while (recv(sizes, &size, sizeof size, MSG_DONTWAIT) == (ssize_t)sizeof size) ioctl(master, TIOCSWINSZ, &size);
+}
+
+/* Forwards what we are told to the process; a changed window to the terminal. */
+static void forward_signal(int signals, int process, int master, int sizes) {
+  struct signalfd_siginfo info;
   if (read(signals, &info, sizeof info) != (ssize_t)sizeof info) return;
   int number = (int)info.ssi_signo;
   if (number == SIGCHLD || number == SIGPIPE || number == SIGTTIN || number == SIGTTOU) return;
-  if (number == SIGWINCH && master >= 0) {
-    if (ioctl(0, TIOCGWINSZ, &size) == 0) ioctl(master, TIOCSWINSZ, &size);
-    return;
-  }
+  if (number == SIGWINCH && master >= 0) return resize(master, sizes);
   syscall(SYS_pidfd_send_signal, process, number, NULL, 0);
 }
 
-static int wait_relaying(int process, pid_t pid, int master) {
+static int wait_relaying(int process, pid_t pid, int master, int sizes) {
   int signals = all_signals(), status = 0;
   struct pollfd polled[4] = {{process, POLLIN, 0}, {signals, POLLIN, 0}, {master, POLLIN, 0}, {master < 0 ? -1 : 0, POLLIN, 0}};
+  if (master >= 0) resize(master, sizes);
   for (int ended = 0; !ended || polled[2].fd >= 0;) {
     int ready = poll(polled, 4, ended ? 500 : -1);
     if (ready == 0 && ended) break;
     if (ready <= 0) continue;
-    if (polled[1].revents) forward_signal(signals, process, master);
+    if (polled[1].revents) forward_signal(signals, process, master, sizes);
     if (polled[3].revents && !copy(0, master)) polled[3].fd = -1;
     if (polled[2].revents && !copy(master, 1)) polled[2].fd = -1;
     if (polled[0].revents) {
@@ -102,19 +106,17 @@ static int wait_relaying(int process, pid_t pid, int master) {
   return exit_code(status);
 }
 
-int wait_process(int process, pid_t pid) { return wait_relaying(process, pid, -1); }
+int wait_process(int process, pid_t pid) { return wait_relaying(process, pid, -1, -1); }
 
-int relay_terminal(int master, int process, pid_t pid) {
+int relay_terminal(int master, int process, pid_t pid, int sizes) {
   struct termios before, raw;
-  struct winsize size;
   int terminal = tcgetattr(0, &before) == 0;
   if (terminal) {
     raw = before;
     cfmakeraw(&raw);
     tcsetattr(0, TCSANOW, &raw);
-    if (ioctl(0, TIOCGWINSZ, &size) == 0) ioctl(master, TIOCSWINSZ, &size);
   }
-  int code = wait_relaying(process, pid, master);
+  int code = wait_relaying(process, pid, master, sizes);
   if (terminal) tcsetattr(0, TCSANOW, &before);
   return code;
 }

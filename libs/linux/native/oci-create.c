@@ -95,7 +95,7 @@ static int attend(const struct front *front, struct container *c, struct clone_r
   if (options & OPTION_DETACH) return 0;
   /* Others may pause, update or delete it meanwhile. */
   close(c->folder);
-  int code = master >= 0 ? relay_terminal(master, made->process, made->pid) : wait_process(made->process, made->pid);
+  int code = master >= 0 ? relay_terminal(master, made->process, made->pid, -1) : wait_process(made->process, made->pid);
   if ((options & OPTION_KEEP) == 0 && open_container(front, c->id, &now, 1) == 0 && now.pid == c->pid)
     destroy_container(front, &now);
   return code;

@@ -54,7 +54,7 @@ static int run_exec(struct container *c, const struct plan *plan) {
     }
     if (hand_over(plan, &made, "setns", &failure) != 0) complain_of(&failure);
     if (plan_find(plan, OP_OPTIONS)->f[0].number & OPTION_DETACH) return 0;
-    return master >= 0 ? relay_terminal(master, made.process, pid) : wait_process(made.process, pid);
+    return master >= 0 ? relay_terminal(master, made.process, pid, -1) : wait_process(made.process, pid);
   }
   kill(pid, SIGKILL);
   waitpid(pid, NULL, 0);

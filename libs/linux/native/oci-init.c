@@ -45,8 +45,7 @@ static void join_keyring(const struct init *init, uint64_t options) {
     fail("join session keyring", ring);
 }
 
-/* The terminal's end becomes stdin, stdout and stderr and controls the session. */
-static void use_terminal(const struct init *init, int pts, int bind_console) {
+void use_terminal(const struct init *init, int pts, int bind_console) {
   if (pts < 0) fail("open", "/dev/pts");
   int slave, master = open_terminal(plan_find(init->plan, OP_CONSOLE), pts, &slave);
   char name[64];

@@ -97,8 +97,8 @@ void mount_everything(const struct plan *plan);
 int open_terminal(const struct record *console, int pts, int *slave);
 int send_descriptor(int to, int fd, const char *text);
 int receive_descriptor(int from);
-/* Copies between the caller's terminal and the container's until the process ends. */
-int relay_terminal(int master, int process, pid_t pid);
+/* Copies between stdin, stdout and the container's terminal until the process ends. `sizes`: a socket with a struct winsize for each SIGWINCH, or -1. */
+int relay_terminal(int master, int process, pid_t pid, int sizes);
 int wait_process(int process, pid_t pid);
 int exit_code(int status);
 /* oci-init.c */
@@ -117,6 +117,8 @@ struct message {
 enum { MESSAGE_GO = 1, MESSAGE_HOOKS, MESSAGE_BUILT, MESSAGE_FAILED };
 void init_container(void *init);
 void init_exec(void *init);
+/* The terminal's end becomes stdin, stdout and stderr and controls the session. */
+void use_terminal(const struct init *init, int pts, int bind_console);
 /* Waits for a message of one kind from the other side. 0, or -1 with the failure filled in. */
 int expect(int socket, uint32_t kind, struct message *message);
 int tell(int socket, uint32_t kind, int number);

@@ -49,7 +49,7 @@ static const struct shape {
     [OP_HOOK_ARGUMENT] = {"s", 1024, IN_OCI, 0},
     [OP_HOOK_ENVIRONMENT] = {"s", 1024, IN_OCI, 0},
     [OP_SECCOMP] = {"ubss", 1, IN_CONTAINER | IN_EXEC | IN_OCI, 0},
-    [OP_CONSOLE] = {"suu", 1, IN_OCI | IN_OCI_EXEC, 0},
+    [OP_CONSOLE] = {"suu", 1, IN_EXEC | IN_OCI | IN_OCI_EXEC, 0},
     [OP_PID_FILE] = {"p", 1, IN_OCI | IN_OCI_EXEC, 0},
     [OP_OPTIONS] = {"uu", 1, IN_OCI | IN_OCI_EXEC, IN_OCI | IN_OCI_EXEC},
     [OP_DOMAINNAME] = {"s", 1, IN_OCI, 0},

@@ -18,6 +18,7 @@ export type {
   ProcessId,
   ProcessPlan,
   SandboxPlan,
+  TerminalSize,
 } from './plan.ts'
 export { attachBits, deviceTypes, type Namespace, namespaceBits } from './plan.ts'
 export { decodePlan, encodePlan, encodeRecords } from './plan-codec.ts'

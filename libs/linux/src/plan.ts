@@ -124,8 +124,16 @@ export type ExecPlan = {
   id: string
   join: ProcessId & { namespaces: Namespace[] }
   cgroup?: string
+  /**
+   * The program gets a terminal of the container's own, of this size, whose other side is joined with the caller's standard input and output. The
+   * caller's terminal tells of another size; or descriptor 3, a socket that has a `struct winsize` for each SIGWINCH.
+   */
+  terminal?: TerminalSize
   process: ProcessPlan
 }
+
+/** In characters. */
+export type TerminalSize = { rows: number; columns: number }
 
 export type Plan = SandboxPlan | ContainerPlan | ExecPlan
 
@@ -220,6 +228,9 @@ export function planRecords(plan: Plan): PlanRecord[] {
         ['id', plan.id],
         joinRecord(plan.join),
         ...optional('cgroup', plan.cgroup),
+        ...(plan.terminal
+          ? [['console', '', plan.terminal.rows, plan.terminal.columns] satisfies PlanRecord]
+          : []),
         ...processRecords(plan.process, 0),
       ]
   }

@@ -16,6 +16,7 @@ import {
   GetStatsRequest,
   GetStatsResponse,
   ListenEventsRequest,
+  type TerminalSize,
 } from './generated/runtime.ts'
 
 export const runtimeService = '/kiln.runtime.v1.Runtime'
@@ -72,16 +73,27 @@ export class RuntimeClient {
 
   /** Runs a program in a container with the input that comes; answers its exit code, 128 and the signal's number for one that was killed. */
   async exec(
-    wanted: { pod: string; container?: string; args: string[] },
+    wanted: {
+      pod: string
+      container?: string
+      args: string[]
+      /** It gets a terminal: what it would write to its error output is output then. */
+      terminal?: TerminalSize
+      /** The `TERM` of that terminal. */
+      terminalType?: string
+    },
     at: {
       input: AsyncIterable<Uint8Array>
       output(bytes: Uint8Array): void
       errorOutput(bytes: Uint8Array): void
+      /** Is called once with what is to hear of each other size of the terminal here; answers how to hear no more. */
+      followSize?(heard: (size: TerminalSize) => void): () => void
     },
     signal: AbortSignal,
   ): Promise<number> {
     let code: number | undefined
     let drained = (): void => undefined
+    let unfollow = (): void => undefined
     await this.#open(
       'Exec',
       signal,
@@ -94,7 +106,9 @@ export class RuntimeClient {
       (stream) => {
         const send = (request: ExecRequest['request']): boolean =>
           stream.send(ExecRequest.encode({ request }).finish())
-        send({ $case: 'start', value: { container: undefined, ...wanted } })
+        const start = { container: undefined, terminal: undefined, terminalType: undefined, ...wanted }
+        send({ $case: 'start', value: start })
+        unfollow = at.followSize?.((value) => send({ $case: 'resize', value })) ?? unfollow
         void (async () => {
           for await (const value of at.input) {
             send({ $case: 'input', value })
@@ -108,7 +122,7 @@ export class RuntimeClient {
         })().catch(() => stream.cancel())
       },
       () => drained(),
-    )
+    ).finally(() => unfollow())
     if (code === undefined && signal.aborted) return interrupted
     if (code === undefined)
       throw new Fault('RUNTIME_UNREACHABLE', `${this.#where} did not say how the program ended`)

@@ -1,6 +1,6 @@
 import { readFile } from 'node:fs/promises'
 import { RuntimeClient } from '@kiln/runtime-api'
-import type { ContainerStats, Event } from '@kiln/runtime-api/messages'
+import type { ContainerStats, Event, TerminalSize } from '@kiln/runtime-api/messages'
 import { storeKeys } from '@kiln/schemas'
 import { describeError, Fault } from '@kiln/service'
 import { adminIdentity, listJson, withStore } from '../lab/cluster-store.ts'
@@ -38,15 +38,31 @@ export async function podLogs(
   )
 }
 
-/** `kiln pods exec`: runs a program in a container with this command's input and output; answers its exit code. */
+/**
+ * `kiln pods exec`: runs a program in a container with this command's input and output; answers its exit code. With `tty` it gets a terminal, which has
+ * the size of ours and each key that is pressed at ours, Ctrl-C included.
+ */
 export async function podExec(
-  options: Place & { pod: string; args: string[]; container?: string },
+  options: Place & { pod: string; args: string[]; container?: string; tty: boolean },
   context: CommandContext,
 ): Promise<number> {
-  const { args, container } = options
-  const wanted = { args, ...(container === undefined ? {} : { container }) }
+  const { args, container, tty } = options
   const { stdin, stdout, stderr } = process
+  const size = (): TerminalSize => ({ rows: stdout.rows ?? 24, columns: stdout.columns ?? 80 })
+  const type = context.environment['TERM']
+  const wanted = {
+    args,
+    ...(container === undefined ? {} : { container }),
+    ...(tty ? { terminal: size(), ...(type ? { terminalType: type } : {}) } : {}),
+  }
+  const followSize = (heard: (size: TerminalSize) => void): (() => void) => {
+    const changed = (): void => heard(size())
+    stdout.on('resize', changed)
+    return () => stdout.off('resize', changed)
+  }
+  const raw = tty && stdin.isTTY
   try {
+    if (raw) stdin.setRawMode(true)
     return await atPod(options, context, (client, pod) =>
       client.exec(
         { pod, ...wanted },
@@ -54,11 +70,13 @@ export async function podExec(
           input: stdin,
           output: (bytes) => void stdout.write(bytes),
           errorOutput: (bytes) => void stderr.write(bytes),
+          ...(tty ? { followSize } : {}),
         },
         context.signal,
       ),
     )
   } finally {
+    if (raw) stdin.setRawMode(false)
     // It may wait for input that nobody wants any more.
     stdin.destroy()
   }

@@ -14,7 +14,7 @@ type Ports = {
 /** What is done with pods on whatever machine they run: `kiln pods logs|exec|events|stats`. */
 export function addPodCommands(pods: Command, ports: Ports): void {
   const { context, exit, stateOption, jsonOption, wholeNumber } = ports
-  const container = ['-c, --container <name>', 'which container'] as const
+  const container = ['-c, --container <name>', 'which container; the first by default'] as const
   pods
     .enablePositionalOptions()
     .addHelpText(
@@ -31,7 +31,9 @@ export function addPodCommands(pods: Command, ports: Ports): void {
     .action((pod, options) => podLogs({ ...options, pod }, context))
   pods
     .command('exec <pod> <command...>')
-    .description('run a program in a container, without a terminal; the first container by default')
+    .description('run a program in a container, with input, output and exit code of here')
+    .option('-t, --tty', 'with a terminal of its own, for shells and the like', false)
+    .option('-i, --stdin', 'hand on the input, which is done anyway')
     .option(...container)
     .addOption(stateOption())
     .passThroughOptions()

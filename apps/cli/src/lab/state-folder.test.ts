@@ -1,4 +1,4 @@
-import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { identifyProcess } from '@kiln/vm'
@@ -36,6 +36,16 @@ const lab = {
 test('without --state the folder is below the state directory of the user', () => {
   expect(stateFolder(undefined, { HOME: '/home/u' }).root).toBe('/home/u/.local/state/kiln/default')
   expect(stateFolder(undefined, { HOME: '/home/u', XDG_STATE_HOME: '/s' }).root).toBe('/s/kiln/default')
+})
+
+test('a folder that cannot be is refused, where Node would try for ever', () => {
+  for (const path of ['/proc/kiln', '/proc/kiln/below', join(base, 'a-file', 'below')]) {
+    writeFileSync(join(base, 'a-file'), '')
+    const create = (): void => createStateFolder(stateFolder(path, {}))
+    expect(create).toThrow(expect.objectContaining({ code: 'STATE_FOLDER' }))
+  }
+  folder('two/levels')
+  expect(statSync(join(base, 'two/levels')).mode & 0o777).toBe(0o700)
 })
 
 test('what was written is read back', async () => {

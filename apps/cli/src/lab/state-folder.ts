@@ -1,5 +1,5 @@
-import { existsSync, mkdirSync, readFileSync } from 'node:fs'
-import { join, resolve } from 'node:path'
+import { existsSync, mkdirSync, readFileSync, statSync } from 'node:fs'
+import { dirname, join, resolve } from 'node:path'
 import { atomicWrite, Fault } from '@kiln/service'
 import { clusterSocketFolder, isAlive, type ProcessIdentity } from '@kiln/vm'
 import * as z from 'zod'
@@ -96,10 +96,17 @@ export function stateFolder(given: string | undefined, environment: NodeJS.Proce
 
 export function createStateFolder(state: StateFolder): void {
   try {
-    mkdirSync(state.root, { recursive: true, mode: 0o700 })
+    makeFolders(state.root)
   } catch (cause) {
     throw new Fault('STATE_FOLDER', `cannot create the state folder ${state.root}`, { cause })
   }
+}
+
+/** Node's own way of making parents never ends where a file system takes no folder, as /proc. */
+function makeFolders(path: string): void {
+  if (statSync(path, { throwIfNoEntry: false })?.isDirectory()) return
+  if (dirname(path) !== path) makeFolders(dirname(path))
+  mkdirSync(path, { mode: 0o700 })
 }
 
 export function readLab(state: StateFolder): LabRecord | undefined {

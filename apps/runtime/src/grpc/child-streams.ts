@@ -1,11 +1,12 @@
 import { spawn } from 'node:child_process'
 import { rm } from 'node:fs/promises'
 import { createInterface } from 'node:readline'
-import type { Readable } from 'node:stream'
+import type { Readable, Writable } from 'node:stream'
+import type { TerminalSize } from '@kiln/linux'
 import { ExecRequest, ExecResponse, GetLogsRequest, GetLogsResponse } from '@kiln/runtime-api/messages'
 import { Fault } from '@kiln/service'
 import { GrpcError, grpcCode, type StreamCall, type StreamListener } from '@kiln/wire'
-import type { RuntimeApi } from '../api.ts'
+import { ExecRequest as ExecOfPod, type RuntimeApi } from '../api.ts'
 import { decode, grpcError } from './messages.ts'
 
 /** Input for a program that does not read; beyond it the call ends. */
@@ -66,9 +67,19 @@ function tailCommand(files: string[], wanted: GetLogsRequest): [string, string[]
   return ['tail', ['-q', `--lines=${wanted.lines ?? '+1'}`, ...follow, ...files]]
 }
 
-/** `Exec`: a program in a container, without a terminal. It ends with the call. */
+/** What ends the input of a program at a terminal: Ctrl-D. */
+const endOfInput = Buffer.of(4)
+
+/** `struct winsize` of ioctl_tty(2): rows, columns, and pixels that nobody knows. */
+function windowSize({ rows, columns }: TerminalSize): Buffer {
+  return Buffer.from(Uint16Array.of(rows, columns, 0, 0).buffer)
+}
+
+/** `Exec`: a program in a container, with a terminal if one is wanted. It ends with the call. */
 export function serveExec(api: RuntimeApi, nameOf: (id: string) => string, call: StreamCall): StreamListener {
   let child: ReturnType<typeof spawn> | undefined
+  let terminal: TerminalSize | undefined
+  let sizes: Writable | undefined
   let starting: Promise<void> | undefined
   const early: Uint8Array[] = []
   let inputEnded = false
@@ -82,12 +93,19 @@ export function serveExec(api: RuntimeApi, nameOf: (id: string) => string, call:
     const { request } = decode(ExecRequest, bytes)
     if (request?.$case !== 'start' || request.value.args.length === 0)
       throw new GrpcError(grpcCode.invalidArgument, 'REQUEST_INVALID: the first request says what to run')
-    const { pod, container, args } = request.value
-    const wanted = { args, ...(container === undefined ? {} : { container }) }
-    const { planFile, initPath } = await api.planExec(nameOf(pod), wanted)
+    const { pod, container, args, terminalType: type } = request.value
+    terminal = request.value.terminal
+    const planned = terminal
+    const { planFile, initPath } = await api.planExec(
+      nameOf(pod),
+      ExecOfPod.parse({ args, container, terminal: terminal && { ...terminal, type } }),
+    )
     if (over) return await rm(planFile, { force: true })
-    const started = spawn(initPath, ['exec', planFile], { stdio: 'pipe' })
+    // Its descriptor 3 is a socket for changed sizes of its terminal.
+    const started = spawn(initPath, ['exec', planFile], { stdio: ['pipe', 'pipe', 'pipe', 'pipe'] })
     child = started
+    sizes = started.stdio[3] as Writable
+    sizes.on('error', () => undefined)
     outputs.push(started.stdout, started.stderr)
     started.stdin.on('error', () => undefined)
     started.stdout.on('data', (value: Buffer) => answer({ $case: 'output', value }))
@@ -99,7 +117,19 @@ export function serveExec(api: RuntimeApi, nameOf: (id: string) => string, call:
       call.end()
     })
     for (const value of early) started.stdin.write(value)
-    if (inputEnded) started.stdin.end()
+    if (inputEnded) endInput()
+    // It changed before there was a program to hear of it.
+    if (terminal && terminal !== planned) resize(terminal)
+  }
+  const endInput = (): void => {
+    if (terminal) child?.stdin?.write(endOfInput)
+    else child?.stdin?.end()
+  }
+  const resize = (size: TerminalSize): void => {
+    if (!terminal) return
+    terminal = size
+    sizes?.write(windowSize(size))
+    child?.kill('SIGWINCH')
   }
   return {
     onMessage: (bytes) => {
@@ -108,6 +138,7 @@ export function serveExec(api: RuntimeApi, nameOf: (id: string) => string, call:
         return
       }
       const { request } = decode(ExecRequest, bytes)
+      if (request?.$case === 'resize') resize(request.value)
       if (request?.$case !== 'input') return
       const waiting = child?.stdin?.writableLength ?? early.reduce((sum, { length }) => sum + length, 0)
       if (waiting + request.value.length > unreadInputMax)
@@ -117,7 +148,7 @@ export function serveExec(api: RuntimeApi, nameOf: (id: string) => string, call:
     },
     onEnd: () => {
       inputEnded = true
-      child?.stdin?.end()
+      endInput()
     },
     onDrain: () => {
       for (const output of outputs) output.resume()

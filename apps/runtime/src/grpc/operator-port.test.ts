@@ -145,6 +145,26 @@ test('the operator asks a machine from afar: logs, events, use, and a program wi
   const idle = { input: (async function* () {})(), output: () => undefined, errorOutput: () => undefined }
   writeFileSync(join(at, 'init'), '#!/bin/sh\nexec sleep 60\n')
   expect(await client.exec({ pod: 'hello', args: ['x'] }, idle, given.signal)).toBe(130)
+  // Rows and columns of another size, as the kernel wants them.
+  writeFileSync(join(at, 'init'), '#!/bin/sh\nexec head -c 8 <&3\n')
+  const sizes: Buffer[] = []
+  const resized = await client.exec(
+    { pod: 'hello', args: ['x'], terminal: { rows: 1, columns: 2 } },
+    {
+      ...idle,
+      input: (async function* () {
+        await new Promise((resolve) => setTimeout(resolve, 1_000))
+        yield Buffer.of()
+      })(),
+      output: (bytes) => sizes.push(Buffer.from(bytes)),
+      followSize: (changed) => {
+        setTimeout(() => changed({ rows: 258, columns: 3 }), 50)
+        return () => sizes.push(Buffer.from('followed'))
+      },
+    },
+    signal,
+  )
+  expect([resized, Buffer.concat(sizes)]).toEqual([0, Buffer.from('\x02\x01\x03\0\0\0\0\0followed')])
   const following = new AbortController()
   setTimeout(() => following.abort(), 200)
   await client.events({ follow: true }, () => undefined, following.signal)

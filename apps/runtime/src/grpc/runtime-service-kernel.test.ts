@@ -146,6 +146,65 @@ onHost('a client of grpc-js runs a pod, talks to a program in it, follows it and
   following.cancel()
 })
 
+onHost('a program at a terminal has its size, its keys and its end of input', async () => {
+  const { call, exec } = await serve(newFolder())
+  const manifest = JSON.stringify(shellPod('sleep 1000'))
+  await call('RunPod', RunPodRequest, RunPodResponse, { manifest, once: true })
+  const ready = async () =>
+    (await call('InspectPod', InspectPodRequest, InspectPodResponse, { pod: 'hello' })).pod?.ready
+  for (let tries = 0; !(await ready()) && tries < 200; tries++) await sleep(50)
+  const program = exec()
+  let heard = ''
+  const ended = new Promise<number>((resolve) =>
+    program.on('data', ({ response }: messages.ExecResponse) => {
+      if (response?.$case === 'exitCode') return resolve(response.value)
+      if (response)
+        heard += `${response.$case === 'output' ? '' : response.$case}${Buffer.from(response.value)}`
+      const next = steps[0]
+      if (next && heard.includes(next.after)) {
+        steps.shift()
+        next.act()
+      }
+    }),
+  )
+  const type = (keys: string): void => {
+    program.write({ request: { $case: 'input', value: Buffer.from(keys) } })
+  }
+  const steps = [
+    {
+      after: '10 40',
+      act: () => {
+        program.write({ request: { $case: 'resize', value: { rows: 20, columns: 60 } } })
+        setTimeout(() => type('ping\n'), 100)
+      },
+    },
+    { after: 'slept', act: () => type('\x03') },
+    { after: 'interrupted', act: () => program.end() },
+  ]
+  const script =
+    'test -t 0 && test -t 1 && test -t 2 && echo "$TERM $(tty)"; stty size; read line; stty size; echo "got $line" >&2; ' +
+    'trap "echo interrupted" INT; echo slept; sleep 30; cat; exit 5'
+  const value = {
+    pod: 'hello',
+    container: undefined,
+    args: ['sh', '-c', script],
+    terminal: { rows: 10, columns: 40 },
+    terminalType: 'vt100',
+  }
+  program.write({ request: { $case: 'start', value } })
+  expect(await ended).toBe(5)
+  expect(heard.replaceAll('\r', '').split('\n')).toEqual([
+    expect.stringMatching(/^vt100 \/dev\/pts\/\d+$/),
+    '10 40',
+    'ping',
+    '20 60',
+    'got ping',
+    'slept',
+    '^Cinterrupted',
+    '',
+  ])
+})
+
 onHost('images are pulled with progress, listed and removed, and what is wrong has a status', async () => {
   const { call, stream } = await serve(newFolder())
   const reference = `docker-archive:${image}`

@@ -27,7 +27,8 @@ export type LifePorts = {
   call<T>(method: 'GET' | 'POST', path: string, body?: unknown): Promise<T>
   at(name: string, verb?: string): string
   show(status: PodStatus, json: boolean | undefined): void
-  enter(name: string, args: string[], container: string | undefined): Promise<void>
+  /** With `tty` the program gets a terminal of its own, joined with ours. */
+  enter(name: string, args: string[], container: string | undefined, tty: boolean): Promise<void>
   exit(code: number): void
   notify?: ((state: string) => void) | undefined
   /** Variables of whoever asks, for `--inherit-env`. */
@@ -263,7 +264,8 @@ export function addLifeCommands(program: Command, ports: LifePorts): void {
         const { apps, name } = await entry(id)
         if (apps.length > 1 && options.app === undefined)
           throw new Fault('POD_AMBIGUOUS', `name one of ${apps.map((app) => app.name).join(', ')} by --app`)
-        await ports.enter(name, args.length === 0 ? ['/bin/sh'] : args, options.app)
+        const command = args.length === 0 ? ['/bin/sh'] : args
+        await ports.enter(name, command, options.app, process.stdin.isTTY === true)
       }),
     )
   program

@@ -188,13 +188,28 @@ export interface ContainerStats {
 }
 
 export interface ExecRequest {
-  request: { $case: "start"; value: ExecStart } | { $case: "input"; value: Uint8Array } | undefined;
+  request: { $case: "start"; value: ExecStart } | { $case: "input"; value: Uint8Array } | {
+    $case: "resize";
+    value: TerminalSize;
+  } | undefined;
 }
 
 export interface ExecStart {
   pod: string;
   container?: string | undefined;
   args: string[];
+  /** The program gets a terminal of this size; it has no error output of its own then. */
+  terminal?:
+    | TerminalSize
+    | undefined;
+  /** Its TERM, xterm if none is said. */
+  terminalType?: string | undefined;
+}
+
+/** In characters. */
+export interface TerminalSize {
+  rows: number;
+  columns: number;
 }
 
 export interface ExecResponse {
@@ -2325,6 +2340,9 @@ export const ExecRequest: MessageFns<ExecRequest> = {
       case "input":
         writer.uint32(18).bytes(message.request.value);
         break;
+      case "resize":
+        TerminalSize.encode(message.request.value, writer.uint32(26).fork()).join();
+        break;
     }
     return writer;
   },
@@ -2358,6 +2376,14 @@ export const ExecRequest: MessageFns<ExecRequest> = {
             message.request = { $case: "input", value: reader.bytes() };
             continue;
           }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.request = { $case: "resize", value: TerminalSize.decode(reader, reader.uint32()) };
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2388,13 +2414,19 @@ export const ExecRequest: MessageFns<ExecRequest> = {
         }
         break;
       }
+      case "resize": {
+        if (object.request?.value !== undefined && object.request?.value !== null) {
+          message.request = { $case: "resize", value: TerminalSize.fromPartial(object.request.value) };
+        }
+        break;
+      }
     }
     return message;
   },
 };
 
 function createBaseExecStart(): ExecStart {
-  return { pod: "", container: undefined, args: [] };
+  return { pod: "", container: undefined, args: [], terminal: undefined, terminalType: undefined };
 }
 
 export const ExecStart: MessageFns<ExecStart> = {
@@ -2407,6 +2439,12 @@ export const ExecStart: MessageFns<ExecStart> = {
     }
     for (const v of message.args) {
       writer.uint32(26).string(v!);
+    }
+    if (message.terminal !== undefined) {
+      TerminalSize.encode(message.terminal, writer.uint32(34).fork()).join();
+    }
+    if (message.terminalType !== undefined) {
+      writer.uint32(42).string(message.terminalType);
     }
     return writer;
   },
@@ -2448,6 +2486,22 @@ export const ExecStart: MessageFns<ExecStart> = {
             message.args.push(reader.string());
             continue;
           }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.terminal = TerminalSize.decode(reader, reader.uint32());
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.terminalType = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2468,6 +2522,77 @@ export const ExecStart: MessageFns<ExecStart> = {
     message.pod = object.pod ?? "";
     message.container = object.container ?? undefined;
     message.args = object.args?.map((e) => e) || [];
+    message.terminal = (object.terminal !== undefined && object.terminal !== null)
+      ? TerminalSize.fromPartial(object.terminal)
+      : undefined;
+    message.terminalType = object.terminalType ?? undefined;
+    return message;
+  },
+};
+
+function createBaseTerminalSize(): TerminalSize {
+  return { rows: 0, columns: 0 };
+}
+
+export const TerminalSize: MessageFns<TerminalSize> = {
+  encode(message: TerminalSize, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.rows !== 0) {
+      writer.uint32(8).uint32(message.rows);
+    }
+    if (message.columns !== 0) {
+      writer.uint32(16).uint32(message.columns);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): TerminalSize {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseTerminalSize();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.rows = reader.uint32();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.columns = reader.uint32();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<TerminalSize>): TerminalSize {
+    return TerminalSize.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<TerminalSize>): TerminalSize {
+    const message = createBaseTerminalSize();
+    message.rows = object.rows ?? 0;
+    message.columns = object.columns ?? 0;
     return message;
   },
 };
