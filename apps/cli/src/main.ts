@@ -4,7 +4,7 @@ import { build } from './commands/build.ts'
 import { check } from './commands/check.ts'
 import { attachConsole, logs } from './commands/console.ts'
 import type { CommandContext } from './commands/context.ts'
-import { demo } from './commands/demo.ts'
+import { demo, demoMachinesMin } from './commands/demo.ts'
 import { down } from './commands/down.ts'
 import { image } from './commands/image.ts'
 import { withAddress } from './commands/kv-program.ts'
@@ -45,6 +45,11 @@ const positiveNumber = (text: string): number => {
   if (number === 0) throw new InvalidArgumentError('must be above 0')
   return number
 }
+const portNumber = (text: string): number => {
+  const number = positiveNumber(text)
+  if (number > 65_535) throw new InvalidArgumentError('must be a port, up to 65535')
+  return number
+}
 const stateOption = (): Option =>
   new Option('--state <dir>', 'folder of the cluster (default: kiln/default below the state directory)')
 const jsonOption = (): Option => new Option('--json', 'print JSON').default(false)
@@ -68,13 +73,18 @@ program
     'afterwards: lose the leader, then roll a second image over the machines, under writes',
     false,
   )
-  .option('--boot-port <port>', "the boot server's port on the loopback (default: a free one)", wholeNumber)
-  .option('--timeout <seconds>', 'how long the machines may take', wholeNumber, 1200)
+  .option('--boot-port <port>', "the boot server's port on the loopback (default: a free one)", portNumber)
+  .option('--timeout <seconds>', 'how long the machines may take', positiveNumber, 1200)
   .addOption(stateOption())
   .addOption(jsonOption())
   .action(async (options, command) => {
     const given = (name: string): boolean => command.getOptionValueSource(name) === 'cli'
     if (options.embedded) refuseForEmbedded(['demo', 'memory', 'bootPort', 'timeout'].filter(given))
+    if (options.demo && options.nodes < demoMachinesMin)
+      throw new Fault(
+        'USAGE',
+        `--demo needs ${demoMachinesMin} machines: one is switched off, and two must stay`,
+      )
     refuseOtherShape(options.state, context.environment, {
       ...(given('nodes') ? { nodes: options.nodes } : {}),
       ...(given('memory') ? { memoryMiB: options.memory } : {}),

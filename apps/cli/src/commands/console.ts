@@ -14,10 +14,15 @@ export async function attachConsole(
   context: CommandContext,
 ): Promise<void> {
   const state = stateFolder(options.state, context.environment)
-  const machine = requireMachine(requireLab(state), options.machine)
+  const lab = requireLab(state)
+  const machine = requireMachine(lab, options.machine)
   if (!runningHost(state)) {
     throw new Fault('CLUSTER_STOPPED', 'the cluster does not run', { remedy: 'start it with: kiln up' })
   }
+  if (lab.kind === 'embedded')
+    throw new Fault('EMBEDDED_UNSUPPORTED', 'simulated machines have no console', {
+      remedy: `see what it wrote: kiln logs ${machine.name}`,
+    })
   const socket = connect(join(state.sockets, `${machine.name}.ttyS0`))
   const { stdin, stdout } = process
   await new Promise<void>((resolve, reject) => {

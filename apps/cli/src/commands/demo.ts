@@ -34,8 +34,29 @@ export async function demo(
   context: CommandContext,
 ): Promise<{ result: DemoResult; summary: ClusterSummary }> {
   const state = stateFolder(options.state, context.environment)
+  try {
+    return await playDemo(state, options, context)
+  } catch (error) {
+    if (options.endOnFailure) await stopLabHost(state, 0)
+    throw error
+  }
+}
+
+/** One that is switched off leaves a majority only of three. */
+export const demoMachinesMin = 3
+
+async function playDemo(
+  state: StateFolder,
+  options: { json: boolean },
+  context: CommandContext,
+): Promise<{ result: DemoResult; summary: ClusterSummary }> {
   const lab = requireLab(state)
   if (lab.kind !== 'virtual') throw new Fault('EMBEDDED_UNSUPPORTED', '--demo needs virtual machines')
+  if (lab.machines.length < demoMachinesMin)
+    throw new Fault(
+      'USAGE',
+      `--demo needs ${demoMachinesMin} machines; this cluster has ${lab.machines.length}`,
+    )
   const version = await nextVersion(state, lab)
   let summary = await summarise(state, lab)
   const result: Partial<DemoResult> = { version }
@@ -90,9 +111,10 @@ export async function demo(
     {
       title: 'Every acknowledged write is looked for',
       run: async () => {
-        result.writes = await load?.stop()
+        const writes = await load?.stop()
         load = undefined
-        const { acknowledged = 0, lost = 0, longestPauseSeconds = 0 } = result.writes ?? {}
+        const { acknowledged, lost, longestPauseSeconds } = checkWrites(writes)
+        result.writes = writes
         return `${acknowledged} acknowledged, ${lost} lost, longest pause ${longestPauseSeconds} s`
       },
     },
@@ -105,15 +127,17 @@ export async function demo(
     })
   } catch (error) {
     await load?.abandon()
-    if (options.endOnFailure) await stopLabHost(state, 0)
     throw error
   } finally {
     store.close()
   }
-  if (result.writes === undefined || result.writes.lost > 0) {
-    throw new Fault('WRITES_LOST', `${result.writes?.lost ?? 'all'} acknowledged writes are gone`)
-  }
   return { result: result as DemoResult, summary }
+}
+
+/** What became of the writes; fails unless every acknowledged one is there. */
+export function checkWrites(writes: LoadResult | undefined): LoadResult {
+  if (writes?.lost === 0) return writes
+  throw new Fault('WRITES_LOST', `${writes?.lost ?? 'all'} acknowledged writes are gone`)
 }
 
 /** Pulls the leader's plug, waits for another one, and switches the machine on again; seconds without a leader. */
@@ -127,18 +151,20 @@ async function loseLeader(
   if (!before) throw new Fault('STORE_NO_LEADER', 'the store has no leader')
   const started = performance.now()
   await askLab(state.control, { command: 'power', machine: before, action: 'off' })
-  for (;;) {
-    const { leader } = await summarise(state, lab, store)
-    if (leader !== undefined && leader !== before) break
-    if (signal.aborted) throw new Fault('CANCELLED', 'cancelled')
-    if (performance.now() - started > leaderTimeoutMs) {
-      throw new Fault('STORE_NO_LEADER', `no other leader after ${leaderTimeoutMs / 1000} s`)
+  try {
+    for (;;) {
+      const { leader } = await summarise(state, lab, store)
+      if (leader !== undefined && leader !== before) break
+      if (signal.aborted) throw new Fault('CANCELLED', 'cancelled')
+      if (performance.now() - started > leaderTimeoutMs) {
+        throw new Fault('STORE_NO_LEADER', `no other leader after ${leaderTimeoutMs / 1000} s`)
+      }
+      await new Promise((resolve) => setTimeout(resolve, 250))
     }
-    await new Promise((resolve) => setTimeout(resolve, 250))
+    return Math.round((performance.now() - started) / 100) / 10
+  } finally {
+    await askLab(state.control, { command: 'power', machine: before, action: 'on' })
   }
-  const seconds = Math.round((performance.now() - started) / 100) / 10
-  await askLab(state.control, { command: 'power', machine: before, action: 'on' })
-  return seconds
 }
 
 /** One minor version above the newest that runs. */

@@ -1,8 +1,7 @@
 import { existsSync } from 'node:fs'
-import { rm } from 'node:fs/promises'
 import { Fault } from '@kiln/service'
 import { stopLabHost } from '../lab/lab-processes.ts'
-import { readLab, readProcesses, type StateFolder, stateFolder } from '../lab/state-folder.ts'
+import { isStateFolder, removeCluster, removeStateFolder, stateFolder } from '../lab/state-folder.ts'
 import { withStateLock } from '../lab/state-lock.ts'
 import type { CommandContext } from './context.ts'
 
@@ -19,23 +18,20 @@ export async function down(
     context.print(`no cluster in ${state.root}`)
     return
   }
+  if (!isStateFolder(state))
+    throw new Fault('CLUSTER_UNKNOWN', `${state.root} holds no cluster of kiln; nothing was removed`)
   await withStateLock(state, async () => {
-    if (!holdsCluster(state)) {
-      throw new Fault('CLUSTER_UNKNOWN', `${state.root} holds no cluster of kiln; nothing was removed`)
-    }
     await stopLabHost(state, options.keep ? shutdownGraceMs : 0)
     if (options.keep) {
       context.print(`stopped; disks and keys stay in ${state.root}`)
       return
     }
-    await rm(state.root, { recursive: true, force: true })
-    await rm(state.sockets, { recursive: true, force: true })
-    context.print(`removed ${state.root}`)
+    await removeCluster(state)
+    const foreign = await removeStateFolder(state)
+    context.print(
+      foreign.length === 0
+        ? `removed ${state.root}`
+        : `removed the cluster; ${state.root} stays, since it holds ${foreign.slice(0, 3).join(', ')}`,
+    )
   })
-}
-
-/** Never removes a folder that only happened to be named: there must be a record of ours, readable or not. */
-function holdsCluster(state: StateFolder): boolean {
-  if (existsSync(state.lab) || existsSync(state.processes) || existsSync(state.bootData)) return true
-  return readLab(state) !== undefined || readProcesses(state) !== undefined
 }

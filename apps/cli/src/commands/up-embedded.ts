@@ -14,6 +14,7 @@ import {
   createStateFolder,
   type LabRecord,
   readLab,
+  removeCluster,
   runningHost,
   type StateFolder,
   stateFolder,
@@ -23,7 +24,7 @@ import { withStateLock } from '../lab/state-lock.ts'
 import { watchUntilReady } from '../lab/watch-machines.ts'
 import { runSteps, type Step } from '../progress/steps.ts'
 import type { CommandContext } from './context.ts'
-import { keepOldConsoles, removeCluster } from './up.ts'
+import { keepOldConsoles } from './up.ts'
 
 const readyTimeoutMs = 120_000
 

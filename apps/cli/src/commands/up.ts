@@ -1,6 +1,5 @@
 import { existsSync } from 'node:fs'
-import { mkdir, open, rename, rm, truncate } from 'node:fs/promises'
-import { join } from 'node:path'
+import { mkdir, open, rename, truncate } from 'node:fs/promises'
 import { Fault } from '@kiln/service'
 import { checkDisk, checkMemory, checkPort, chooseAccelerator, freePorts, labStatus } from '@kiln/vm'
 import { BootClient } from '../lab/boot-client.ts'
@@ -15,6 +14,7 @@ import {
   createStateFolder,
   type LabRecord,
   readLab,
+  removeCluster,
   runningHost,
   type StateFolder,
   stateFolder,
@@ -211,23 +211,6 @@ export async function keepOldConsoles(state: StateFolder, lab: LabRecord): Promi
     const { serialLog } = state.machine(name)
     if (existsSync(serialLog)) await rename(serialLog, `${serialLog}.before`)
   }
-}
-
-/** Removes everything of a cluster but the folder itself and its lock. */
-export async function removeCluster(state: StateFolder): Promise<void> {
-  const names = [
-    'lab.json',
-    'processes.json',
-    'host.log',
-    'boot.log',
-    'boot',
-    'release.key',
-    'machines',
-    'embedded',
-    'snapshots',
-  ]
-  for (const name of names) await rm(join(state.root, name), { recursive: true, force: true })
-  await rm(state.sockets, { recursive: true, force: true })
 }
 
 /** `--json`, or the table and what to try next. */

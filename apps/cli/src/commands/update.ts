@@ -1,4 +1,4 @@
-import { RebootTurn, RolloutRecord, storeKeys } from '@kiln/schemas'
+import { compareVersions, type MachineStatus, RebootTurn, RolloutRecord, storeKeys } from '@kiln/schemas'
 import { Fault } from '@kiln/service'
 import { BootClient } from '../lab/boot-client.ts'
 import { labGroup } from '../lab/boot-data.ts'
@@ -31,6 +31,14 @@ export async function publish(
   const change = options.allowDowngrade ? { version, allowDowngrade: true } : { version }
   await new BootClient(state, lab).publish(group, change)
   context.print(`${group}: ${version} published`)
+  if (options.allowDowngrade) return
+  // Only a remark: a store that does not answer is no reason to fail.
+  const statuses = await withStore(state, lab, machineStatuses).catch(() => new Map<string, MachineStatus>())
+  const newer = [...statuses].filter(([, status]) => compareVersions(status.version, version) > 0)
+  if (newer.length > 0)
+    context.note(
+      `${newer.map(([name]) => name).join(', ')}: newer already, and will not go back without --allow-downgrade`,
+    )
 }
 
 /** `kiln update halt`. */

@@ -9,6 +9,7 @@ import { down } from '../commands/down.ts'
 import { upEmbedded } from '../commands/up-embedded.ts'
 import { exitCodeOf } from '../exit-code.ts'
 import { endGroup } from './lab-processes.ts'
+import { createStateFolder, stateFolder } from './state-folder.ts'
 
 test('ending an owner that has recorded nothing yet ends what it started as well', async () => {
   const owner = spawn('/bin/sh', ['-c', 'sleep 300 & echo $!; wait'], {
@@ -43,6 +44,7 @@ test('an embedded cluster of no or too many members is refused before anything i
 
 test('a cluster whose record of processes is damaged can still be removed', async () => {
   const state = mkdtempSync(join(tmpdir(), 'kiln-damaged-'))
+  createStateFolder(stateFolder(state, {}))
   writeFileSync(join(state, 'processes.json'), '{')
   const signal = new AbortController().signal
   const context = { environment: {}, signal, live: false, print: () => {}, note: () => {} }

@@ -1,8 +1,10 @@
-import { mkdtempSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { identifyProcess } from '@kiln/vm'
 import { afterAll, expect, test } from 'vitest'
+import type { CommandContext } from '../commands/context.ts'
+import { down } from '../commands/down.ts'
 import { planMachine } from './lab-plan.ts'
 import {
   createStateFolder,
@@ -46,6 +48,35 @@ test('a folder that cannot be is refused, where Node would try for ever', () => 
   }
   folder('two/levels')
   expect(statSync(join(base, 'two/levels')).mode & 0o777).toBe(0o700)
+})
+
+test('a folder with anything else is neither taken nor removed', async () => {
+  const root = join(base, 'foreign')
+  for (const name of ['boot', 'machines', 'precious']) mkdirSync(join(root, name), { recursive: true })
+  const state = stateFolder(root, {})
+  expect(() => createStateFolder(state)).toThrow(expect.objectContaining({ code: 'STATE_FOLDER' }))
+  const told: string[] = []
+  const context = { environment: {}, print: (text: string) => told.push(text) } as unknown as CommandContext
+  await expect(down({ state: root, keep: false }, context)).rejects.toMatchObject({ code: 'CLUSTER_UNKNOWN' })
+  expect(readdirSync(root).sort()).toEqual(['boot', 'machines', 'precious'])
+
+  const own = folder('own')
+  await writeLab(own, lab)
+  // Twice is no harm, and neither is a half-written record.
+  createStateFolder(own)
+  writeFileSync(own.lab, '{')
+  mkdirSync(own.bootData)
+  writeFileSync(join(own.root, 'thesis.txt'), 'x')
+  await down({ state: own.root, keep: false }, context)
+  expect(readdirSync(own.root)).toEqual(['thesis.txt'])
+  expect(told.pop()).toContain('thesis.txt')
+
+  // One of an earlier version has its record, and no mark.
+  const older = stateFolder(join(base, 'older'), {})
+  mkdirSync(older.root)
+  await writeLab(older, lab)
+  await down({ state: older.root, keep: false }, context)
+  expect(existsSync(older.root)).toBe(false)
 })
 
 test('what was written is read back', async () => {

@@ -1,4 +1,5 @@
-import { existsSync, mkdirSync, readFileSync, statSync } from 'node:fs'
+import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
+import { rm } from 'node:fs/promises'
 import { dirname, join, resolve } from 'node:path'
 import { atomicWrite, Fault } from '@kiln/service'
 import { clusterSocketFolder, isAlive, type ProcessIdentity } from '@kiln/vm'
@@ -94,12 +95,61 @@ export function stateFolder(given: string | undefined, environment: NodeJS.Proce
   }
 }
 
+/** Says that a folder is Kiln's: without it nothing there is overwritten or removed. */
+const markerName = 'kiln-cluster.json'
+
+/** Takes a folder that is new, empty, or Kiln's already; one with anything else is refused, and left as it is. */
 export function createStateFolder(state: StateFolder): void {
+  const refuse = (cause: unknown): Fault =>
+    new Fault('STATE_FOLDER', `cannot create the state folder ${state.root}`, { cause })
   try {
     makeFolders(state.root)
   } catch (cause) {
-    throw new Fault('STATE_FOLDER', `cannot create the state folder ${state.root}`, { cause })
+    throw refuse(cause)
   }
+  if (isStateFolder(state)) return
+  const foreign = readdirSync(state.root).find((name) => name !== markerName && !isLockName(name))
+  if (foreign !== undefined)
+    throw new Fault('STATE_FOLDER', `${state.root} holds ${foreign}, which is not Kiln's`, {
+      remedy: 'choose a new or an empty folder with --state',
+    })
+  try {
+    writeFileSync(join(state.root, markerName), '{"formatVersion":1}\n')
+  } catch (cause) {
+    throw refuse(cause)
+  }
+}
+
+/** Whether a folder is Kiln's: by its mark, or by the record of a cluster that an earlier version made. */
+export function isStateFolder(state: StateFolder): boolean {
+  return existsSync(join(state.root, markerName)) || readLab(state) !== undefined
+}
+
+const isLockName = (name: string): boolean => /^lock(\.|$)/.test(name)
+
+/** Removes everything of a cluster; the folder stays, with its mark and its lock, and with what is not Kiln's. */
+export async function removeCluster(state: StateFolder): Promise<void> {
+  const names = [
+    'lab.json',
+    'processes.json',
+    'host.log',
+    'boot.log',
+    'boot',
+    'release.key',
+    'machines',
+    'embedded',
+    'snapshots',
+  ]
+  for (const name of names) await rm(join(state.root, name), { recursive: true, force: true })
+  await rm(state.sockets, { recursive: true, force: true })
+}
+
+/** After `removeCluster`, by whoever holds the lock: the folder goes too, unless it holds what is not Kiln's; answers that. */
+export async function removeStateFolder(state: StateFolder): Promise<string[]> {
+  const foreign = readdirSync(state.root).filter((name) => name !== markerName && !isLockName(name))
+  await rm(join(state.root, markerName), { force: true })
+  if (foreign.length === 0) await rm(state.root, { recursive: true, force: true })
+  return foreign
 }
 
 /** Node's own way of making parents never ends where a file system takes no folder, as /proc. */
