@@ -1,5 +1,5 @@
 import { execFileSync } from 'node:child_process'
-import { chmodSync, existsSync, readFileSync, writeFileSync } from 'node:fs'
+import { chmodSync, existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { beforeAll, expect, test } from 'vitest'
@@ -116,6 +116,55 @@ onHost('hooks run in their order and namespaces, with the state on stdin', async
   expect(order).toEqual(['prestart', 'createRuntime', 'createContainer', 'poststart', 'poststop'])
   const status = (name: string) => JSON.parse(readFileSync(join(folder, `order.${name}`), 'utf8')).status
   expect(['createRuntime', 'poststart', 'poststop'].map(status)).toEqual(['creating', 'running', 'stopped'])
+})
+
+onHost('HOME is that of the container\u2019s user, unless the document says one', () => {
+  const { oci, bundle } = host
+  const home = (passwd: string | undefined, process: Record<string, unknown>): string => {
+    const folder = bundle('echo $HOME', { process })
+    if (passwd !== undefined) writeFileSync(join(folder, 'rootfs/etc/passwd'), passwd)
+    return oci(['run', '--bundle', folder, 'home']).out.trim()
+  }
+  const users = 'root:x:0:0::/root:/bin/sh\nweb:x:7:7::/srv/web:/bin/sh\n'
+  expect(home(users, {})).toBe('/root')
+  expect(home(users, { user: { uid: 7, gid: 7 } })).toBe('/srv/web')
+  expect(home(users, { user: { uid: 8, gid: 8 } })).toBe('/')
+  expect(home(undefined, {})).toBe('/')
+  expect(home(users, { env: ['PATH=/bin', 'HOME=/other'] })).toBe('/other')
+  // A container whose users are no file is not waited for.
+  const folder = bundle('echo $HOME')
+  execFileSync('mkfifo', [join(folder, 'rootfs/etc/passwd')])
+  expect(oci(['run', '--bundle', folder, 'home']).out.trim()).toBe('/')
+})
+
+onHost('a hook without an environment has the caller\u2019s, and --config names another document', () => {
+  const { oci, bundle, base } = host
+  const folder = bundle('exit 3')
+  const config = JSON.parse(readFileSync(join(folder, 'config.json'), 'utf8'))
+  const told = join(folder, 'told')
+  const hook = { path: '/bin/sh', args: ['sh', '-c', `echo "$KILN_TEST $OWN" >>${told}`] }
+  config.hooks = { createRuntime: [hook, { ...hook, env: ['OWN=yes'] }] }
+  const other = join(base, 'other.json')
+  writeFileSync(other, JSON.stringify(config))
+  rmSync(join(folder, 'config.json'))
+  const env = { KILN_TEST: 'here' }
+  expect(oci(['run', '--bundle', folder, '--config', other, 'configured'], { env }).code).toBe(3)
+  expect(readFileSync(told, 'utf8')).toBe('here \n yes\n')
+  expect(oci(['run', '--bundle', folder, 'configured']).err).toContain('config.json')
+})
+
+onHost('list is in the order of names, with names of owners', () => {
+  const { oci, bundle } = host
+  const folder = bundle('sleep 100')
+  const ids = ['zz', 'aa', 'mm']
+  for (const id of ids) expect(oci(['create', '--bundle', folder, id]).err).toBe('')
+  const lines = oci(['list']).out.trimEnd().split('\n')
+  const listed = JSON.parse(oci(['list', '--format', 'json']).out) as { id: string; owner: string }[]
+  expect(oci(['list', '--quiet']).out).toBe('aa\nmm\nzz\n')
+  for (const id of ids) oci(['delete', '--force', id])
+  expect(lines.map((line) => line.split(/ +/)[0])).toEqual(['ID', 'aa', 'mm', 'zz'])
+  expect(lines[1]).toMatch(/^aa +\d+ +created +\S+ +\d{4}-\d\d-\d\dT[\d:.]+Z +root$/)
+  expect(listed.map(({ id, owner }) => `${id} ${owner}`)).toEqual(['aa root', 'mm root', 'zz root'])
 })
 
 onHost('a terminal of its own: run joins it with ours', () => {

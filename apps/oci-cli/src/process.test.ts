@@ -39,6 +39,28 @@ onHost('schedule, class of I/O, personality and time are those of the document',
   expect(refused.err).toContain('sched_setattr')
 })
 
+onHost('exec that fails by itself ends with 255, and leaves no program', () => {
+  const { oci, bundle, base } = host
+  const folder = bundle('exec sleep 100')
+  expect(oci(['create', '--bundle', folder, 'execs']).err).toBe('')
+  expect(oci(['start', 'execs']).err).toBe('')
+  const code = (...args: string[]) => oci(['exec', ...args]).code
+  expect(code('execs', 'sh', '-c', 'exit 7')).toBe(7)
+  expect(code('nobody', 'true')).toBe(255)
+  expect(code('--cgroup', '../..', 'execs', 'true')).toBe(255)
+  const pidFile = join(base, 'no/such/folder')
+  const marker = join(folder, 'rootfs/tmp/ran')
+  expect(code('--detach', '--pid-file', pidFile, 'execs', 'sh', '-c', 'sleep 1; echo >/tmp/ran')).toBe(255)
+  oci(['pause', 'execs'])
+  expect(code('execs', 'true')).toBe(255)
+  oci(['resume', 'execs'])
+  oci(['kill', 'execs', 'KILL'])
+  execFileSync('sleep', ['1.5'])
+  expect(code('execs', 'true')).toBe(255)
+  expect(existsSync(marker)).toBe(false)
+  expect(oci(['delete', 'execs']).code).toBe(0)
+})
+
 onHost('exec runs on the CPUs and in the group that it is told', () => {
   const { oci, bundle, base } = host
   const folder = bundle('exec sleep 100', { linux: undefined })

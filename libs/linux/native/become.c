@@ -76,6 +76,28 @@ static void set_labels(const struct plan *plan) {
   }
 }
 
+const struct passwd *user_of(uid_t uid) {
+  struct stat status;
+  const struct passwd *user = NULL;
+  /* Whatever else a container may have in its place is not waited for. */
+  int fd = open("/etc/passwd", O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  FILE *users = fd >= 0 && fstat(fd, &status) == 0 && S_ISREG(status.st_mode) ? fdopen(fd, "r") : NULL;
+  while (users != NULL && (user = fgetpwent(users)) != NULL && user->pw_uid != uid) continue;
+  if (users != NULL) fclose(users);
+  return user;
+}
+
+/* HOME as the container's own users have it, unless the plan says one. */
+static void find_home(char **environment, uid_t uid) {
+  static char home[PATH_MAX] = "HOME=/";
+  for (; *environment != NULL; environment++) {
+    if (strncmp(*environment, "HOME=", 5) == 0) return;
+  }
+  const struct passwd *user = user_of(uid);
+  if (user != NULL && *user->pw_dir == '/') snprintf(home, sizeof home, "HOME=%s", user->pw_dir);
+  *environment = home;
+}
+
 void become(const struct plan *plan, const struct record *seccomp) {
   const struct record *process = plan_find(plan, OP_PROCESS);
   struct record caps = *plan_find(plan, OP_CAPABILITIES);
@@ -86,6 +108,7 @@ void become(const struct plan *plan, const struct record *seccomp) {
   char **arguments = list_of(plan, OP_ARGUMENT), **environment = list_of(plan, OP_ENVIRONMENT);
   int privileges = (process->f[3].number & PROCESS_NO_NEW_PRIVILEGES) == 0, listener = -1;
   if (options == NULL && set_rlimits(plan, 0) != 0) fail("setrlimit", "");
+  find_home(environment, (uid_t)process->f[0].number);
   set_scheduling(plan);
   set_labels(plan);
   if (options != NULL) own_streams(process);
@@ -109,10 +132,8 @@ void become(const struct plan *plan, const struct record *seccomp) {
   if (!privileges && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) fail("no_new_privs", "");
   if (!there && chdir(cwd) != 0) fail("chdir", cwd);
   /* A working directory that leads out through a descriptor has no path here (CVE-2024-21626). */
-  if (syscall(SYS_getcwd, here, sizeof here) < 0 || here[0] != '/') {
-    errno = ENOENT;
-    fail("working directory outside of the container", cwd);
-  }
+  if (syscall(SYS_getcwd, here, sizeof here) < 0 || here[0] != '/')
+    errno = ENOENT, fail("working directory outside of the container", cwd);
   umask((mode_t)process->f[2].number);
   /* Who supervises a pod's container must not outlive it unnoticed. Set last: a change of credentials clears it. */
   if (options == NULL && prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) != 0) fail("set parent death signal", "");

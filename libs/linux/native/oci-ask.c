@@ -47,8 +47,10 @@ static int put_document(FILE *to, const struct front *front) {
   } else if (strcmp(front->command, "update") == 0) {
     path = option_value(front, "resources", 'r');
   } else {
+    /* As crun's --config: from where the caller is, but the usual name is the bundle's. */
+    path = option_value(front, "config", 'f');
     snprintf(file, sizeof file, "%s/config.json", option_value(front, "bundle", 'b') ?: ".");
-    path = file;
+    if (path == NULL || strcmp(path, "config.json") == 0) path = file;
   }
   return path == NULL ? 0 : put_file(to, TAG_DOCUMENT, path);
 }

@@ -140,8 +140,7 @@ int freeze_cgroup(const struct plan *plan, int frozen) {
     usleep(tries < 10 ? 200 : 5000);
   }
   if (frozen) write_file(folder, unified ? "cgroup.freeze" : "freezer.state", unified ? "0" : "THAWED");
-  errno = ETIMEDOUT;
-  return -1;
+  return errno = ETIMEDOUT, -1;
 }
 
 static int each_in(const char *folder, int depth, void (*call)(pid_t, void *), void *context) {
@@ -197,8 +196,7 @@ static int remove_tree(const char *folder, int depth) {
     /* The last process is a zombie for a moment longer than its pidfd says. */
     usleep(tries < 20 ? 300 : 10000);
   }
-  errno = EBUSY;
-  return -1;
+  return errno = EBUSY, -1;
 }
 
 int remove_cgroups(const struct plan *plan) {

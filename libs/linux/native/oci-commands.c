@@ -2,7 +2,7 @@
 #include "system.h"
 #include "oci.h"
 
-static const char *const none[] = {NULL};
+static const char *const none[] = {NULL}, *const every[] = {"*", NULL};
 
 /* The one id of a command that takes nothing else, opened; NULL after complaining. */
 static const char *only_id(struct front *front, const char *const *valued, struct container *c, int lock) {
@@ -108,17 +108,20 @@ int command_delete(struct front *front) {
 
 static void print_listed(const struct container *c, const char *format, int first) {
   struct stat owner = {0};
-  char when[40];
+  char when[40], name[300];
   enum status status = status_of(c);
   time_t seconds = (time_t)(c->created_ms / 1000);
   struct tm utc;
   const char *bundle = c->planned ? plan_find(&c->plan, OP_BUNDLE)->f[0].text : "";
   fstat(c->folder, &owner);
+  const struct passwd *user = user_of(owner.st_uid);
+  snprintf(name, sizeof name, "#%u", (unsigned)owner.st_uid);
+  if (user != NULL) snprintf(name, sizeof name, "%s", user->pw_name);
   gmtime_r(&seconds, &utc);
   strftime(when, sizeof when, "%Y-%m-%dT%H:%M:%S", &utc);
   if (strcmp(format, "json") != 0) {
-    printf("%-28s %-10d %-10s %-40s %s %u\n", c->id, (int)live_pid(c, status), status_names[status], bundle, when,
-           (unsigned)owner.st_uid);
+    printf("%-28s %-10d %-10s %-40s %s.%03lldZ %s\n", c->id, (int)live_pid(c, status), status_names[status], bundle, when,
+           c->created_ms % 1000, name);
     return;
   }
   char *state = state_json(c, status, live_pid(c, status));
@@ -126,7 +129,7 @@ static void print_listed(const struct container *c, const char *format, int firs
   state[strlen(state) - 1] = 0;
   printf("%s%s,\"rootfs\":\"", first ? "" : ",", state);
   write_json(stdout, c->planned ? plan_find(&c->plan, OP_ROOT)->f[0].text : "");
-  printf("\",\"created\":\"%s.%03lldZ\",\"owner\":\"%u\"}", when, c->created_ms % 1000, (unsigned)owner.st_uid);
+  printf("\",\"created\":\"%s.%03lldZ\",\"owner\":\"%s\"}", when, c->created_ms % 1000, name);
   free(state);
 }
 
@@ -135,13 +138,14 @@ int command_list(struct front *front) {
   int quiet = option_given(front, "quiet", 'q'), first = 1;
   if (format == NULL) format = "table";
   if (strcmp(format, "json") != 0 && strcmp(format, "table") != 0) return complain("unknown format \"%s\"", format);
-  DIR *entries = opendir(front->root);
+  struct dirent **entries = NULL;
+  int count = scandir(front->root, &entries, NULL, alphasort);
   if (!quiet && strcmp(format, "table") == 0)
     printf("%-28s %-10s %-10s %-40s %s %s\n", "ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER");
   if (!quiet && strcmp(format, "json") == 0) putchar('[');
-  for (struct dirent *entry; entries != NULL && (entry = readdir(entries)) != NULL;) {
+  for (int i = 0; i < count; i++) {
     struct container c;
-    if (entry->d_name[0] == '.' || open_container(front, entry->d_name, &c, 0) != 0) continue;
+    if (entries[i]->d_name[0] == '.' || open_container(front, entries[i]->d_name, &c, 0) != 0) continue;
     if (quiet) puts(c.id);
     else print_listed(&c, format, first);
     first = 0;
@@ -149,7 +153,6 @@ int command_list(struct front *front) {
     free(c.bytes);
     if (c.planned) free((void *)(uintptr_t)c.plan.records);
   }
-  if (entries != NULL) closedir(entries);
   return !quiet && strcmp(format, "json") == 0 ? puts("]") < 0 : 0;
 }
 
@@ -180,15 +183,11 @@ int command_pause(struct front *front) {
 }
 
 int command_update(struct front *front) {
-  static const char *const valued[] = {"r", "resources", "blkio-weight", "cpu-period", "cpu-quota", "cpu-burst", "cpu-share",
-                                       "cpu-rt-period", "cpu-rt-runtime", "cpuset-cpus", "cpuset-mems", "kernel-memory",
-                                       "kernel-memory-tcp", "memory", "memory-reservation", "memory-swap", "pids-limit",
-                                       "cpu-idle", "l3-cache-schema", "mem-bw-schema", NULL};
   struct container c;
   struct plan plan;
   size_t length;
   const char *path = "";
-  if (only_id(front, valued, &c, 1) == NULL) return 1;
+  if (only_id(front, every, &c, 1) == NULL) return 1;
   if (!c.planned || status_of(&c) == STATUS_STOPPED) return complain("cannot update a container that does not run");
   if (ask_plan(front, &c, PLAN_OCI_UPDATE, &plan, &length) == NULL) return 1;
   return write_limits(&plan, &path) == 0 ? 0 : complain("write %s: %s", path, strerror(errno));

@@ -13,34 +13,32 @@ int open_terminal(const struct record *console, int pts, int *slave) {
   return master;
 }
 
+/* A message with room for one descriptor; it is the same each time. */
+static struct msghdr *carrier(void *text, size_t length) {
+  static _Alignas(struct cmsghdr) char control[CMSG_SPACE(sizeof(int))];
+  static struct iovec part;
+  static struct msghdr message;
+  part = (struct iovec){text, length};
+  message = (struct msghdr){.msg_iov = &part, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
+  return &message;
+}
+
 int send_descriptor(int to, int fd, const char *text) {
-  union {
-    char bytes[CMSG_SPACE(sizeof(int))];
-    struct cmsghdr align;
-  } control = {0};
-  struct iovec part = {(void *)(uintptr_t)text, strlen(text)};
-  struct msghdr message = {
-      .msg_iov = &part, .msg_iovlen = 1, .msg_control = control.bytes, .msg_controllen = sizeof control.bytes};
-  struct cmsghdr *head = CMSG_FIRSTHDR(&message);
+  struct msghdr *message = carrier((void *)(uintptr_t)text, strlen(text));
+  struct cmsghdr *head = CMSG_FIRSTHDR(message);
   head->cmsg_level = SOL_SOCKET;
   head->cmsg_type = SCM_RIGHTS;
   head->cmsg_len = CMSG_LEN(sizeof(int));
   memcpy(CMSG_DATA(head), &fd, sizeof fd);
-  return sendmsg(to, &message, MSG_NOSIGNAL) < 0 ? -1 : 0;
+  return sendmsg(to, message, MSG_NOSIGNAL) < 0 ? -1 : 0;
 }
 
 int receive_descriptor(int from) {
   char text[256];
-  union {
-    char bytes[CMSG_SPACE(sizeof(int))];
-    struct cmsghdr align;
-  } control = {0};
-  struct iovec part = {text, sizeof text};
-  struct msghdr message = {
-      .msg_iov = &part, .msg_iovlen = 1, .msg_control = control.bytes, .msg_controllen = sizeof control.bytes};
+  struct msghdr *message = carrier(text, sizeof text);
   int fd = -1;
-  if (recvmsg(from, &message, MSG_CMSG_CLOEXEC) <= 0) return -1;
-  struct cmsghdr *head = CMSG_FIRSTHDR(&message);
+  if (recvmsg(from, message, MSG_CMSG_CLOEXEC) <= 0) return -1;
+  struct cmsghdr *head = CMSG_FIRSTHDR(message);
   if (head != NULL && head->cmsg_type == SCM_RIGHTS) memcpy(&fd, CMSG_DATA(head), sizeof fd);
   return fd;
 }

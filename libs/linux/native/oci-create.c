@@ -102,7 +102,7 @@ static int attend(const struct front *front, struct container *c, struct clone_r
 }
 
 int command_create(struct front *front) {
-  static const char *const valued[] = {"b", "bundle", "pid-file", "console-socket", "preserve-fds", "pidfd-socket", NULL};
+  static const char *const valued[] = {"b", "bundle", "f", "config", "pid-file", "console-socket", "preserve-fds", "pidfd-socket", NULL};
   struct container c;
   struct clone_result made = {0, -1};
   struct failure failure = {0};

@@ -52,9 +52,11 @@ static int run_exec(struct container *c, const struct plan *plan) {
       waitpid(pid, NULL, 0);
       return failed(&failure);
     }
-    if (hand_over(plan, &made, "setns", &failure) != 0) complain_of(&failure);
-    if (plan_find(plan, OP_OPTIONS)->f[0].number & OPTION_DETACH) return 0;
-    return master >= 0 ? relay_terminal(master, made.process, pid, -1) : wait_process(made.process, pid);
+    if (hand_over(plan, &made, "setns", &failure) == 0) {
+      if (plan_find(plan, OP_OPTIONS)->f[0].number & OPTION_DETACH) return 0;
+      return master >= 0 ? relay_terminal(master, made.process, pid, -1) : wait_process(made.process, pid);
+    }
+    complain_of(&failure);
   }
   kill(pid, SIGKILL);
   waitpid(pid, NULL, 0);
@@ -69,12 +71,13 @@ int command_exec(struct front *front) {
   struct plan plan;
   size_t length;
   char **rest = positional(front, valued);
-  if (rest[0] == NULL) return complain("exec needs a container id");
-  if (open_container(front, rest[0], &c, 0) != 0) return complain("container %s does not exist", rest[0]);
+  /* As runc: 255 is its own failure, any other code the program's. */
+  if (rest[0] == NULL) return complain("exec needs a container id"), 255;
+  if (open_container(front, rest[0], &c, 0) != 0) return complain("container %s does not exist", rest[0]), 255;
   enum status status = status_of(&c);
   if (status == STATUS_STOPPED || status == STATUS_CREATING)
-    return complain("cannot exec in a %s container", status_names[status]);
+    return complain("cannot exec in a %s container", status_names[status]), 255;
   if (status == STATUS_PAUSED && !option_given(front, "ignore-paused", 0))
-    return complain("cannot exec in a paused container");
+    return complain("cannot exec in a paused container"), 255;
   return ask_plan(front, &c, PLAN_OCI_EXEC, &plan, &length) == NULL ? 255 : run_exec(&c, &plan);
 }

@@ -14,36 +14,25 @@ void write_json(FILE *to, const char *text) {
   }
 }
 
-static void report(const char *level, const char *format, va_list arguments) {
+int remark(const char *level, const char *format, ...) {
   char text[4096], when[40];
   time_t now = time(NULL);
   struct tm utc;
+  va_list arguments;
+  if (!self.debug && strcmp(level, "debug") == 0) return 1;
   FILE *to = self.log ? fopen(self.log, "ae") : NULL;
+  va_start(arguments, format);
   vsnprintf(text, sizeof text, format, arguments);
+  va_end(arguments);
   int error = strcmp(level, "error") == 0;
   if (error || to == NULL) dprintf(2, "kiln-oci: %s%s%s\n", error ? "" : level, error ? "" : ": ", text);
-  if (to == NULL) return;
+  if (to == NULL) return 1;
   gmtime_r(&now, &utc);
   strftime(when, sizeof when, "%Y-%m-%dT%H:%M:%SZ", &utc);
   fprintf(to, self.log_json ? "{\"time\":\"%s\",\"level\":\"%s\",\"msg\":\"" : "time=\"%s\" level=%s msg=\"", when, level);
   write_json(to, text);
   fputs(self.log_json ? "\"}\n" : "\"\n", to);
-  fclose(to);
-}
-
-int complain(const char *format, ...) {
-  va_list arguments;
-  va_start(arguments, format);
-  report("error", format, arguments);
-  va_end(arguments);
-  return 1;
-}
-
-void remark(const char *level, const char *format, ...) {
-  va_list arguments;
-  va_start(arguments, format);
-  if (self.debug || strcmp(level, "debug") != 0) report(level, format, arguments);
-  va_end(arguments);
+  return fclose(to), 1;
 }
 
 int complain_of(const struct failure *failure) {
@@ -96,7 +85,8 @@ char **positional(struct front *front, const char *const *valued) {
   for (; *at != NULL && **at == '-' && (*at)[1] != 0 && strcmp(*at, "--") != 0; at++) {
     const char *value = "";
     for (const char *const *name = valued; *name != NULL; name++) {
-      if (is_option(*at, *name, (*name)[1] == 0 ? **name : 0, &value)) break;
+      if (**name == '*') value = strchr(*at, '=');
+      if (**name == '*' || is_option(*at, *name, (*name)[1] == 0 ? **name : 0, &value)) break;
     }
     if (value == NULL && at[1] != NULL) at++;
   }
@@ -109,7 +99,7 @@ static const struct {
   int (*run)(struct front *);
   const char *what;
 } commands[] = {
-    {"create", command_create, "create a container from a bundle: [--bundle DIR] [--console-socket PATH] [--pid-file PATH] ID"},
+    {"create", command_create, "create a container from a bundle: [--bundle DIR] [--config FILE] [--console-socket PATH] [--pid-file PATH] ID"},
     {"start", command_start, "start the program of a created container: ID"},
     {"run", command_create, "create, start, wait and delete: [--bundle DIR] [--detach] [--keep] ID"},
     {"state", command_state, "print a container's state as JSON: ID"},

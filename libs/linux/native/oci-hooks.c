@@ -14,7 +14,8 @@ _Noreturn static void execute_hook(const char *path, char **arguments, char **en
   signal(SIGPIPE, SIG_DFL);
   if (chdir(folder) != 0 && chdir("/") != 0) _exit(127);
   if (dup2(state, 0) < 0 || syscall(SYS_close_range, 3, ~0u, 4 /* CLOSE_RANGE_CLOEXEC */) != 0) _exit(127);
-  execve(path, arguments, environment);
+  /* One that has no environment of its own gets ours, as with runc. */
+  execve(path, arguments, *environment == NULL ? environ : environment);
   dprintf(2, "execute hook %s: %s\n", path, strerror(errno));
   _exit(127);
 }

@@ -92,8 +92,7 @@ static void begin(const struct init *init, struct message *message) {
 
 static void must_run(const struct plan *plan, enum hook_when when, const char *state, const char *folder, const char *name) {
   if (run_hooks(plan, when, state, folder) == 0) return;
-  errno = ECANCELED;
-  fail("run hooks", name);
+  errno = ECANCELED, fail("run hooks", name);
 }
 
 void init_container(void *context) {

@@ -30,10 +30,10 @@ extern const char *const status_names[];
 /* oci-front.c */
 int oci_main(int argc, char **argv);
 /* Says what went wrong on stderr and in --log; returns 1. */
-int complain(const char *format, ...) __attribute__((format(printf, 1, 2)));
+#define complain(...) remark("error", __VA_ARGS__)
 int complain_of(const struct failure *failure);
 /* A "warning" or, with --debug, a "debug": in the log if there is one, else on stderr. */
-void remark(const char *level, const char *format, ...) __attribute__((format(printf, 2, 3)));
+int remark(const char *level, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* The inside of a JSON string. */
 void write_json(FILE *to, const char *text);
 char *read_whole(int at, const char *path, size_t most, size_t *length);

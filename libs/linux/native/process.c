@@ -34,8 +34,7 @@ int open_process(pid_t pid, uint64_t started) {
   if (fd < 0) return -1;
   if (start_time(pid) == started) return fd;
   close(fd);
-  errno = ESRCH;
-  return -1;
+  return errno = ESRCH, -1;
 }
 
 int replace_file(int at, const char *path, const void *bytes, size_t length, int durable) {

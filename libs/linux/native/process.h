@@ -56,7 +56,10 @@ void drop_bounding(uint64_t keep);
 void set_capabilities(const struct record *caps);
 void set_user(const struct plan *plan, const struct record *process);
 void execute(char **arguments, char **environment, int probe);
+/* With room for one more at its end. */
 char **list_of(const struct plan *plan, uint16_t op);
+/* become.c: a user of /etc/passwd, until the next call; NULL if it has none. */
+const struct passwd *user_of(uid_t uid);
 /* oci-init.c: host name, loopback and kernel parameters of the namespaces that the caller is in. */
 void set_namespaces_up(const struct plan *plan);
 /* oci-mounts.c: one mount; `source` is what was opened for it before, or -1. */

@@ -77,10 +77,7 @@ static void bind_device(const char *path, int parent, const char *name, dev_t nu
   struct stat found;
   int source = open(path, O_PATH | O_CLOEXEC);
   if (source < 0 || fstat(source, &found) != 0) fail("open device to bind", path);
-  if (S_ISDIR(found.st_mode) || found.st_rdev != number) {
-    errno = ENODEV;
-    fail("check device to bind", path);
-  }
+  if (S_ISDIR(found.st_mode) || found.st_rdev != number) errno = ENODEV, fail("check device to bind", path);
   int place = openat(parent, name, O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0644);
   if (place < 0) fail("create device", path);
   bind_descriptor(source, place, path);
@@ -217,8 +214,7 @@ static int try_file(const char *file, char **arguments, char **environment, int 
   if (!probe) return execve(file, arguments, environment);
   if (stat(file, &status) != 0) return errno == EACCES || errno == ELOOP ? 0 : -1;
   if (S_ISREG(status.st_mode) && (status.st_mode & 0111)) return 0;
-  errno = EACCES;
-  return -1;
+  return errno = EACCES, -1;
 }
 
 /* The container's own PATH decides, as it would for a shell inside. With `probe` it returns if the program may be tried. */
@@ -247,7 +243,7 @@ void execute(char **arguments, char **environment, int probe) {
 
 char **list_of(const struct plan *plan, uint16_t op) {
   size_t at = 0, count = 0;
-  char **list = calloc(plan_count(plan, op) + 1, sizeof *list);
+  char **list = calloc(plan_count(plan, op) + 2, sizeof *list);
   if (list == NULL) fail("allocate", "");
   for (const struct record *r; (r = plan_next(plan, op, &at)) != NULL;) list[count++] = (char *)(uintptr_t)r->f[0].text;
   return list;

@@ -25,6 +25,7 @@ export type ExecBase = {
 
 const createOptions = {
   bundle: 'value',
+  config: 'value',
   'console-socket': 'value',
   'pid-file': 'value',
   'pidfd-socket': 'value',
@@ -51,7 +52,7 @@ const namespaceTypes: Readonly<Record<string, Namespace>> = {
 
 /** `create` and `run`: the whole plan, or a refusal that names the member. */
 export function planContainer(request: FrontRequest): Planned {
-  const line = parseLine(request.args, createOptions, { b: 'bundle', d: 'detach' })
+  const line = parseLine(request.args, createOptions, { b: 'bundle', d: 'detach', f: 'config' })
   const id = line.rest[0] ?? ''
   const bundle = posix.resolve(request.cwd, line.values.get('bundle') ?? '.')
   const config = parseConfig(request.document ?? '')

@@ -76,7 +76,10 @@ function groupRecords(base: ExecBase, given: string[], firstProcess: string): Pl
       if (places.has(name)) refuse([`--cgroup: ${name || 'a path for all'} a second time`])
       if (name !== '' && !folders.some(({ controllers }) => controllers.includes(name)))
         refuse([`--cgroup: the container has no group of controller ${JSON.stringify(name)}`])
-      places.set(name, posix.resolve('/', text.slice(colon + 1)))
+      const path = posix.normalize(text.slice(colon + 1))
+      if (path === '..' || path.startsWith('../'))
+        refuse([`--cgroup: ${path} is not below the container's group`])
+      places.set(name, posix.resolve('/', path))
     }
   }
   return folders.map(({ controllers, folder }): PlanRecord => {

@@ -77,7 +77,7 @@ export function processRecords(program: ConfigProcess, readonlyRoot: boolean): P
   ]
 }
 
-/** Of a name twice the last counts; a HOME, which shells expect, is left to the document. */
+/** Of a name twice the last counts; a HOME that is missing is the container's to find, from its own users. */
 function environment(program: ConfigProcess): string[] {
   const byName = new Map(
     (program.env ?? []).map((variable) => [variable.slice(0, variable.indexOf('=')), variable]),
