@@ -90,12 +90,18 @@ export async function buildImage(options: ImageOptions): Promise<BuiltImage> {
     const manifest = await assemble(plan, partial, say)
     await writeFile(join(partial, '.inputs'), inputsKey)
     await chmod(partial, 0o755)
-    await rm(dir, { recursive: true, force: true })
-    await rename(partial, dir)
+    await putInPlace(partial, dir, inputsKey)
     return { dir, manifest, reused: false }
   } finally {
     await rm(partial, { recursive: true, force: true })
   }
+}
+
+/** Another build of the same inputs may have ended meanwhile: what it made is the same, and may be in use already. */
+export async function putInPlace(partial: string, dir: string, inputsKey: string): Promise<void> {
+  if (await readPresent(dir, inputsKey)) return
+  await rm(dir, { recursive: true, force: true })
+  await rename(partial, dir)
 }
 
 /** Builds the image twice from the cached tree and returns the parts whose bytes differ. */
