@@ -1,5 +1,5 @@
 import { execFileSync } from 'node:child_process'
-import { chmodSync, existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { chmodSync, existsSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { beforeAll, expect, test } from 'vitest'
@@ -151,6 +151,36 @@ onHost('a hook without an environment has the caller\u2019s, and --config names 
   expect(oci(['run', '--bundle', folder, '--config', other, 'configured'], { env }).code).toBe(3)
   expect(readFileSync(told, 'utf8')).toBe('here \n yes\n')
   expect(oci(['run', '--bundle', folder, 'configured']).err).toContain('config.json')
+})
+
+onHost('a mount on a symlink that leads to nothing makes its place, within the root', () => {
+  const { oci, bundle, base } = host
+  const source = join(base, 'resolv')
+  writeFileSync(source, 'found\n')
+  const links: Record<string, string> = {
+    '/etc/relative': '../run/here/file',
+    '/etc/absolute': '/run/there/file',
+    '/etc/above': '../../../../../run/above/file',
+    '/etc/second': 'relative-to-it',
+    '/etc/relative-to-it': '/run/second/file',
+    '/etc/folder': '/run/folder',
+  }
+  const mount = (destination: string, from: string) => ({ destination, source: from, options: ['bind'] })
+  const files = Object.keys(links).filter((name) => !/folder|relative-to/.test(name))
+  const mounts = [...files.map((name) => mount(name, source)), mount('/etc/folder', '/usr')]
+  const folder = bundle(`cat ${files.join(' ')}; test -d /etc/folder/bin && echo folder`, { mounts })
+  for (const [name, to] of Object.entries(links)) symlinkSync(to, join(folder, 'rootfs', name))
+  expect(oci(['run', '--bundle', folder, 'dangling'])).toEqual({
+    code: 0,
+    out: `${'found\n'.repeat(files.length)}folder\n`,
+    err: '',
+  })
+  expect(existsSync('/run/there')).toBe(false)
+  // A circle leads nowhere, and is refused.
+  const circle = bundle('true', { mounts: [mount('/etc/a', source)] })
+  symlinkSync('b', join(circle, 'rootfs/etc/a'))
+  symlinkSync('a', join(circle, 'rootfs/etc/b'))
+  expect(oci(['run', '--bundle', circle, 'dangling']).err).toContain('Too many levels of symbolic links')
 })
 
 onHost('list is in the order of names, with names of owners', () => {

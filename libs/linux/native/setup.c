@@ -41,18 +41,17 @@ int open_target(const char *path, uint64_t create) {
   const char *name;
   int parent = open_parent(path, &name);
   if (parent < 0) return -1;
-  char clean[256];
+  char clean[256], link[PATH_MAX], target[2 * PATH_MAX];
   snprintf(clean, sizeof clean, "%s", name);
   clean[strcspn(clean, "/")] = 0;
-  if (create == 1) {
-    if (mkdirat(parent, clean, 0755) != 0 && errno != EEXIST) return -1;
-  } else {
-    int file = openat(parent, clean, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0644);
-    if (file < 0) return -1;
-    close(file);
-  }
+  int made = create == 1 ? mkdirat(parent, clean, 0755) : mknodat(parent, clean, S_IFREG | 0644, 0);
+  if (made != 0 && errno != EEXIST) return -1;
+  ssize_t length = made == 0 ? -1 : readlinkat(parent, clean, link, sizeof link - 1);
   close(parent);
-  return open_in_root(path, O_PATH);
+  if (length < 0) return open_in_root(path, O_PATH);
+  /* A symlink to nothing, as images have it for resolv.conf: what it leads to is made, within the root. */
+  snprintf(target, sizeof target, "%.*s%.*s", *link == '/' ? 0 : (int)(name - path), path, (int)length, link);
+  return open_target(target, create);
 }
 
 static void mount_root(const struct plan *plan) {
