@@ -183,6 +183,18 @@ onHost('a mount on a symlink that leads to nothing makes its place, within the r
   expect(oci(['run', '--bundle', circle, 'dangling']).err).toContain('Too many levels of symbolic links')
 })
 
+onHost('what was killed can be deleted at once', () => {
+  const { execute, oci, bundle, command, root } = host
+  const folder = bundle('sleep 100')
+  // In one shell, so that nothing is between the two.
+  const both = `"$0" --root "$1" kill once KILL && "$0" --root "$1" delete once`
+  for (let turn = 0; turn < 15; turn++) {
+    expect(oci(['create', '--bundle', folder, 'once']).err).toBe('')
+    if (turn > 0) expect(oci(['start', 'once']).err).toBe('')
+    expect(execute('/bin/sh', ['-c', both, command, root])).toEqual({ code: 0, out: '', err: '' })
+  }
+})
+
 onHost('list is in the order of names, with names of owners', () => {
   const { oci, bundle } = host
   const folder = bundle('sleep 100')

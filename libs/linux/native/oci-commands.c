@@ -100,8 +100,8 @@ int command_delete(struct front *front) {
   for (char **more = rest + 1; *more != NULL; more++) force |= strcmp(*more, "--force") == 0 || strcmp(*more, "-f") == 0;
   if (open_container(front, rest[0], &c, 1) != 0) return force ? 0 : complain("container %s does not exist", rest[0]);
   enum status status = status_of(&c);
-  /* No process yet and nobody holds the lock: whoever was making it died. */
-  if (!force && status != STATUS_STOPPED && c.pid != 0)
+  /* No process yet and nobody holds the lock: whoever was making it died. One that was just killed is about to be gone. */
+  if (!force && status != STATUS_STOPPED && c.pid != 0 && wait_gone(c.pid, c.started_at, 200) != 0)
     return complain("cannot delete a %s container", status_names[status]);
   return destroy_container(front, &c);
 }
