@@ -1,10 +1,10 @@
 import { execFileSync } from 'node:child_process'
 import { existsSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { setTimeout } from 'node:timers/promises'
 import { defaultSpec, features } from '@kiln/oci-runtime'
 import { describeError } from '@kiln/service'
-import { processesOf, readContainer, statistics } from './statistics.ts'
+import { printEvents } from './events.ts'
+import { processesOf, readContainer } from './statistics.ts'
 
 /** Commands that only print or write a document: `features`, `spec`, `events`, the table of `ps`. Answers the exit code. */
 export async function printing(command: string, root: string, args: string[]): Promise<number> {
@@ -18,7 +18,7 @@ export async function printing(command: string, root: string, args: string[]): P
       case 'ps':
         return printProcesses(root, args)
       case 'events':
-        return await printEvents(root, args)
+        return await watch(root, args)
       default:
         throw new Error(`there is no ${command}`)
     }
@@ -43,9 +43,9 @@ function writeSpec(args: string[]): number {
   if (existsSync(file)) throw new Error(`${file} exists already`)
   const rootless = args.includes('--rootless')
   const ids = { uid: process.geteuid?.() ?? 0, gid: process.getegid?.() ?? 0 }
-  writeFileSync(file, `${JSON.stringify(defaultSpec(rootless ? ids : undefined), undefined, 2)}\n`, {
-    flag: 'wx',
-  })
+  const unified = existsSync('/sys/fs/cgroup/cgroup.controllers')
+  const spec = defaultSpec({ ...(rootless && { ids }), cgroupNamespace: unified })
+  writeFileSync(file, `${JSON.stringify(spec, undefined, 2)}\n`, { flag: 'wx' })
   return 0
 }
 
@@ -70,20 +70,11 @@ function printProcesses(root: string, args: string[]): number {
   return 0
 }
 
-async function printEvents(root: string, args: string[]): Promise<number> {
+function watch(root: string, args: string[]): Promise<number> {
   const once = args.includes('--stats') || args.includes('-stats')
-  const interval = Number.parseFloat(optionValue(args, '--interval') ?? '5') * 1000
-  const id = args.filter((argument, at) => !argument.startsWith('-') && args[at - 1] !== '--interval')[0]
-  if (!id || /[/]/.test(id)) throw new Error('events needs a container id')
-  if (!(interval >= 100)) throw new Error('--interval: at least 100ms')
-  for (;;) {
-    const container = readContainer(root, id)
-    if (!container) {
-      if (once) throw new Error(`container ${id} does not exist or has stopped`)
-      return 0
-    }
-    console.log(JSON.stringify({ type: 'stats', id, data: statistics(container) }))
-    if (once) return 0
-    await setTimeout(interval)
-  }
+  const id = args.filter(
+    (argument, at) => !argument.startsWith('-') && !/^--?interval$/.test(args[at - 1] ?? ''),
+  )[0]
+  if (!id || id.includes('/')) throw new Error('events needs a container id')
+  return printEvents(root, { id, once, interval: optionValue(args, '--interval', '-interval') ?? '5s' })
 }

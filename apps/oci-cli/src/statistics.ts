@@ -54,6 +54,12 @@ function table(folder: string | undefined, file: string): Record<string, number>
   )
 }
 
+/** How many processes were killed for want of memory, as far as the kernel counts them here. */
+export function oomKills({ layout, folders }: ExecBase): number {
+  const memory = folders.find((one) => layout.kind === 'v2' || one.controllers.includes('memory'))?.folder
+  return table(memory, layout.kind === 'v2' ? 'memory.events' : 'memory.oom_control')['oom_kill'] ?? 0
+}
+
 /** What runc's `events --stats` prints under `data`, as far as the kernel says it. */
 export function statistics({ layout, folders }: ExecBase): object {
   const of = (controller: string) =>

@@ -19,7 +19,7 @@ static int read_small(const char *folder, const char *name, char *text, size_t s
   return got > 0 ? 0 : -1;
 }
 
-/* A new cpuset is empty, and no process may enter it before it has its parent's CPUs and memory nodes. */
+/* A new cpuset is empty, whoever made it, and no process may enter it before it has its parent's CPUs and memory nodes. */
 static void inherit_cpuset(const char *folder) {
   static const char *const names[] = {"cpuset.cpus", "cpuset.mems"};
   char parent[4400], text[4096];
@@ -37,25 +37,12 @@ int make_folders(const char *path, mode_t mode, int cpuset) {
     if (*at != '/' && *at != 0) continue;
     char end = *at;
     *at = 0;
-    int made = mkdir(partial, mode) == 0;
-    if (!made && errno != EEXIST && errno != EROFS) return -1;
-    if (made && cpuset) inherit_cpuset(partial);
+    if (mkdir(partial, mode) != 0 && errno != EEXIST && errno != EROFS) return -1;
+    if (cpuset) inherit_cpuset(partial);
     if (end == 0) break;
     *at = end;
   }
-  if (cpuset) inherit_cpuset(path);
   return access(path, F_OK);
-}
-
-int make_cgroups(const struct plan *plan, const char **path) {
-  const struct record *r;
-  for (size_t at = 0; (r = plan_next(plan, OP_CGROUP_FOLDER, &at)) != NULL;) {
-    *path = r->f[1].text;
-    if (make_folders(*path, 0755, (r->f[2].number & FOLDER_CPUSET) != 0) == 0) continue;
-    /* Who may not make groups goes without, as long as no limit is asked for: that write fails. */
-    if ((r->f[2].number & FOLDER_MAY_FAIL) == 0 || (errno != EACCES && errno != EPERM && errno != ENOENT)) return -1;
-  }
-  return 0;
 }
 
 void join_cgroups(const struct plan *plan) {
@@ -172,6 +159,20 @@ int each_process(const struct plan *plan, void (*call)(pid_t, void *), void *con
 
 static void send_signal(pid_t pid, void *number) {
   if (pid > 1) kill(pid, *(int *)number);
+}
+
+int make_cgroups(const struct plan *plan, const char **path) {
+  const struct record *r;
+  for (size_t at = 0; (r = plan_next(plan, OP_CGROUP_FOLDER, &at)) != NULL;) {
+    *path = r->f[1].text;
+    if (make_folders(*path, 0755, (r->f[2].number & FOLDER_CPUSET) != 0) == 0) continue;
+    /* Who may not make groups goes without, as long as no limit is asked for: that write fails. */
+    if ((r->f[2].number & FOLDER_MAY_FAIL) == 0 || (errno != EACCES && errno != EPERM && errno != ENOENT)) return -1;
+  }
+  /* As for runc: allowed, but what belongs to the container and what does not can no longer be told apart. */
+  int none = 0, others = each_process(plan, send_signal, &none);
+  if (others > 0) remark("warning", "container's cgroup is not empty: %d process(es) are in it", others);
+  return 0;
 }
 
 void kill_cgroup(const struct plan *plan, int number) {

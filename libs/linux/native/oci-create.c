@@ -113,6 +113,7 @@ int command_create(struct front *front) {
   struct plan plan;
   unsigned char *bytes = ask_plan(front, NULL, PLAN_OCI_CREATE, &plan, &length);
   if (bytes == NULL) return 1;
+  if (cgroup_frozen(&plan)) return complain("container's cgroup unexpectedly frozen");
   if (make_container(front, rest[0], &c) != 0) return 1;
   c.plan = plan;
   c.planned = 1;

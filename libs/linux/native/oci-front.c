@@ -90,7 +90,7 @@ char **positional(struct front *front, const char *const *valued) {
     }
     if (value == NULL && at[1] != NULL) at++;
   }
-  front->rest = at;
+  front->rest = strcmp(front->command, "update") == 0 ? NULL : at; /* its options may come after the id, too */
   return *at != NULL && strcmp(*at, "--") == 0 ? at + 1 : at;
 }
 

@@ -32,7 +32,7 @@ const char *open_sources(const struct plan *plan, const char **path) {
   if ((sources = malloc((plan_count(plan, OP_ATTACH) + 1) * sizeof *sources)) == NULL) return "allocate";
   for (size_t at = 0; (r = plan_next(plan, OP_ATTACH, &at)) != NULL; index++) {
     unsigned map = (unsigned)r->f[11].number, flags = r->f[3].number & ATTACH_MAP_RECURSIVE ? AT_RECURSIVE : 0u;
-    int wanted = (r->f[3].number & ATTACH_BIND) != 0 && (outside || map != 0);
+    int wanted = (r->f[3].number & (ATTACH_BIND | ATTACH_REMOUNT)) == ATTACH_BIND && (outside || map != 0);
     /* The container's root may not reach or map it: done here, where the caller's rights hold; rootless it has no more. */
     sources[index] = wanted ? clone_source(r) : -1;
     *path = r->f[0].text;

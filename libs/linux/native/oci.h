@@ -11,7 +11,7 @@ struct front {
   const char *home; /* where this program lies: Node and the planner are found from there */
   const char *command;
   char **arguments; /* after the command, ended by NULL */
-  char **rest;      /* the first of them that is no option, once `positional` looked */
+  char **rest;      /* the first that is no option, once `positional` looked; NULL where options may be anywhere */
 };
 /* A container's folder below --root: `plan` (what was executed), `state` (which process), `start` (a socket). */
 struct container {
@@ -37,7 +37,7 @@ int remark(const char *level, const char *format, ...) __attribute__((format(pri
 /* The inside of a JSON string. */
 void write_json(FILE *to, const char *text);
 char *read_whole(int at, const char *path, size_t most, size_t *length);
-/* The value of `--name VALUE`, `--name=VALUE` or `-short VALUE` before the first positional argument, or NULL. */
+/* The value of `--name VALUE`, `--name=VALUE` or `-short VALUE`, or NULL. */
 const char *option_value(const struct front *front, const char *name, char short_name);
 int option_given(const struct front *front, const char *name, char short_name);
 /* The first argument that is neither an option nor the value of one of `valued` (letters or names, NULL ends). */

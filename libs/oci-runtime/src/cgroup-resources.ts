@@ -44,7 +44,7 @@ export function resourceRecords(
     records.push(['cgroupWrite', `${place.folder}/${file}`, String(value), mayFail ? 1 : 0])
   }
   checkDevices(resources)
-  if (layout.kind === 'v2') unifiedWrites(resources, write)
+  if (layout.kind === 'v2') unifiedWrites(resources, write, update)
   else {
     legacyWrites(resources, write, update)
     const key = Object.keys(resources.unified ?? {})[0]
@@ -64,15 +64,20 @@ export function resourceRecords(
 /** Nothing first, then the document's rules in their order, then what must work. An update without rules changes none. */
 function deviceRules(rules: DeviceRule[] | undefined, update: boolean): DeviceRule[] {
   if (update && !rules?.length) return []
-  return [{ allow: false, access: 'rwm' }, ...(rules ?? []), ...defaultDeviceRules]
+  return [{ allow: false, access: 'rwm' }, ...(rules ?? []).map(plainAccess), ...defaultDeviceRules]
+}
+
+/** As runc takes it: each of r, w and m once, and other letters beside them mean nothing. */
+function plainAccess(rule: DeviceRule): DeviceRule {
+  return { ...rule, access: [...'rwm'].filter((letter) => rule.access?.includes(letter)).join('') }
 }
 
 function checkDevices(resources: Resources): void {
   for (const [at, rule] of (resources.devices ?? []).entries()) {
     if (rule.type != null && rule.type !== '' && !Object.hasOwn(deviceTypes, rule.type))
       refuse([`linux.resources.devices.${at}.type: unknown ${JSON.stringify(rule.type)}`])
-    if (rule.access !== undefined && !/^[rwm]{0,3}$/.test(rule.access))
-      refuse([`linux.resources.devices.${at}.access: ${JSON.stringify(rule.access)} is not made of r, w, m`])
+    if (rule.access && !/[rwm]/.test(rule.access))
+      refuse([`linux.resources.devices.${at}.access: ${JSON.stringify(rule.access)} has none of r, w, m`])
   }
 }
 
@@ -86,6 +91,8 @@ function legacyWrites(resources: Resources, write: Write, update: boolean): void
   if (memory) {
     // A greater limit needs its swap raised first, a smaller one last.
     if (update && memory.swap != null) write('memory', 'memory.memsw.limit_in_bytes', memory.swap, true)
+    // No limit of memory alone is none of both.
+    else if (memory.limit === -1) write('memory', 'memory.memsw.limit_in_bytes', -1, true)
     write('memory', 'memory.limit_in_bytes', memory.limit)
     write('memory', 'memory.memsw.limit_in_bytes', memory.swap)
     write('memory', 'memory.soft_limit_in_bytes', memory.reservation)
@@ -102,8 +109,9 @@ function legacyWrites(resources: Resources, write: Write, update: boolean): void
     write('cpu', 'cpu.cfs_quota_us', cpu.quota || undefined)
     if (update && cpu.quota != null) write('cpu', 'cpu.cfs_period_us', cpu.period || undefined)
     write('cpu', 'cpu.cfs_burst_us', cpu.burst)
-    write('cpu', 'cpu.rt_period_us', cpu.realtimePeriod || undefined)
+    write('cpu', 'cpu.rt_period_us', cpu.realtimePeriod || undefined, update && !!cpu.realtimeRuntime)
     write('cpu', 'cpu.rt_runtime_us', cpu.realtimeRuntime || undefined)
+    if (update && cpu.realtimeRuntime) write('cpu', 'cpu.rt_period_us', cpu.realtimePeriod || undefined)
     write('cpu', 'cpu.idle', cpu.idle)
     write('cpuset', 'cpuset.cpus', cpu.cpus || undefined)
     write('cpuset', 'cpuset.mems', cpu.mems || undefined)
@@ -140,7 +148,7 @@ function legacyWrites(resources: Resources, write: Write, update: boolean): void
 /** `max` for the specification's -1. */
 const bytes = (value: number | null | undefined) => (value == null ? undefined : value < 0 ? 'max' : value)
 
-function unifiedWrites(resources: Resources, write: Write): void {
+function unifiedWrites(resources: Resources, write: Write, update: boolean): void {
   const { memory, cpu, pids, blockIO } = resources
   if (memory) {
     const { limit, swap } = memory
@@ -165,7 +173,10 @@ function unifiedWrites(resources: Resources, write: Write): void {
         'cpu.weight',
         1 + Math.floor(((Math.min(Math.max(shares, 2), 262144) - 2) * 9999) / 262142),
       )
-    if (quota || period) write('cpu', 'cpu.max', `${quota && quota > 0 ? quota : 'max'} ${period || 100000}`)
+    const max = quota && quota > 0 ? String(quota) : 'max'
+    // The quota alone leaves the kernel's period as it is, in a new group 100000.
+    if (period) write('cpu', 'cpu.max', `${max} ${period}`)
+    else if (quota) write('cpu', 'cpu.max', update ? max : `${max} 100000`)
     write('cpu', 'cpu.max.burst', cpu.burst)
     write('cpu', 'cpu.idle', cpu.idle)
     write('cpuset', 'cpuset.cpus', cpu.cpus || undefined)

@@ -11,12 +11,13 @@ export type ParsedLine = {
 
 /**
  * The command line as runc's users write it: `--name value`, `--name=value`, one dash or two, one-letter names, options before
- * the first argument only; `--` ends them. `short` maps letters to names.
+ * the first argument only, or with `anywhere` also after it; `--` ends them. `short` maps letters to names.
  */
 export function parseLine(
   args: readonly string[],
   kinds: OptionKinds,
   short: Readonly<Record<string, string>>,
+  { anywhere = false } = {},
 ): ParsedLine {
   const parsed: ParsedLine = { flags: new Set(), values: new Map(), lists: new Map(), rest: [] }
   let at = 0
@@ -26,7 +27,11 @@ export function parseLine(
       at++
       break
     }
-    if (!argument.startsWith('-') || argument === '-') break
+    if (!argument.startsWith('-') || argument === '-') {
+      if (!anywhere) break
+      parsed.rest.push(argument)
+      continue
+    }
     const [written = '', ...after] = argument.replace(/^--?/, '').split('=')
     const name = short[written] ?? written
     const kind = Object.hasOwn(kinds, name) ? kinds[name] : undefined
@@ -41,7 +46,7 @@ export function parseLine(
     if (kind === 'value') parsed.values.set(name, value)
     else parsed.lists.set(name, [...(parsed.lists.get(name) ?? []), value])
   }
-  parsed.rest = args.slice(at)
+  parsed.rest.push(...args.slice(at))
   return parsed
 }
 

@@ -199,6 +199,51 @@ test('an option that would have no effect here is refused, not swallowed', () =>
   )
 })
 
+test('letters of a device access count once, and others beside them not at all', () => {
+  const devices = (access: string) => [{ allow: true, type: 'c', major: 1, minor: 11, access }]
+  const made = (access: string) =>
+    those('cgroupWrite', config({}, { resources: { devices: devices(access) } }))[1]
+  expect(made('rwa')?.[1]).toBe('c 1:11 rw')
+  expect(made('mrrwr')?.[1]).toBe('c 1:11 rwm')
+  expect(made('')?.[1]).toBe('c 1:11 rwm')
+  expect(() => made('a')).toThrow('has none of r, w, m')
+})
+
+test('the options of an update may come after the id, and nothing it says is passed over', () => {
+  const update = (args: string[], more: Partial<FrontRequest> = {}, cpu = {}): unknown[] => {
+    const made = records(config({}, { resources: { cpu } }), more)
+    const base = made.find(([name]) => name === 'processJson')?.[1] as string
+    const plan = planUpdate({ ...request(''), ...more, command: 'update', args, base, document: undefined })
+    return decodePlan(plan).records.flatMap(([name, file, value]) =>
+      name === 'cgroupWrite' ? [`${file} ${value}`] : [],
+    )
+  }
+  const groups = '/sys/fs/cgroup'
+  expect(update(['c1', '--cpuset-cpus', '1'])).toEqual([`${groups}/cpuset/c1/cpuset.cpus 1`])
+  expect(update(['c1', '--cpu-period=9'])).toEqual([`${groups}/cpu,cpuacct/c1/cpu.cfs_period_us 9`])
+  // A period below the runtime that is still there is refused at first.
+  expect(update(['c1', '--cpu-rt-period', '9', '--cpu-rt-runtime', '3'])).toEqual([
+    `${groups}/cpu,cpuacct/c1/cpu.rt_period_us 9`,
+    `${groups}/cpu,cpuacct/c1/cpu.rt_runtime_us 3`,
+    `${groups}/cpu,cpuacct/c1/cpu.rt_period_us 9`,
+  ])
+  // Memory may have no limit only where memory and swap together have none.
+  expect(update(['c1', '--memory', '-1'])).toEqual([
+    `${groups}/memory/user/me/c1/memory.memsw.limit_in_bytes -1`,
+    `${groups}/memory/user/me/c1/memory.limit_in_bytes -1`,
+  ])
+  expect(() => update(['c1', 'c2'])).toThrow('one container id')
+  expect(() => update(['--cpu-period', '9'])).toThrow('one container id')
+  // The one file of v2 has both: what is not said stays.
+  const two = { mountinfo: unified, cgroup: '0::/\n' }
+  expect(update(['c1', '--cpuset-cpus', '1'], two)).toEqual([`${groups}/c1/cpuset.cpus 1`])
+  expect(update(['c1', '--cpu-period', '9000'], two, { quota: 5000 })).toEqual([
+    `${groups}/c1/cpu.max 5000 9000`,
+  ])
+  expect(update(['c1', '--cpu-period', '9000'], two)).toEqual([`${groups}/c1/cpu.max max 9000`])
+  expect(update(['c1', '--cpu-quota', '5000'], two)).toEqual([`${groups}/c1/cpu.max 5000`])
+})
+
 test('a label of mounts goes to file systems that keep none of their own', () => {
   const mounts = ['tmpfs', 'proc'].map((type) => ({ destination: `/${type}`, type, options: ['x=1'] }))
   const made = those('attach', config({ mounts }, { mountLabel: 'a:b:c,d' }))

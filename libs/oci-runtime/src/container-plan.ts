@@ -19,6 +19,7 @@ export type ExecBase = {
   layout: CgroupLayout
   folders: Folders
   memory?: { limit?: number | null; swap?: number | null }
+  cpu?: { quota?: number | null }
   personality?: Config['linux']['personality']
   rootless?: boolean
 }
@@ -71,6 +72,7 @@ export function planContainer(request: FrontRequest): Planned {
     layout,
     folders,
     memory: resources.memory ?? {},
+    cpu: { quota: resources.cpu?.quota },
     personality: config.linux.personality,
     rootless: request.rootless,
   }

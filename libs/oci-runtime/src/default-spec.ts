@@ -1,7 +1,16 @@
 const capabilities = ['CAP_AUDIT_WRITE', 'CAP_KILL', 'CAP_NET_BIND_SERVICE']
 
-/** What `spec` writes: a shell in `rootfs`, as runc's does. `ids` makes it one for a user without privileges. */
-export function defaultSpec(ids?: { uid: number; gid: number }): object {
+/**
+ * What `spec` writes: a shell in `rootfs`, as runc's does. `ids` makes it one for a user without privileges; a cgroup namespace is
+ * for hosts with cgroup v2, where runc's has one.
+ */
+export function defaultSpec({
+  ids,
+  cgroupNamespace,
+}: {
+  ids?: { uid: number; gid: number }
+  cgroupNamespace: boolean
+}): object {
   const sysfs = {
     destination: '/sys',
     type: 'sysfs',
@@ -14,7 +23,14 @@ export function defaultSpec(ids?: { uid: number; gid: number }): object {
     source: '/sys',
     options: ['rbind', 'nosuid', 'noexec', 'nodev', 'ro'],
   }
-  const namespaces = ['pid', ...(ids ? ['user'] : ['network']), 'ipc', 'uts', 'mount', 'cgroup']
+  const namespaces = [
+    'pid',
+    ...(ids ? ['user'] : ['network']),
+    'ipc',
+    'uts',
+    'mount',
+    ...(cgroupNamespace ? ['cgroup'] : []),
+  ]
   return {
     ociVersion: '1.2.0',
     process: {

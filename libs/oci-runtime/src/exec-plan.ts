@@ -167,7 +167,8 @@ const updateOptions = {
 
 /** `update`: new limits from flags or from a document, for the folders that `create` made. */
 export function planUpdate(request: FrontRequest): Buffer {
-  const line = parseLine(request.args, updateOptions, { r: 'resources' })
+  const line = parseLine(request.args, updateOptions, { r: 'resources' }, { anywhere: true })
+  if (line.rest.length !== 1) refuse([`update: one container id, not ${JSON.stringify(line.rest)}`])
   const base = JSON.parse(request.base ?? '{}') as ExecBase
   const given = request.document === undefined ? resourcesOf(line) : parseResources(request.document)
   if (given.memory?.checkBeforeUpdate)
@@ -176,7 +177,9 @@ export function planUpdate(request: FrontRequest): Buffer {
   const memory = given.memory
     ? { ...given.memory, limit: given.memory.limit ?? base.memory?.limit }
     : undefined
-  const resources: Resources = { ...given, memory: base.layout.kind === 'v2' ? memory : given.memory }
+  // And it takes no period without a quota: a period alone keeps what `create` was told.
+  const cpu = given.cpu?.period ? { ...given.cpu, quota: given.cpu.quota ?? base.cpu?.quota } : given.cpu
+  const resources: Resources = base.layout.kind === 'v2' ? { ...given, memory, cpu } : given
   const records = resourceRecords(resources, base.layout, base.folders, {
     update: true,
     rootless: base.rootless ?? false,

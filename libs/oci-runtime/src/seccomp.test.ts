@@ -59,6 +59,30 @@ test('numbers of another architecture or of x32 do not slip through', () => {
   expect(runFilter(all, { nr: 0x40000000 + 83 })).toBe(errno(1))
 })
 
+test('where calls get an errno by default, those newer than any in the profile do not exist', () => {
+  const refusing = (more: Partial<Seccomp>) => compile({ defaultAction: 'SCMP_ACT_ERRNO', ...more })
+  const syscalls = [
+    { names: ['read', 'mkdir'], action: 'SCMP_ACT_ALLOW' },
+    { names: ['rmdir'], action: 'SCMP_ACT_ERRNO' },
+  ]
+  const filter = refusing({
+    syscalls,
+    architectures: ['SCMP_ARCH_X86_64', 'SCMP_ARCH_X86', 'SCMP_ARCH_X32'],
+  })
+  const says = (nr: number, arch = x86): number => runFilter(filter, { nr, arch })
+  expect([0, 83].map((nr) => says(nr))).toEqual([allow, allow])
+  expect([1, 82, 84].map((nr) => says(nr))).toEqual([errno(1), errno(1), errno(1)])
+  expect([85, 1000, 0x3fffffff].map((nr) => says(nr))).toEqual([errno(38), errno(38), errno(38)])
+  // Each architecture by its own numbers: mkdir is 39 and rmdir 40 of i386.
+  expect([39, 40, 41].map((nr) => says(nr, i386))).toEqual([allow, errno(1), errno(38)])
+  expect([83, 84, 85].map((nr) => says(0x40000000 + nr))).toEqual([allow, errno(1), errno(38)])
+  // The errno of the profile is for calls that it could have named; a profile that names none says nothing of age.
+  expect(runFilter(refusing({ defaultErrnoRet: 6, syscalls }), { nr: 1 })).toBe(errno(6))
+  expect(runFilter(refusing({ defaultErrnoRet: 6, syscalls }), { nr: 85 })).toBe(errno(38))
+  expect(runFilter(refusing({}), { nr: 85 })).toBe(errno(1))
+  expect(runFilter(compile({ defaultAction: 'SCMP_ACT_KILL', syscalls }), { nr: 85 })).toBe(0)
+})
+
 const cases: [string, bigint, bigint, [bigint, boolean][]][] = [
   [
     'SCMP_CMP_EQ',

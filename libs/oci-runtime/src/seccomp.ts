@@ -19,6 +19,7 @@ const withValue = new Set(['SCMP_ACT_ERRNO', 'SCMP_ACT_TRACE'])
 export const seccompActions = Object.keys(actions)
 
 const EPERM = 1
+const ENOSYS = 38
 const x32Bit = 0x40000000
 
 /** `AUDIT_ARCH_*` and the table of each architecture whose calls the host may see. Others can never match. */
@@ -58,6 +59,8 @@ export const seccompOperators = [
 type Condition = { index: number; op: (typeof seccompOperators)[number]; value: bigint; valueTwo: bigint }
 /** What one call number leads to: the first whose conditions all hold decides. */
 type Rule = { conditions: Condition[]; result: number }
+/** The calls of one architecture by number, and the greatest number that the profile names, if it names any. */
+type Rules = { byNumber: Map<number, Rule[]>; last: number | undefined }
 
 export type SeccompProgram = { flags: number; filter: Buffer; listenerPath: string; listenerMetadata: string }
 
@@ -139,16 +142,18 @@ function resultOf(action: string, value: number | null | undefined): number {
   return withValue.has(action) ? (base | (value ?? EPERM)) >>> 0 : base
 }
 
-function rulesOf(seccomp: Seccomp, table: SyscallTable, bit: number, fallback: number): Map<number, Rule[]> {
+function rulesOf(seccomp: Seccomp, table: SyscallTable, bit: number, fallback: number): Rules {
   const numbers = syscallNumbers(table)
   const rules = new Map<number, Rule[]>()
+  let last: number | undefined
   for (const entry of seccomp.syscalls ?? []) {
     const result = resultOf(entry.action, entry.errnoRet)
-    if (result === fallback) continue
     for (const name of entry.names) {
       const number = numbers.get(name)
       // A call this architecture does not have is no mistake: profiles are written for many.
       if (number === undefined) continue
+      last = Math.max(last ?? 0, number + bit)
+      if (result === fallback) continue
       const here = rules.get(number + bit) ?? []
       rules.set(number + bit, here)
       for (const conditions of alternatives(entry.args ?? [])) here.push({ conditions, result })
@@ -159,7 +164,7 @@ function rulesOf(seccomp: Seccomp, table: SyscallTable, bit: number, fallback: n
     const always = list.findIndex((rule) => rule.conditions.length === 0)
     if (always >= 0) list.length = always + 1
   }
-  return rules
+  return { byNumber: rules, last }
 }
 
 /** All conditions must hold, except that several on one argument are alternatives, as libseccomp's users take it. */
@@ -172,14 +177,23 @@ function alternatives(args: NonNullable<NonNullable<Seccomp['syscalls']>[number]
   return repeated ? conditions.map((condition) => [condition]) : [conditions]
 }
 
-/** A binary search over ranges of numbers that lead to the same. */
-function decide(assembler: Assembler, rules: Map<number, Rule[]>, fallback: number): void {
+/**
+ * A binary search over ranges of numbers that lead to the same. Calls newer than any that the profile names are answered as a kernel
+ * without them does, where others get an errno: programs then use what came before, as with runc.
+ */
+function decide(assembler: Assembler, { byNumber, last }: Rules, fallback: number): void {
   const ranges: { from: number; rules: Rule[] }[] = [{ from: 0, rules: [] }]
-  for (const number of [...rules.keys()].sort((a, b) => a - b)) {
-    const last = ranges.at(-1)!
-    if (last.from === number) ranges.pop()
-    ranges.push({ from: number, rules: rules.get(number)! }, { from: number + 1, rules: [] })
+  const add = (from: number, rules: Rule[]) => {
+    if (ranges.at(-1)!.from === from) ranges.pop()
+    ranges.push({ from, rules })
   }
+  for (const number of [...byNumber.keys()].sort((a, b) => a - b)) {
+    add(number, byNumber.get(number)!)
+    add(number + 1, [])
+  }
+  const refuses = actions['SCMP_ACT_ERRNO']!
+  if (last !== undefined && (fallback & 0xffff0000) === refuses)
+    add(last + 1, [{ conditions: [], result: refuses | ENOSYS }])
   const merged = ranges.filter((range, at) => at === 0 || key(range.rules) !== key(ranges[at - 1]!.rules))
   search(assembler, merged, fallback)
 }

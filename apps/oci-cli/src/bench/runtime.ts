@@ -68,12 +68,8 @@ function makeBundle(base: string, busybox: string, name: string, args: string[])
   for (const folder of ['proc', 'dev', 'sys', 'tmp']) mkdirSync(join(bundle, 'rootfs', folder))
   copyFileSync(busybox, join(bundle, 'rootfs/bin/busybox'))
   for (const applet of ['true', 'sleep', 'sh']) symlinkSync('busybox', join(bundle, 'rootfs/bin', applet))
-  const spec = defaultSpec() as {
-    process: object
-    mounts: { type: string }[]
-    linux: { namespaces: { type: string }[] }
-  }
   // No cgroup mount nor namespace: crun refuses both on a hybrid host.
+  const spec = defaultSpec({ cgroupNamespace: false }) as { process: object; mounts: { type: string }[] }
   const config = {
     ...spec,
     // What Debian's crun still takes.
@@ -81,7 +77,6 @@ function makeBundle(base: string, busybox: string, name: string, args: string[])
     hostname: name,
     process: { ...spec.process, terminal: false, args, rlimits: [] },
     mounts: spec.mounts.filter((mount) => mount.type !== 'cgroup'),
-    linux: { ...spec.linux, namespaces: spec.linux.namespaces.filter(({ type }) => type !== 'cgroup') },
   }
   writeFileSync(join(bundle, 'config.json'), JSON.stringify(config))
   return bundle
