@@ -50,6 +50,11 @@ const portNumber = (text: string): number => {
   if (number > 65_535) throw new InvalidArgumentError('must be a port, up to 65535')
   return number
 }
+const daysNumber = (text: string): number => {
+  const number = positiveNumber(text)
+  if (number > 36_500) throw new InvalidArgumentError('must be at most 36500, which is a hundred years')
+  return number
+}
 const stateOption = (): Option =>
   new Option('--state <dir>', 'folder of the cluster (default: kiln/default below the state directory)')
 const jsonOption = (): Option => new Option('--json', 'print JSON').default(false)
@@ -324,7 +329,7 @@ release
   .command('sign')
   .argument('<dir>', 'folder of a built release')
   .requiredOption('--key <file>', 'Ed25519 key, PKCS8 PEM')
-  .option('--days <n>', 'how long it may be installed', wholeNumber, 365)
+  .option('--days <n>', 'how long it may be installed', daysNumber, 365)
   .description('set its end and sign it')
   .action((folder, options) => signRelease({ ...options, folder }, context))
 

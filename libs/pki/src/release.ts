@@ -19,12 +19,20 @@ export function createReleaseKey(): ReleaseKey {
 
 /** Public half (SPKI PEM) of a release key, for `/etc/kiln/release-keys`. */
 export function releasePublicKey(privateKeyPem: string): string {
-  return createPublicKey(createPrivateKey(privateKeyPem)).export({ type: 'spki', format: 'pem' }) as string
+  return createPublicKey(releaseSignKey(privateKeyPem)).export({ type: 'spki', format: 'pem' }) as string
+}
+
+function releaseSignKey(pem: string) {
+  try {
+    return createPrivateKey(pem)
+  } catch (cause) {
+    throw new Fault('RELEASE_KEY_INVALID', 'the release key is not a private key in PEM', { cause })
+  }
 }
 
 /** Content of `manifest.json.sig`: base64 of the Ed25519 signature over exactly these bytes. */
 export function signManifest(manifest: Uint8Array, privateKeyPem: string): string {
-  const key = createPrivateKey(privateKeyPem)
+  const key = releaseSignKey(privateKeyPem)
   if (key.asymmetricKeyType !== 'ed25519') {
     throw new Fault(
       'RELEASE_KEY_INVALID',

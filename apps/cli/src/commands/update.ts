@@ -20,11 +20,7 @@ export async function publish(
   let version = options.version
   if (options.image) {
     const key = await releaseKeyOf(state)
-    const staged = await stageRelease(state, options.image, key.privateKey)
-    if (version !== undefined && version !== staged) {
-      throw new Fault('USAGE', `${options.image} holds version ${staged}, not ${version}`)
-    }
-    version = staged
+    version = await stageRelease(state, options.image, key.privateKey, version)
   }
   if (version === undefined) throw new Fault('USAGE', 'name a version, or a folder with --image')
   const group = options.group ?? labGroup

@@ -1,5 +1,5 @@
 import { existsSync } from 'node:fs'
-import { copyFile, link, mkdir, readFile, rm } from 'node:fs/promises'
+import { copyFile, link, mkdir, readFile, rename, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { createReleaseKey, releasePublicKey, signManifest } from '@kiln/pki'
 import { ReleaseManifest } from '@kiln/schemas'
@@ -21,12 +21,7 @@ export function signedManifest(at: { manifest: string; key: string; now: Date; d
   manifest: string
   signature: string
 } {
-  let parsed: ReleaseManifest
-  try {
-    parsed = ReleaseManifest.parse(JSON.parse(at.manifest))
-  } catch (cause) {
-    throw new Fault('RELEASE_MANIFEST_INVALID', 'the manifest of the release cannot be read', { cause })
-  }
+  const parsed = parseManifest(at.manifest)
   const expiresAt = new Date(at.now.getTime() + at.days * dayMs).toISOString()
   const manifest = JSON.stringify({ ...parsed, expiresAt }, null, 2) + '\n'
   return { manifest, signature: signManifest(Buffer.from(manifest), at.key) + '\n' }
@@ -35,12 +30,7 @@ export function signedManifest(at: { manifest: string; key: string; now: Date; d
 /** Signs the release in a folder: writes the manifest with its new end, then the signature. */
 export async function signReleaseFolder(folder: string, key: string, days = signedDays): Promise<void> {
   const path = join(folder, 'manifest.json')
-  let manifest: string
-  try {
-    manifest = await readFile(path, 'utf8')
-  } catch (cause) {
-    throw new Fault('RELEASE_UNKNOWN', `no release in ${folder}`, { cause })
-  }
+  const manifest = await readManifest(folder)
   const signed = signedManifest({ manifest, key, now: new Date(), days })
   await rm(`${path}.sig`, { force: true })
   await atomicWrite(path, signed.manifest)
@@ -59,21 +49,55 @@ export async function releaseKeyOf(state: StateFolder): Promise<{ privateKey: st
 }
 
 /**
- * Puts a built release below the boot server's assets and signs it there. Large parts are hard links where the file
- * system allows it.
+ * Puts a built release below the boot server's assets, signed; one of that version is replaced as a whole, or not at all. Large parts are
+ * hard links where the file system allows it. `expected` is the version it must have.
  */
-export async function stageRelease(state: StateFolder, imageFolder: string, key: string): Promise<string> {
-  const manifest = ReleaseManifest.parse(
-    JSON.parse(await readFile(join(imageFolder, 'manifest.json'), 'utf8')),
-  )
-  const target = join(state.assets, 'releases', manifest.version)
-  await mkdir(target, { recursive: true })
-  for (const { name } of manifest.parts) {
-    const path = join(target, name)
-    await rm(path, { force: true })
-    await link(join(imageFolder, name), path).catch(() => copyFile(join(imageFolder, name), path))
+export async function stageRelease(
+  state: StateFolder,
+  imageFolder: string,
+  key: string,
+  expected?: string,
+): Promise<string> {
+  const { version, parts } = parseManifest(await readManifest(imageFolder))
+  if (expected !== undefined && version !== expected)
+    throw new Fault('USAGE', `${imageFolder} holds version ${version}, not ${expected}`)
+  const target = join(state.assets, 'releases', version)
+  const staging = join(state.bootData, `staging-${version}`)
+  await rm(staging, { recursive: true, force: true })
+  await mkdir(staging, { recursive: true })
+  try {
+    for (const { name } of parts) {
+      const from = join(imageFolder, name)
+      const place = join(staging, name)
+      await link(from, place)
+        .catch(() => copyFile(from, place))
+        .catch((cause: unknown) => {
+          throw new Fault('RELEASE_UNKNOWN', `the release in ${imageFolder} has no ${name}`, { cause })
+        })
+    }
+    await copyFile(join(imageFolder, 'manifest.json'), join(staging, 'manifest.json'))
+    await signReleaseFolder(staging, key)
+    await mkdir(join(target, '..'), { recursive: true })
+    await rm(target, { recursive: true, force: true })
+    await rename(staging, target)
+  } finally {
+    await rm(staging, { recursive: true, force: true })
   }
-  await copyFile(join(imageFolder, 'manifest.json'), join(target, 'manifest.json'))
-  await signReleaseFolder(target, key)
-  return manifest.version
+  return version
+}
+
+async function readManifest(folder: string): Promise<string> {
+  try {
+    return await readFile(join(folder, 'manifest.json'), 'utf8')
+  } catch (cause) {
+    throw new Fault('RELEASE_UNKNOWN', `no release in ${folder}`, { cause })
+  }
+}
+
+function parseManifest(text: string): ReleaseManifest {
+  try {
+    return ReleaseManifest.parse(JSON.parse(text))
+  } catch (cause) {
+    throw new Fault('RELEASE_MANIFEST_INVALID', 'the manifest of the release cannot be read', { cause })
+  }
 }

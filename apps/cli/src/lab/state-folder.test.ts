@@ -60,6 +60,21 @@ test('a folder with anything else is neither taken nor removed', async () => {
   await expect(down({ state: root, keep: false }, context)).rejects.toMatchObject({ code: 'CLUSTER_UNKNOWN' })
   expect(readdirSync(root).sort()).toEqual(['boot', 'machines', 'precious'])
 
+  // Neither a lock of another program nor a record that happens to have our name makes a folder Kiln's.
+  for (const [name, text] of [
+    ['lock.mdb', ''],
+    ['lab.json', '{"rooms": 3}'],
+  ] as const) {
+    const other = stateFolder(join(base, `foreign-${name}`), {})
+    mkdirSync(other.root)
+    writeFileSync(join(other.root, name), text)
+    expect(() => createStateFolder(other)).toThrow(expect.objectContaining({ code: 'STATE_FOLDER' }))
+    await expect(down({ state: other.root, keep: false }, context)).rejects.toMatchObject({
+      code: 'CLUSTER_UNKNOWN',
+    })
+    expect(readdirSync(other.root)).toEqual([name])
+  }
+
   const own = folder('own')
   await writeLab(own, lab)
   // Twice is no harm, and neither is a half-written record.

@@ -122,10 +122,16 @@ export function createStateFolder(state: StateFolder): void {
 
 /** Whether a folder is Kiln's: by its mark, or by the record of a cluster that an earlier version made. */
 export function isStateFolder(state: StateFolder): boolean {
-  return existsSync(join(state.root, markerName)) || readLab(state) !== undefined
+  if (existsSync(join(state.root, markerName))) return true
+  try {
+    return readLab(state) !== undefined
+  } catch {
+    return false
+  }
 }
 
-const isLockName = (name: string): boolean => /^lock(\.|$)/.test(name)
+/** What state-lock.ts writes. */
+const isLockName = (name: string): boolean => /^lock(\.\d+(\.dead)?)?$/.test(name)
 
 /** Removes everything of a cluster; the folder stays, with its mark and its lock, and with what is not Kiln's. */
 export async function removeCluster(state: StateFolder): Promise<void> {
@@ -222,9 +228,13 @@ function readRecord<T>(path: string, schema: z.ZodType<T>): T | undefined {
   try {
     return schema.parse(JSON.parse(readFileSync(path, 'utf8')))
   } catch (cause) {
-    throw new Fault('STATE_INVALID', `${path} cannot be read`, {
+    const why =
+      cause instanceof z.ZodError
+        ? cause.issues.slice(0, 3).map(({ path: at, message }) => `${at.join('.')}: ${message}`)
+        : ['it is not JSON']
+    throw new Fault('STATE_INVALID', `${path} cannot be read: ${why.join('; ')}`, {
       cause,
-      remedy: 'remove the cluster with: kiln down',
+      remedy: 'remove the cluster with: kiln down, or, if this is none, choose another folder with --state',
     })
   }
 }
