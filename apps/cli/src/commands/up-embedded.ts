@@ -12,10 +12,11 @@ import { startLabHost, stopLabHost } from '../lab/lab-processes.ts'
 import { firstVersion, releaseKeyOf, secondVersion, stageRelease } from '../lab/release.ts'
 import {
   createStateFolder,
+  type Found,
+  findCluster,
   type LabRecord,
   readLab,
   removeCluster,
-  runningHost,
   type StateFolder,
   stateFolder,
   writeLab,
@@ -59,48 +60,51 @@ export async function upEmbedded(
         remedy: 'remove it with: kiln down, or choose another folder with --state',
       })
     }
-    if (before && runningHost(state)) {
+    const found = findCluster(state)
+    if (before?.complete && found?.from === 'running') {
       context.note('the cluster runs already')
       return await summarise(state, before)
     }
-    await stopLabHost(state, 0)
-    const resumed = before?.complete ? before : undefined
-    if (!resumed) await removeCluster(state)
-    return await startEmbedded(state, resumed, options, context)
+    if (found?.from === 'running') context.note('a cluster is on its way here already; this goes on with it')
+    else if (before && !found) context.note('the cluster here never was whole; it is made anew')
+    if (found?.from !== 'running') await stopLabHost(state, 0)
+    if (!found) await removeCluster(state)
+    return await startEmbedded(state, found, options, context)
   })
 }
 
 async function startEmbedded(
   state: StateFolder,
-  resumed: LabRecord | undefined,
+  found: Found,
   options: { nodes: number; keep: boolean; json: boolean },
   context: CommandContext,
 ): Promise<ClusterSummary> {
   const started = performance.now()
-  const lab = resumed ?? (await planEmbedded(options.nodes))
+  const lab = found?.lab ?? (await planEmbedded(options.nodes))
   const boot = new BootClient(state, lab)
   let summary: ClusterSummary | undefined
   const at = { state, lab, signal: context.signal, podPhase: 'Refused' as const }
-  const steps: Step[] = [
-    {
-      title: 'State folder',
-      run: async () => {
-        checkMemory(lab.machines.length * memoryMiBPerNode)
-        checkDisk(state.root, lab.machines.length * diskMiBPerNode)
-        await checkPort(lab.bootPort, 'the boot server')
-        await checkPort(lab.bootTlsPort, "the boot server's TLS")
-        if (!resumed) await prepareEmbedded(state, lab)
-        return state.root
-      },
+  const folder: Step = {
+    title: 'State folder',
+    run: async () => {
+      checkMemory(lab.machines.length * memoryMiBPerNode)
+      checkDisk(state.root, lab.machines.length * diskMiBPerNode)
+      await checkPort(lab.bootPort, 'the boot server')
+      await checkPort(lab.bootTlsPort, "the boot server's TLS")
+      if (!found) await prepareEmbedded(state, lab)
+      return state.root
     },
+  }
+  const steps: Step[] = [
+    ...(found?.from === 'running' ? [] : [folder]),
     {
       title: 'Simulated machines, from empty disks over HTTP',
       run: async (report) => {
-        if (resumed) await keepOldConsoles(state, lab)
-        await startLabHost(state, context.signal)
+        if (found?.from === 'disks') await keepOldConsoles(state, lab)
+        if (found?.from !== 'running') await startLabHost(state, context.signal)
         const running = async (): Promise<ReadonlySet<string>> =>
           new Set((await labStatus(state.control)).machines.map(({ name }) => name))
-        const records = async () => (resumed ? [] : await boot.machines())
+        const records = async () => (found?.from === 'disks' ? [] : await boot.machines())
         await watchUntilReady({ ...at, records, running, report, timeoutMs: readyTimeoutMs })
         return `${lab.machines.length} ready after ${Math.round((performance.now() - started) / 1000)} s`
       },

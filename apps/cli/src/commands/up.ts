@@ -12,10 +12,11 @@ import { startLabHost, stopLabHost } from '../lab/lab-processes.ts'
 import { firstVersion, releaseKeyOf, stageRelease } from '../lab/release.ts'
 import {
   createStateFolder,
+  type Found,
+  findCluster,
   type LabRecord,
   readLab,
   removeCluster,
-  runningHost,
   type StateFolder,
   stateFolder,
   writeLab,
@@ -57,56 +58,64 @@ export async function up(options: UpOptions, context: CommandContext): Promise<C
         remedy: 'remove it with: kiln down, or choose another folder with --state',
       })
     }
-    if (before && runningHost(state)) {
+    const found = findCluster(state)
+    if (before?.complete && found?.from === 'running') {
       context.note('the cluster runs already')
       return await summarise(state, before)
     }
+    if (found?.from === 'running') context.note('a cluster is on its way here already; this goes on with it')
+    else if (before && !found) context.note('the cluster here never was whole; it is made anew')
     // Left by an owner that was killed: its machines would hold ports and disks.
-    await stopLabHost(state, 0)
-    const resumed = before?.complete ? before : undefined
-    if (!resumed) await removeCluster(state)
-    return await startCluster(state, resumed, options, context)
+    if (found?.from !== 'running') await stopLabHost(state, 0)
+    if (!found) await removeCluster(state)
+    return await startCluster(state, found, options, context)
   })
 }
 
 async function startCluster(
   state: StateFolder,
-  resumed: LabRecord | undefined,
+  found: Found,
   options: UpOptions,
   context: CommandContext,
 ): Promise<ClusterSummary> {
   const started = performance.now()
-  const lab = resumed ?? (await planLab(options))
+  const lab = found?.lab ?? (await planLab(options))
   let summary: ClusterSummary | undefined
   const running = async (): Promise<ReadonlySet<string>> => {
     const { machines } = await labStatus(state.control)
     return new Set(machines.filter(({ power }) => power === 'on').map(({ name }) => name))
   }
-  const steps: Step[] = [
-    {
-      title: 'Host',
-      run: async (report) => {
-        const installed = await ensureHostPackages(packageHost(context.environment), report)
-        checkMemory(lab.machines.length * (lab.memoryMiB + qemuOverheadMiB))
-        checkDisk(state.root, resumed ? 500 : lab.machines.length * diskMiBPerMachine + buildDiskMiB)
-        await checkPort(lab.bootPort, 'the boot server')
-        await checkPort(lab.bootTlsPort, "the boot server's TLS")
-        lab.accelerator = await chooseAccelerator()
-        return [installed, `${lab.accelerator}`].filter(Boolean).join(', ')
-      },
+  const host: Step = {
+    title: 'Host',
+    run: async (report) => {
+      const installed = await ensureHostPackages(packageHost(context.environment), report)
+      checkMemory(lab.machines.length * (lab.memoryMiB + qemuOverheadMiB))
+      checkDisk(state.root, found ? 500 : lab.machines.length * diskMiBPerMachine + buildDiskMiB)
+      await checkPort(lab.bootPort, 'the boot server')
+      await checkPort(lab.bootTlsPort, "the boot server's TLS")
+      lab.accelerator = await chooseAccelerator()
+      return [installed, `${lab.accelerator}`].filter(Boolean).join(', ')
     },
-    ...(resumed ? [] : installSteps(state, lab, context)),
+  }
+  const titles = {
+    running: 'Machines, on their way',
+    disks: 'Machines, from their disks',
+    nothing: 'Machines, from empty disks over the network',
+  }
+  const steps: Step[] = [
+    ...(found?.from === 'running' ? [] : [host]),
+    ...(found ? [] : installSteps(state, lab, context)),
     {
-      title: resumed ? 'Machines, from their disks' : 'Machines, from empty disks over the network',
+      title: titles[found?.from ?? 'nothing'],
       run: async (report) => {
-        if (resumed) await keepOldConsoles(state, lab)
-        await startLabHost(state, context.signal)
+        if (found?.from === 'disks') await keepOldConsoles(state, lab)
+        if (found?.from !== 'running') await startLabHost(state, context.signal)
         const boot = new BootClient(state, lab)
         await watchUntilReady({
           state,
           lab,
           // Of a resumed cluster the boot server still tells the last boot's stages.
-          records: async () => (resumed ? [] : await boot.machines()),
+          records: async () => (found?.from === 'disks' ? [] : await boot.machines()),
           running,
           report,
           timeoutMs: options.timeoutSeconds * 1000,

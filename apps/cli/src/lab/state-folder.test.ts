@@ -8,6 +8,7 @@ import { down } from '../commands/down.ts'
 import { planMachine } from './lab-plan.ts'
 import {
   createStateFolder,
+  findCluster,
   readLab,
   refuseOtherShape,
   requireLab,
@@ -126,6 +127,26 @@ test('a process that only has the recorded number is no running cluster', () => 
     JSON.stringify({ host: { ...host, startTicks: host.startTicks - 1 }, others: {} }),
   )
   expect(runningHost(state)).toBeUndefined()
+})
+
+test('a cluster that never was whole is gone on with while it runs, and otherwise counts as none', async () => {
+  const state = folder('unfinished')
+  const host = identifyProcess(process.pid)!
+  const runs = (now: boolean): void =>
+    now
+      ? writeFileSync(state.processes, JSON.stringify({ host, others: {} }))
+      : rmSync(state.processes, { force: true })
+  expect(findCluster(state)).toBeUndefined()
+  for (const [complete, running, from] of [
+    [false, false, undefined],
+    [false, true, 'running'],
+    [true, false, 'disks'],
+    [true, true, 'running'],
+  ] as const) {
+    await writeLab(state, { ...lab, complete })
+    runs(running)
+    expect(findCluster(state)?.from).toBe(from)
+  }
 })
 
 test('two commands do not work on one cluster', async () => {

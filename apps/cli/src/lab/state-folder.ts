@@ -197,6 +197,16 @@ export function runningHost(state: StateFolder): ProcessIdentity | undefined {
   return host && isAlive(host) ? host : undefined
 }
 
+/** What `up` finds: no cluster, one that was whole and is switched off, or one whose owner runs. */
+export type Found = { lab: LabRecord; from: 'disks' | 'running' } | undefined
+
+/** A cluster that never was whole counts as long as it runs: its `up` was killed, or left it with --keep. */
+export function findCluster(state: StateFolder): Found {
+  const lab = readLab(state)
+  if (lab && runningHost(state)) return { lab, from: 'running' }
+  return lab?.complete ? { lab, from: 'disks' } : undefined
+}
+
 /** Whether the cluster of a folder runs now. */
 export function clusterRuns(given: string | undefined, environment: NodeJS.ProcessEnv): boolean {
   return runningHost(stateFolder(given, environment)) !== undefined
