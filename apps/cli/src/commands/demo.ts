@@ -150,7 +150,8 @@ async function loseLeader(
   const before = (await summarise(state, lab, store)).leader
   if (!before) throw new Fault('STORE_NO_LEADER', 'the store has no leader')
   const started = performance.now()
-  await askLab(state.control, { command: 'power', machine: before, action: 'off' })
+  const power = (action: 'on' | 'off') => askLab(state.control, { command: 'power', machine: before, action })
+  await power('off')
   try {
     for (;;) {
       const { leader } = await summarise(state, lab, store)
@@ -161,10 +162,14 @@ async function loseLeader(
       }
       await new Promise((resolve) => setTimeout(resolve, 250))
     }
-    return Math.round((performance.now() - started) / 100) / 10
-  } finally {
-    await askLab(state.control, { command: 'power', machine: before, action: 'on' })
+  } catch (error) {
+    // Whatever failed is to be told, not that it stays off as well.
+    await power('on').catch(() => undefined)
+    throw error
   }
+  const seconds = Math.round((performance.now() - started) / 100) / 10
+  await power('on')
+  return seconds
 }
 
 /** One minor version above the newest that runs. */

@@ -153,8 +153,8 @@ export async function removeCluster(state: StateFolder): Promise<void> {
 /** After `removeCluster`, by whoever holds the lock: the folder goes too, unless it holds what is not Kiln's; answers that. */
 export async function removeStateFolder(state: StateFolder): Promise<string[]> {
   const foreign = readdirSync(state.root).filter((name) => name !== markerName && !isLockName(name))
-  await rm(join(state.root, markerName), { force: true })
   if (foreign.length === 0) await rm(state.root, { recursive: true, force: true })
+  else await rm(join(state.root, markerName))
   return foreign
 }
 
