@@ -154,7 +154,7 @@ export async function removeCluster(state: StateFolder): Promise<void> {
 export async function removeStateFolder(state: StateFolder): Promise<string[]> {
   const foreign = readdirSync(state.root).filter((name) => name !== markerName && !isLockName(name))
   if (foreign.length === 0) await rm(state.root, { recursive: true, force: true })
-  else await rm(join(state.root, markerName))
+  else await rm(join(state.root, markerName), { force: true })
   return foreign
 }
 
