@@ -1,25 +1,15 @@
 import { setTimeout } from 'node:timers/promises'
 import type { ExecBase } from '@kiln/oci-runtime'
+import { goDurationMs } from '@kiln/service'
 import { oomKills, readContainer, statistics } from './statistics.ts'
 
-const unitsMs: Readonly<Record<string, number>> = {
-  ns: 1e-6,
-  us: 1e-3,
-  µs: 1e-3,
-  ms: 1,
-  s: 1e3,
-  m: 6e4,
-  h: 36e5,
-}
 const intervalMsMin = 100
 /** How often is looked whether something was killed for want of memory. */
 const watchMs = 250
 
 /** A duration as Go writes it: `100ms`, `1m30s`; a number alone is seconds. */
 export function durationMs(text: string): number | undefined {
-  const parts = [...text.matchAll(/(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h|$)/g)]
-  if (parts.length === 0 || parts.map(([part]) => part).join('') !== text) return undefined
-  return parts.reduce((sum, [, value, unit]) => sum + Number(value) * unitsMs[unit || 's']!, 0)
+  return /^\d+(\.\d+)?$/.test(text) ? Number(text) * 1000 : goDurationMs(text)
 }
 
 /** `events`: a line of statistics each interval, and one when a process was killed for want of memory, until the container is gone. */

@@ -1,3 +1,4 @@
+import { goDurationMs } from '@kiln/service'
 import { parse as parseYaml } from 'yaml'
 import { type Flag, flagName, flags } from './flags.ts'
 
@@ -153,23 +154,8 @@ function kindProblem(flag: Flag, value: string): string | undefined {
   return undefined
 }
 
-const unitsMs: Record<string, number> = {
-  ns: 1e-6,
-  us: 1e-3,
-  µs: 1e-3,
-  ms: 1,
-  s: 1000,
-  m: 60_000,
-  h: 3_600_000,
-}
-
 /** A duration as Go writes it, `1h30m` or `500ms`; a bare number is nanoseconds as in etcd's YAML. */
 export function durationMs(text: string): number | undefined {
   if (/^\d+$/.test(text)) return Number(text) / 1e6
-  if (!/^(\d+(\.\d+)?(ns|us|µs|ms|s|m|h))+$/.test(text)) return undefined
-  let total = 0
-  for (const [, amount, unit] of text.matchAll(/(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h)/g)) {
-    total += Number(amount) * unitsMs[unit!]!
-  }
-  return total
+  return goDurationMs(text)
 }
